@@ -1,0 +1,66 @@
+"""Convolution as one matrix product in NumPy: every window becomes a column. What a NumPy user would write, with BLAS for the product.
+
+Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks for Document Processing".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from .geometry import Geometry, Pair, geometry
+
+Array = NDArray[Any]
+
+
+def _columns(x: Array, g: Geometry) -> Array:
+    """Each window of x as a column.    (N, groups, C / groups * R * S, P * Q)"""
+    (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
+    if ph or pw:
+        x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    n, c, h, w = x.strides
+    cg = g.c // g.groups
+    windows = as_strided(
+        x,
+        (g.n, g.groups, cg, g.r, g.s, g.p, g.q),
+        (n, cg * c, c, dh * h, dw * w, sh * h, sw * w),
+        writeable=False,
+    )
+    return windows.reshape(g.n, g.groups, cg * g.r * g.s, g.p * g.q)
+
+
+def _grouped(w: Array, g: Geometry) -> Array:
+    """(groups, K / groups, C / groups * R * S)"""
+    return w.reshape(g.groups, g.k // g.groups, g.c // g.groups * g.r * g.s)
+
+
+def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """y = w @ columns(x) + b"""
+    g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    y = (_grouped(w, g) @ _columns(x, g)).reshape(g.y_shape)
+    if b is not None:
+        y += b[:, None, None]
+    return y
+
+
+def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """The columns' gradient w.T @ dy, added back to where each column was read (col2im)."""
+    g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
+    (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
+    cols = _grouped(w, g).swapaxes(1, 2) @ dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
+    cols = cols.reshape(g.n, g.c, g.r, g.s, g.p, g.q)
+    dxp = np.zeros((g.n, g.c, g.h + 2 * ph, g.w + 2 * pw), dy.dtype)
+    for r in range(g.r):
+        for s in range(g.s):
+            dxp[:, :, r * dh : r * dh + (g.p - 1) * sh + 1 : sh, s * dw : s * dw + (g.q - 1) * sw + 1 : sw] += cols[:, :, r, s]
+    return np.ascontiguousarray(dxp[:, :, ph : ph + g.h, pw : pw + g.w])
+
+
+def conv2d_dw(dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """dw = sum over images of dy @ columns(x).T"""
+    g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
+    dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
+    return (dyg @ _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)
