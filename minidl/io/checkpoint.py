@@ -1,0 +1,256 @@
+"""Checkpoints: nested dicts and lists of Tensors, arrays and plain values, in one file that holds data and no code.
+
+`.safetensors`: every array under a readable name (its path in the structure, joined by dots), so that a `state_dict` is
+the very file that torch's and other readers expect; the structure itself, the order of keys and the plain values lie as
+JSON in the file's metadata. `.npz`: the same arrays and the same JSON as members of a NumPy archive.
+
+>>> import numpy as np, pathlib, tempfile
+>>> path = pathlib.Path(tempfile.mkdtemp(), "run.safetensors")
+>>> save({"step": 3, "weights": [np.float32([1, 2])]}, path)
+>>> load(path)
+{'step': 3, 'weights': [array([1., 2.], dtype=float32)]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from typing import Any
+
+import numpy as np
+
+from minidl.io.atomic import atomic_write
+from minidl.io.npz import MAX_BYTES, array_from_bytes, open_regular, read_npz, write_npz
+
+__all__ = ["CheckpointError", "load", "save"]
+
+_JSON = "minidl"  # key of the structure in the metadata of a safetensors file
+_MEMBER = "__minidl__"  # and the member that holds it in an npz archive
+_NAME_LIMIT = 1000
+_DTYPES = {
+    "BOOL": "?",
+    "U8": "<u1", "I8": "<i1",
+    "U16": "<u2", "I16": "<i2", "F16": "<f2",
+    "U32": "<u4", "I32": "<i4", "F32": "<f4",
+    "U64": "<u8", "I64": "<i8", "F64": "<f8",
+}  # fmt: skip
+_SAVED = {np.dtype(code) for code in _DTYPES.values()}
+_TENSOR_DTYPES = {np.dtype(code) for name, code in _DTYPES.items() if name not in ("U16", "U32", "U64")}
+
+Path = str | os.PathLike[str]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read: the message names the file and the reason."""
+
+
+def save(obj: Any, path: Path) -> None:
+    """Write `obj` to a `.safetensors` or `.npz` file, whole or not at all (see `atomic_write`).
+
+    `obj` may be a Tensor, an array or NumPy number (bool, integer, float16/32/64), int, float, str, bool, None, or
+    dicts (keys str or int), lists and tuples of those, nested. Values come back bit for bit. A Tensor or array object
+    that occurs twice is stored once and comes back as one object. Arrays on a GPU are copied; gradients and the graph
+    are not saved.
+
+    Raises TypeError for anything else, naming where in `obj` it stands; ValueError for another suffix or a structure
+    that contains itself; OSError if the file cannot be written. The old file, if any, then stays.
+    """
+    suffix = _suffix(path, ValueError)
+    packer = _Packer()
+    try:
+        tree = packer.pack(obj, ())
+    except RecursionError:
+        raise ValueError("cannot save: the structure is nested too deeply or contains itself") from None
+    text = json.dumps({"version": 1, "tree": tree}, allow_nan=False, separators=(",", ":"))
+    with atomic_write(path) as file:
+        if suffix == ".npz":
+            write_npz(file, {_MEMBER: np.frombuffer(text.encode(), np.uint8), **packer.arrays})
+        else:
+            from safetensors.numpy import save as to_bytes
+
+            file.write(to_bytes(packer.arrays, {_JSON: text}))
+
+
+def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """Read what `save` wrote; of a file written by others, a flat dict of its arrays as Tensors in the file's order.
+
+    bfloat16, which NumPy lacks, is widened to float32, exactly. Unsigned integers above 8 bits, which Tensors do not
+    hold, come as arrays. Nothing in the file is executed and no declared size is trusted.
+
+    Raises CheckpointError, naming file and reason, for a file that is missing, truncated, damaged, inconsistent, larger
+    than `max_bytes`, or of another format.
+    """
+    try:
+        if _suffix(path, CheckpointError) == ".npz":
+            arrays = read_npz(path, CheckpointError, max_bytes=max_bytes)
+            member = arrays.pop(_MEMBER, None)
+            text = None if member is None else member.tobytes().decode()
+        else:
+            arrays, text = _read_safetensors(path, max_bytes)
+        if text is None:
+            return {name: _tensor(array) if array.dtype in _TENSOR_DTYPES else array for name, array in arrays.items()}
+        content = json.loads(text)
+        if content["version"] != 1:
+            raise CheckpointError(f"{path}: written by a newer minidl (version {content['version']!r} of the format)")
+        return _Unpacker(arrays).unpack(content["tree"])
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, RecursionError) as problem:
+        raise CheckpointError(f"{path}: its description of the contents is damaged ({problem!r})") from problem
+
+
+def _suffix(path: Path, error: type[ValueError]) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".safetensors", ".npz"):
+        raise error(f"{path}: a checkpoint's name ends in .safetensors or .npz")
+    return suffix
+
+
+# -- structure <-> JSON --------------------------------------------------------------------------------------
+#
+# null, true, 1, 1.5, "text" stand for themselves, and so does a JSON list. Everything else is an object of one key:
+# {"dict": [[key, value], ...]}, {"tuple": [...]}, {"float": hex} for NaN and the infinities, and by the name of the
+# stored array {"tensor": name}, {"array": name}, {"scalar": name}.
+
+
+class _Packer:
+    """Turns a structure into JSON values and gathers its arrays under unique names."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self._names: dict[int, str] = {}
+        self._alive: list[Any] = []  # ids are unique among living objects only
+
+    def pack(self, x: Any, at: tuple[str, ...]) -> Any:
+        from minidl.tensors import Tensor
+
+        if x is None or isinstance(x, bool):
+            return x
+        if isinstance(x, Tensor):
+            return {"tensor": self._store(x.array, at)}
+        if isinstance(x, np.generic):
+            return {"scalar": self._store(np.asarray(x), at)}
+        if isinstance(x, str):
+            return str(x)
+        if isinstance(x, int):
+            return int(x)
+        if isinstance(x, float):
+            return float(x) if math.isfinite(x) else {"float": struct.pack(">d", x).hex()}
+        if isinstance(x, dict):
+            pairs = []
+            for key, value in x.items():
+                if isinstance(key, bool) or not isinstance(key, (str, int)):
+                    raise TypeError(f"cannot save {self._where(at)}: dict keys must be str or int, got {key!r}")
+                pairs.append([key, self.pack(value, (*at, str(key)))])
+            return {"dict": pairs}
+        if isinstance(x, (list, tuple)):
+            values = [self.pack(value, (*at, str(i))) for i, value in enumerate(x)]
+            return values if isinstance(x, list) else {"tuple": values}
+        if hasattr(x, "dtype") and hasattr(x, "shape"):
+            return {"array": self._store(x, at)}
+        raise TypeError(f"cannot save {self._where(at)}: a {type(x).__name__} is neither data nor a container of data")
+
+    def _store(self, array: Any, at: tuple[str, ...]) -> str:
+        from minidl.devices import move
+
+        known = self._names.get(id(array))
+        if known is not None:
+            return known
+        data = move(array, "cpu")
+        if not isinstance(data, np.ndarray) or data.dtype.newbyteorder("<") not in _SAVED:
+            raise TypeError(
+                f"cannot save {self._where(at)}: arrays of {getattr(data, 'dtype', type(data))} are not supported"
+            )
+        readable = "".join(c if c.isprintable() else "?" for c in ".".join(at)[:_NAME_LIMIT])  # zip ends a name at NUL
+        base = name = readable or "value"
+        n = 2
+        while name in self.arrays or name in ("__metadata__", _MEMBER):
+            name, n = f"{base}#{n}", n + 1
+        self.arrays[name] = np.asarray(data, dtype=data.dtype.newbyteorder("<"), order="C")
+        self._names[id(array)] = name
+        self._alive.append(array)
+        return name
+
+    @staticmethod
+    def _where(at: tuple[str, ...]) -> str:
+        return "".join(f"[{key!r}]" for key in at) or "this"
+
+
+class _Unpacker:
+    """Builds the structure again; a name that occurs twice gives one object."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays = arrays
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def unpack(self, x: Any) -> Any:
+        if isinstance(x, list):
+            return [self.unpack(v) for v in x]
+        if not isinstance(x, dict):
+            return x
+        [(kind, value)] = x.items()
+        if kind == "dict":
+            result = {}
+            for key, v in value:
+                if isinstance(key, bool) or not isinstance(key, (str, int)) or key in result:
+                    raise ValueError(f"bad key {key!r}")
+                result[key] = self.unpack(v)
+            return result
+        if kind == "tuple":
+            return tuple(self.unpack(v) for v in value)
+        if kind == "float":
+            return struct.unpack(">d", bytes.fromhex(value))[0]
+        if kind == "scalar":
+            return self._arrays[value][()]
+        if kind == "array":
+            return self._arrays[value]
+        if kind == "tensor":
+            made = self._made.get((kind, value))
+            if made is None:
+                made = self._made[kind, value] = _tensor(self._arrays[value])
+            return made
+        raise ValueError(f"unknown kind of value {kind!r}")
+
+
+def _tensor(array: np.ndarray) -> Any:
+    from minidl.tensors import wrap
+
+    return wrap(array)
+
+
+# -- safetensors ---------------------------------------------------------------------------------------------
+
+
+def _read_safetensors(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], str | None]:
+    """Arrays in the order of the file's header, and minidl's structure if it holds one."""
+    from safetensors import SafetensorError, deserialize
+
+    with open_regular(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise CheckpointError(f"{path}: {size} bytes, more than the limit of {max_bytes}")
+        raw = file.read()
+    try:
+        entries = dict(deserialize(raw))  # checks header, sizes and offsets
+    except SafetensorError as problem:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({problem})") from problem
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    metadata = header.pop("__metadata__", None) or {}
+    arrays = {name: _decode(entries[name], f"{path}: tensor {name!r}") for name in header}
+    return arrays, metadata.get(_JSON)
+
+
+def _decode(entry: dict[str, Any], where: str) -> np.ndarray:
+    kind, shape, data = entry["dtype"], tuple(entry["shape"]), bytearray(entry["data"])
+
+    def error(reason: str) -> CheckpointError:
+        return CheckpointError(f"{where} {reason}")
+
+    if kind == "BF16":  # the upper half of a float32
+        bits = array_from_bytes(data, np.dtype("<u2"), shape, False, error)
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if kind not in _DTYPES:
+        raise error(f"has dtype {kind}, which is not supported")
+    return array_from_bytes(data, np.dtype(_DTYPES[kind]), shape, False, error)
