@@ -36,8 +36,9 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, sigutils
+from numba.core import cgutils, compiler, sigutils
 from numba.core.ccallback import CFunc
+from numba.core.compiler import Flags
 from numba.extending import intrinsic
 
 from .jit import OPTIONS, DiskCache, jit
@@ -282,35 +283,50 @@ def parallel_for(typing: Any, body: Any, tasks: Any, nthreads: Any, args: Any) -
     """
     if not isinstance(body, types.Dispatcher) or not isinstance(args, types.BaseTuple):
         return None
-    inner = body.get_call_type(typing, (types.int64, types.int64, *args.types), {})
-    signature = types.void(body, types.int64, types.int64, args)
+    fields = [types.unliteral(t) for t in args.types]
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         _, tasks, nthreads, packed = values
-        struct = context.get_value_type(args)
+        inner = types.void(types.int64, types.int64, *fields)
+        compiled = _compile_body(context, body.dispatcher.py_func, inner)
         # The unpacking function: void (task, slot, address).
+        struct = context.get_value_type(args)
         function = ir.Function(builder.module, _BODY, builder.module.get_unique_name("minidl_body"))
         function.linkage = "internal"
         b = ir.IRBuilder(function.append_basic_block("entry"))
         task, slot, address = function.args
         held = b.load(b.inttoptr(address, struct.as_pointer()))
-        fields = [
-            context.cast(b, b.extract_value(held, i), given, wanted)
-            for i, (given, wanted) in enumerate(zip(args.types, inner.args[2:]))
+        unpacked = [
+            context.cast(b, b.extract_value(held, i), given, wanted) for i, (given, wanted) in enumerate(zip(args.types, fields))
         ]
-        compiled = body.dispatcher.overloads[inner.args]
-        context.add_linking_libs([compiled.library])
-        context.call_internal_no_propagate(b, compiled.fndesc, inner, [task, slot, *fields])
+        context.call_internal_no_propagate(b, compiled.fndesc, inner, [task, slot, *unpacked])
         b.ret_void()
         # The call.
         memory = cgutils.alloca_once_value(builder, packed)
-        run = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(VOID, [I64, I64, I64, I64]), "minidl_parallel_for"
-        )
+        shape = ir.FunctionType(VOID, [I64, I64, I64, I64])
+        run = cgutils.get_or_insert_function(builder.module, shape, "minidl_parallel_for")
         builder.call(run, [builder.ptrtoint(function, I64), tasks, nthreads, builder.ptrtoint(memory, I64)])
         return context.get_dummy_value()
 
-    return signature, emit
+    return types.void(body, types.int64, types.int64, args), emit
+
+
+def _compile_body(context: Any, function: Any, signature: Any) -> Any:
+    """A body as a library of the kernel under compilation.
+
+    As Numba's `compile_subroutine`, but not optimised on its own: a body is optimised once, inside its kernel, and its machine code is
+    made once. For kernels of thousands of vector instructions that is most of the time of compilation.
+    """
+    library = context.codegen().create_library(function.__qualname__)
+    library._optimize_final_module = lambda: None
+    flags = Flags()
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = OPTIONS["error_model"]
+    made = compiler.compile_internal(
+        context.typing_context, context, library, function, signature.args, signature.return_type, flags, locals={}
+    )
+    context.active_code_library.add_linking_library(library)
+    return made
 
 
 # --- life and death --------------------------------------------------------------------------------------------------------------
