@@ -1,0 +1,498 @@
+"""Convolution and its gradients as implicit matrix products: the register tile reads the image through a table of offsets (plan.py).
+
+A task is one strip of rows of one image and one group: it copies what the strip reads into planes in its thread's scratch memory, walks
+the tile over them, and writes finished rows. Every output is one sum over channels and taps in the same order, however the work is cut.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu import gather, machine, threads, workspace
+from ..cpu.jit import jit
+from ..cpu.pool import parallel_for
+from . import im2col
+from . import plan as plans
+from .geometry import Geometry, Pair, geometry
+from .plan import (
+    C_IN,
+    C_OUT,
+    COLS,
+    GROUPS,
+    OUT_BASE_H,
+    OUT_BASE_W,
+    OUT_H,
+    OUT_STEP_H,
+    OUT_STEP_W,
+    OUT_W,
+    PHASES,
+    PITCH,
+    PLANES,
+    REACH,
+    ROWS,
+    SCRATCH,
+    SRC_H,
+    SRC_STEP_H,
+    SRC_STEP_W,
+    SRC_W,
+    STRIP_ROWS,
+    STRIPS,
+    TAPS,
+    W_GROUP,
+    W_IN,
+    W_OUT,
+    WIDTH,
+    Plan,
+)
+
+Array = NDArray[Any]
+
+
+def _address(a: Array | None) -> int:
+    return 0 if a is None else a.__array_interface__["data"][0]
+
+
+class _Kernels(NamedTuple):
+    """The compiled functions for one dtype, tier and tile."""
+
+    convolve: Any
+    tile: tuple[int, int]
+
+
+@functools.cache
+def _fill(dtype: str) -> Any:
+    """Copy rows [first, first + count) of one channel's planes out of the source, zeros where they leave it."""
+    pointer = gather.pointer(dtype)
+
+    @jit(inner=True)
+    def fill(numbers, bases, source, first, count, planes):  # type: ignore[no-untyped-def]
+        height, width, pitch = numbers[SRC_H], numbers[SRC_W], numbers[PITCH]
+        step_h, step_w = numbers[SRC_STEP_H], numbers[SRC_STEP_W]
+        src, dst = pointer(source), pointer(planes)
+        to = 0
+        for f in range(numbers[PHASES]):
+            # Columns [left, right) of the plane come from the source: 0 <= base + j * step < width.
+            base = bases[1, f]
+            left = min(pitch, max(0, (-base + step_w - 1) // step_w))
+            right = max(left, min(pitch, (width - base + step_w - 1) // step_w))
+            for i in range(first, first + count):
+                row = bases[0, f] + i * step_h
+                if row < 0 or row >= height:
+                    for j in range(pitch):
+                        dst[to + j] = 0
+                else:
+                    at = row * width + base
+                    for j in range(left):
+                        dst[to + j] = 0
+                    if step_w == 1:
+                        for j in range(left, right):
+                            dst[to + j] = src[at + j]
+                    else:
+                        for j in range(left, right):
+                            dst[to + j] = src[at + j * step_w]
+                    for j in range(right, pitch):
+                        dst[to + j] = 0
+                to += pitch
+
+    return fill
+
+
+@functools.cache
+def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
+    """The kernels with a tile of `nrows` x `nvectors`."""
+    tag = f"{dtype} {tier} {nrows}x{nvectors}"
+    size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
+    ncols = nvectors * lanes
+    pointer, indices = gather.pointer(dtype), gather.pointer("int64")
+    wide, narrow = gather.product(dtype, nrows, nvectors, lanes), gather.product(dtype, nrows, 1, lanes)
+    fill = _fill(dtype)
+
+    @jit(inner=True)
+    def pack(panel, slot, numbers, taps, weights, packed):  # type: ignore[no-untyped-def]
+        """Weights in the order in which the tile reads them: (panel of nrows outputs, channel, tap, row), short panels filled with zeros."""
+        c_in, c_out, ntaps = numbers[C_IN], numbers[C_OUT], numbers[TAPS]
+        npanels = (c_out + nrows - 1) // nrows
+        group, first = panel // npanels, panel % npanels * nrows
+        w = pointer(weights + group * numbers[W_GROUP] * size)
+        to = pointer(packed + panel * nrows * c_in * ntaps * size)
+        full = min(nrows, c_out - first)
+        i = 0
+        for c in range(c_in):
+            for t in range(ntaps):
+                at = first * numbers[W_OUT] + c * numbers[W_IN] + taps[t]
+                for r in range(full):
+                    to[i + r] = w[at + r * numbers[W_OUT]]
+                for r in range(full, nrows):
+                    to[i + r] = 0
+                i += nrows
+
+    @jit(inner=True)
+    def strip(task, slot, numbers, bases, cols, rows, source, packed, bias, out, scratch):  # type: ignore[no-untyped-def]
+        """One strip of one image and group."""
+        groups, strips, c_in, c_out = numbers[GROUPS], numbers[STRIPS], numbers[C_IN], numbers[C_OUT]
+        pitch, width, planes, depth = numbers[PITCH], numbers[WIDTH], numbers[PLANES], c_in * numbers[TAPS]
+        image, rest = task // (groups * strips), task % (groups * strips)
+        group, first = rest // strips, rest % strips * numbers[STRIP_ROWS]
+        count = min(numbers[STRIP_ROWS], numbers[ROWS] - first)
+        ncol = numbers[COLS]
+        held = scratch + slot * numbers[SCRATCH]
+        for c in range(c_in):
+            channel = (image * groups + group) * c_in + c
+            fill(
+                numbers,
+                bases,
+                source + channel * numbers[SRC_H] * numbers[SRC_W] * size,
+                first,
+                numbers[STRIP_ROWS] + numbers[REACH],
+                held + c * planes * size,
+            )
+        # The last tile may read beyond the last plane; what it finds there is not written, but must be a number that costs no time.
+        slack = pointer(held + c_in * planes * size)
+        for j in range(ncols):
+            slack[j] = 0
+        products = held + (c_in * planes + ncols) * size
+        made, run = pointer(products), (count - 1) * pitch + ncol
+        npanels = (c_out + nrows - 1) // nrows
+        biases, y = pointer(bias), pointer(out)
+        area, step = numbers[OUT_H] * numbers[OUT_W], numbers[OUT_STEP_W]
+        # Where the strip's outputs are one run of memory (1x1 windows), full tiles are written in place.
+        flat = pitch == ncol and ncol == numbers[OUT_W] and step == 1 and numbers[OUT_STEP_H] == 1
+        npanels = (c_out + nrows - 1) // nrows
+        for panel in range(npanels):
+            a = packed + (group * npanels + panel) * nrows * depth * size
+            full = min(nrows, c_out - panel * nrows)
+            channel = group * c_out + panel * nrows
+            start = (image * groups * c_out + channel) * area
+            start += (numbers[OUT_BASE_H] + first * numbers[OUT_STEP_H]) * numbers[OUT_W] + numbers[OUT_BASE_W]
+            j = 0
+            if flat and full == nrows:
+                while j + ncols <= run:
+                    wide(depth, a, rows, nrows, held + j * size, cols, out + (start + j) * size, area, 0)
+                    j += ncols
+            written = j
+            while j < run:
+                if run - j > ncols - lanes:
+                    wide(depth, a, rows, nrows, held + j * size, cols, products + j * size, width, 0)
+                    j += ncols
+                else:
+                    narrow(depth, a, rows, nrows, held + j * size, cols, products + j * size, width, 0)
+                    j += lanes
+            for r in range(full):
+                to, at = start + r * area, r * width
+                if flat:
+                    for q in range(written, run):
+                        y[to + q] = made[at + q]
+                    if bias != 0:
+                        add = biases[channel + r]
+                        for q in range(run):
+                            y[to + q] += add
+                    continue
+                add = biases[channel + r] if bias != 0 else no_bias
+                for _ in range(count):
+                    if step == 1 and bias == 0:
+                        for q in range(ncol):
+                            y[to + q] = made[at + q]
+                    elif step == 1:
+                        for q in range(ncol):
+                            y[to + q] = made[at + q] + add
+                    else:
+                        for q in range(ncol):
+                            y[to + q * step] = made[at + q]
+                    to += numbers[OUT_STEP_H] * numbers[OUT_W]
+                    at += pitch
+
+    no_bias = np.dtype(dtype).type(0)
+
+    @jit(tag=tag)
+    def convolve(images, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads):  # type: ignore[no-untyped-def]
+        npanels = (numbers[C_OUT] + nrows - 1) // nrows
+        parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, weights, packed))
+        tasks = images * numbers[GROUPS] * numbers[STRIPS]
+        parallel_for(strip, tasks, nthreads, (numbers, bases, cols, rows, source, packed, bias, out, scratch))
+
+    return _Kernels(convolve, (nrows, ncols))
+
+
+class _Gradient(NamedTuple):
+    """The compiled gradient for the filters, and the columns of its tile."""
+
+    sums: Any
+    columns: int
+
+
+# Dot products that share the loads of dy where a group has one filter (depthwise).
+DOTS = 5
+
+
+@functools.cache
+def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
+    """dw as a product over pixels: the tile's rows are taps and channels of x, its columns are filters, whose dy is turned for it."""
+    size, lanes, nrows = np.dtype(dtype).itemsize, gather.lanes(dtype, tier), gather.rows(tier)
+    ncols = nvectors * lanes
+    pointer = gather.pointer(dtype)
+    tile = gather.product(dtype, nrows, nvectors, lanes)
+    fill = _fill(dtype)
+
+    @jit(inner=True)
+    def spread(task, slot, numbers, bases, x, first, planes):  # type: ignore[no-untyped-def]
+        """One channel of one image into its planes."""
+        held = planes + task * numbers[PLANES] * size
+        area = numbers[SRC_H] * numbers[SRC_W]
+        channels = numbers[GROUPS] * numbers[C_IN]
+        fill(numbers, bases, x + (first * channels + task) * area * size, 0, numbers[ROWS] + numbers[REACH], held)
+
+    @jit(inner=True)
+    def turn(task, slot, numbers, dy, first, turned):  # type: ignore[no-untyped-def]
+        """`ncols` filters of one image and group: dy with the filters side by side, zeros between the rows."""
+        c_out, pitch, ncol = numbers[C_OUT], numbers[PITCH], numbers[COLS]
+        blocks = (c_out + ncols - 1) // ncols
+        group_of_image, block = task // blocks, task % blocks
+        full = min(ncols, c_out - block * ncols)
+        area = numbers[ROWS] * ncol
+        src = pointer(dy + ((first * numbers[GROUPS] + group_of_image) * c_out + block * ncols) * area * size)
+        to = pointer(turned + task * numbers[ROWS] * pitch * ncols * size)
+        for i in range(numbers[ROWS]):
+            at = i * pitch * ncols
+            for q in range(ncol):
+                for k in range(full):
+                    to[at + k] = src[k * area + i * ncol + q]
+                for k in range(full, ncols):
+                    to[at + k] = 0
+                at += ncols
+            for q in range((pitch - ncol) * ncols):
+                to[at + q] = 0
+
+    @jit(inner=True)
+    def multiply(task, slot, images, numbers, depth, rows, cols, planes, turned, sums, add):  # type: ignore[no-untyped-def]
+        """`nrows` rows of dw (turned) for one group and block of filters, over all images of the chunk in order."""
+        blocks, bands = (numbers[C_OUT] + ncols - 1) // ncols, (depth + nrows - 1) // nrows
+        groups, block, band = numbers[GROUPS], task // bands, task % bands
+        group, run = block // blocks, (numbers[ROWS] - 1) * numbers[PITCH] + numbers[COLS]
+        for i in range(images):
+            a = planes + (i * groups + group) * numbers[C_IN] * numbers[PLANES] * size
+            b = turned + (i * groups * blocks + block) * numbers[ROWS] * numbers[PITCH] * ncols * size
+            c = sums + task * nrows * ncols * size
+            tile(run, a, rows + band * nrows * 8, 1, b, cols, c, ncols, min(1, add + i))
+
+    @jit(inner=True)
+    def write(task, slot, numbers, depth, sums, dw):  # type: ignore[no-untyped-def]
+        """One filter of dw, out of the turned sums."""
+        c_out = numbers[C_OUT]
+        blocks, bands = (c_out + ncols - 1) // ncols, (depth + nrows - 1) // nrows
+        group, k = task // c_out, task % c_out
+        src = pointer(sums + (group * blocks + k // ncols) * bands * nrows * ncols * size)
+        to = pointer(dw + task * depth * size)
+        for i in range(depth):
+            to[i] = src[i * ncols + k % ncols]
+
+    @jit(tag=f"{dtype} {tier} {nvectors}")
+    def sums(images, chunk, numbers, bases, depth, rows, cols, dy, x, dw, planes, turned, totals, nthreads):  # type: ignore[no-untyped-def]
+        groups, c_out = numbers[GROUPS], numbers[C_OUT]
+        blocks, bands = (c_out + ncols - 1) // ncols, (depth + nrows - 1) // nrows
+        for first in range(0, images, chunk):
+            some = min(chunk, images - first)
+            parallel_for(spread, some * groups * numbers[C_IN], nthreads, (numbers, bases, x, first, planes))
+            parallel_for(turn, some * groups * blocks, nthreads, (numbers, dy, first, turned))
+            args = (some, numbers, depth, rows, cols, planes, turned, totals, first)
+            parallel_for(multiply, groups * blocks * bands, nthreads, args)
+        parallel_for(write, groups * c_out, nthreads, (numbers, depth, totals, dw))
+
+    return _Gradient(sums, ncols)
+
+
+@functools.cache
+def _depthwise_gradient(dtype: str, tier: str) -> Any:
+    """dw where a group has one filter: dot products of dy, laid out as the planes are, with x under each tap."""
+    size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
+    pointer = gather.pointer(dtype)
+    dots, fill = gather.dots(dtype, DOTS, lanes), _fill(dtype)
+
+    @jit(inner=True)
+    def filters(task, slot, images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+        """The filter of one group, over all images in order."""
+        groups, c_in, planes, pitch, ncol = numbers[GROUPS], numbers[C_IN], numbers[PLANES], numbers[PITCH], numbers[COLS]
+        area_x, area_y = numbers[SRC_H] * numbers[SRC_W], numbers[ROWS] * ncol
+        run = (numbers[ROWS] * pitch + lanes - 1) // lanes * lanes
+        held = scratch + slot * scratch_bytes
+        laid, totals = held + (c_in * planes + lanes) * size, held + (c_in * planes + lanes + run) * size
+        slack, to = pointer(held + c_in * planes * size), pointer(laid)
+        for j in range(lanes):
+            slack[j] = 0
+        for j in range(run):
+            to[j] = 0
+        for i in range(images):
+            for c in range(c_in):
+                at = x + ((i * groups + task) * c_in + c) * area_x * size
+                fill(numbers, bases, at, 0, numbers[ROWS] + numbers[REACH], held + c * planes * size)
+            src = pointer(dy + (i * groups + task) * area_y * size)
+            for p in range(numbers[ROWS]):
+                for q in range(ncol):
+                    to[p * pitch + q] = src[p * ncol + q]
+            for t in range(0, depth, DOTS):
+                dots(run, laid, held, rows + t * 8, totals + t * size, min(i, 1))
+        made, found = pointer(dw + task * depth * size), pointer(totals)
+        for t in range(depth):
+            made[t] = found[t]
+
+    @jit(tag=f"{dtype} {tier}")
+    def gradient(images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+        args = (images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes)
+        parallel_for(filters, numbers[GROUPS], nthreads, args)
+
+    return gradient
+
+
+@functools.cache
+def _row_table(nrows: int) -> Array:
+    return np.arange(nrows, dtype=np.int64)
+
+
+def _kernels_for(dtype: np.dtype[Any], outputs: int) -> _Kernels:
+    """The kernels for this thread's tier, with a tile that suits the number of output channels in a group."""
+    tier = machine.tier()
+    return _kernels(dtype.name, tier, 1, 4) if outputs == 1 else _kernels(dtype.name, tier, gather.rows(tier), 2)
+
+
+def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b: Array | None, out: Array) -> None:
+    nthreads = threads.get_num_threads()
+    size = source.dtype.itemsize
+    rows = _row_table(kernels.tile[0])
+    packed = -(-plan.packed * size // 64) * 64
+    with workspace.borrow(packed + nthreads * int(plan.numbers[SCRATCH])) as scratch:
+        kernels.convolve(
+            images,
+            plan.numbers,
+            plan.bases,
+            plan.taps,
+            _address(plan.cols),
+            _address(rows),
+            _address(source),
+            _address(w),
+            _address(b),
+            _address(out),
+            scratch,
+            scratch + packed,
+            nthreads,
+        )
+
+
+def _plain(a: Array) -> Array:
+    """`a` in C order and aligned, copied where it is not."""
+    a = np.ascontiguousarray(a)
+    return a if a.flags.aligned else a.copy()
+
+
+def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """y = conv2d(x, w) + b"""
+    g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    y = np.empty(g.y_shape, x.dtype)
+    if y.size:
+        kernels = _kernels_for(x.dtype, g.k // g.groups)
+        plan = plans.forward(g, x.itemsize, kernels.tile)
+        _run(kernels, plan, g.n, _plain(x), _plain(w), None if b is None else _plain(b), y)
+    return y
+
+
+def conv2d_dx(
+    dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """dx: a convolution of dy with the turned filters, per phase of the stride."""
+    g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
+    w = _plain(w)
+    if not np.isfinite(w).all():
+        # The planes hold zeros around dy, which an infinite weight would turn into NaN; the definition has no such products.
+        return im2col.conv2d_dx(dy, w, x_shape, stride, padding, dilation, groups)
+    dx = np.empty(g.x_shape, dy.dtype)
+    if dx.size:
+        kernels = _kernels_for(dy.dtype, g.c // g.groups)
+        dy = _plain(dy)
+        for plan in plans.backward(g, dy.itemsize, kernels.tile):
+            _run(kernels, plan, g.n, dy, w, None, dx)
+    return dx
+
+
+# Bytes of planes and turned dy that are made at once: they are read again by every task, out of the shared cache.
+CHUNK_BYTES = 4 << 20
+
+
+class _GradientPlan(NamedTuple):
+    plan: Plan
+    depth: int
+    rows: Array  # where each tap and channel begins in the planes, the last one repeated to fill a tile
+    cols: Array  # where each pixel's filters begin
+
+
+@functools.lru_cache(maxsize=256)
+def _gradient_plan(g: Geometry, itemsize: int, nrows: int, ncols: int) -> _GradientPlan:
+    plan = plans.forward(g, itemsize, (nrows, ncols), whole=True)
+    depth = len(plan.cols)
+    rows = plan.cols[np.minimum(np.arange(-(-depth // nrows) * nrows), depth - 1)]
+    return _GradientPlan(plan, depth, rows, np.arange(g.p * int(plan.numbers[PITCH]), dtype=np.int64) * ncols)
+
+
+def conv2d_dw(
+    dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """dw: for every tap the product of dy with x under that tap, over all pixels and images."""
+    g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
+    dw = np.empty(g.w_shape, x.dtype)
+    if not dw.size or not g.n:
+        dw[...] = 0
+        return dw
+    x, dy = _plain(x), _plain(dy)
+    tier, size, nthreads = machine.tier(), x.itemsize, threads.get_num_threads()
+    lanes = gather.lanes(x.dtype.name, tier)
+    if g.k == g.groups:
+        work = _gradient_plan(g, size, DOTS, lanes)
+        numbers = work.plan.numbers
+        run = -(-g.p * int(numbers[PITCH]) // lanes) * lanes
+        scratch = (g.c // g.groups * int(numbers[PLANES]) + lanes + run + len(work.rows)) * size
+        scratch = -(-scratch // 64) * 64
+        with workspace.borrow(nthreads * scratch) as at:
+            _depthwise_gradient(x.dtype.name, tier)(
+                g.n,
+                numbers,
+                work.plan.bases,
+                work.depth,
+                _address(work.rows),
+                _address(dy),
+                _address(x),
+                _address(dw),
+                at,
+                scratch,
+                nthreads,
+            )
+    else:
+        kernel = _gradient(x.dtype.name, tier, 1 if g.k // g.groups <= lanes else 2)
+        work = _gradient_plan(g, size, gather.rows(tier), kernel.columns)
+        numbers = work.plan.numbers
+        blocks = -(-g.k // g.groups // kernel.columns)
+        planes = -(-g.c * int(numbers[PLANES]) * size // 64) * 64
+        turned = g.groups * blocks * g.p * int(numbers[PITCH]) * kernel.columns * size
+        chunk = min(g.n, max(1, CHUNK_BYTES // (planes + turned)))
+        totals = g.groups * blocks * len(work.rows) * kernel.columns * size
+        with workspace.borrow(chunk * (planes + turned) + totals) as at:
+            kernel.sums(
+                g.n,
+                chunk,
+                numbers,
+                work.plan.bases,
+                work.depth,
+                _address(work.rows),
+                _address(work.cols),
+                _address(dy),
+                _address(x),
+                _address(dw),
+                at,
+                at + chunk * planes,
+                at + chunk * (planes + turned),
+                nthreads,
+            )
+    if not np.isfinite(dw).all():
+        # The gaps between the rows of dy are zeros, which an infinite x beside them turned into NaN; the definition has no such products.
+        return im2col.conv2d_dw(dy, x, w_shape, stride, padding, dilation, groups)
+    return dw
