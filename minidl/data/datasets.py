@@ -161,7 +161,7 @@ def random_split(
     lengths do not add up.
 
     >>> [len(part) for part in random_split(range(10), [0.5, 0.25, 0.25])]
-    [5, 3, 2]
+    [6, 2, 2]
     """
     n = len(dataset)
     if any(not (0 <= f < math.inf) for f in lengths):

@@ -293,16 +293,16 @@ class DataLoader:
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        sampler = self._seeded_sampler
+        sampler, size = self._seeded_sampler, self.batch_size
         if not self._resumed:
             self._seed, self._given = (None if sampler is None else sampler.draw_seed()), 0
         self._resumed = False
-        if sampler is None:
+        if sampler is None or size is None:
             batches = iter(self.batch_sampler)
             for _ in range(self._given):
                 next(batches, None)
         else:
-            order, size = sampler.order(self._seed), self.batch_size
+            order = sampler.order(self._seed)
             batches = (order[i * size : (i + 1) * size].tolist() for i in range(self._given, len(self)))
         return self._epoch(batches)
 

@@ -101,7 +101,7 @@ def load_idx(path: Path, max_bytes: int = MAX_BYTES) -> np.ndarray:
             raise DataError(f"{path}: {problem.strerror or problem}") from problem
 
 
-def _parse_idx(file: IO[bytes], path: Path, max_bytes: int) -> np.ndarray:
+def _parse_idx(file: IO[bytes] | gzip.GzipFile, path: Path, max_bytes: int) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES or not 1 <= magic[3] <= 8:
         raise DataError(f"{path}: not an idx file (it starts with {magic.hex(' ') or 'nothing'})")
@@ -175,7 +175,7 @@ def load_images(
         checked += _check(arrays[x], arrays[y], f"{where}: {x}", f"{where}: {y}", limit)
     if len(checked) == 2:
         try:
-            x_train, x_test, y_train, y_test = train_test_split(*checked, test_size=test_size, seed=seed)
+            x_train, x_test, y_train, y_test = train_test_split(checked[0], checked[1], test_size, seed)
         except ValueError as problem:
             raise DataError(f"{where}: {problem}") from problem
         return ImageData(x_train, y_train, x_test, y_test)

@@ -6,6 +6,7 @@ and the raw elements. https://numpy.org/doc/stable/reference/generated/numpy.lib
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import stat
@@ -104,7 +105,7 @@ def _read_member(
     return array_from_bytes(data, dtype, shape, fortran, lambda reason: error(f"{where} {reason}"))
 
 
-def read_up_to(file: IO[bytes], limit: int) -> bytearray:
+def read_up_to(file: IO[bytes] | gzip.GzipFile, limit: int) -> bytearray:
     """Read at most `limit` bytes in pieces, so that memory grows with what is there and not with what was declared."""
     data = bytearray()
     while len(data) < limit:
