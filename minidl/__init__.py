@@ -1,0 +1,175 @@
+"""minidl: a deep learning engine on NumPy whose every op fits on a page.
+
+This file is the table of contents: every public name and the page it comes from.
+"""
+
+import warnings as _warnings
+
+# 0/0 and overflow give NaN and Inf, as in torch; NumPy's warnings about them are for NumPy's users, not minidl's.
+# A filter costs nothing on the way; np.errstate around every op would cost more than a small op.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.")
+
+# The kernels' threads
+from minidl_kernels import get_num_threads, set_num_threads
+
+# The engine
+from minidl import autograd, devices, dtypes, random
+from minidl.autograd import (
+    AnomalyError,
+    Op,
+    ShapeError,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from minidl.devices import Device as device
+from minidl.dtypes import DType as dtype
+from minidl.dtypes import (
+    bool,
+    double,
+    float,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    int,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    result_type,
+    set_default_dtype,
+    short,
+    uint8,
+)
+from minidl.gradcheck import gradcheck, gradgradcheck
+
+# The ops
+from minidl.ops.arithmetic import (
+    add,
+    bitwise_and,
+    bitwise_or,
+    bitwise_xor,
+    div,
+    eq,
+    floor_divide,
+    ge,
+    gt,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    pow,
+    remainder,
+    sub,
+)
+from minidl.ops.conv import conv1d, conv2d, conv_transpose2d
+from minidl.ops.create import (
+    arange,
+    as_tensor,
+    bernoulli,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    multinomial,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from minidl.ops.dropout import dropout
+from minidl.ops.indexing import (
+    gather,
+    index_select,
+    masked_fill,
+    scatter_add,
+    take_along_dim,
+    tril,
+    triu,
+    where,
+)
+from minidl.ops.linalg import bmm, dot, matmul, mm, outer
+from minidl.ops.movement import (
+    broadcast_to,
+    cat,
+    chunk,
+    clone,
+    concat,
+    concatenate,
+    flatten,
+    flip,
+    hstack,
+    movedim,
+    narrow,
+    permute,
+    reshape,
+    roll,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    t,
+    transpose,
+    unbind,
+    unflatten,
+    unsqueeze,
+    vstack,
+)
+from minidl.ops.pointwise import (
+    abs,
+    ceil,
+    clamp,
+    cos,
+    erf,
+    exp,
+    floor,
+    isfinite,
+    isinf,
+    isnan,
+    log,
+    log1p,
+    logical_not,
+    neg,
+    reciprocal,
+    relu,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sqrt,
+    square,
+    tanh,
+    trunc,
+)
+from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
+from minidl.ops.reduce import prod_ as prod
+from minidl.ops.softmax import log_softmax, logsumexp, softmax
+from minidl.random import Generator, get_state, initial_seed, manual_seed, seed, set_state
+from minidl.tensors import Shape as Size
+from minidl.tensors import Tensor
+
+true_divide = divide = div
+subtract = sub
+multiply = mul
+get_rng_state, set_rng_state = get_state, set_state
+is_tensor = lambda x: isinstance(x, Tensor)  # noqa: E731
+
+__version__ = "0.1.0"

@@ -1,0 +1,93 @@
+"""Where arrays live: which array module an array belongs to, moves between CPU and GPU, and "did a GPU answer?".
+
+The device of a tensor is the device of its array: NumPy arrays are on the CPU, CuPy arrays on a GPU. There is no global
+mode. This file is the only place in minidl that imports CuPy.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+class Device:
+    """A device's name, ``cpu`` or ``cuda:N``, under torch's rules (``minidl.device("cuda")`` is ``cuda:0``)."""
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, device: str | Device = "cpu", index: int | None = None):
+        if isinstance(device, Device):
+            self.type, self.index = device.type, device.index
+            return
+        kind, _, number = str(device).partition(":")
+        if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+            raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
+        self.type = kind
+        self.index = int(number) if number else (index if index is not None else (0 if kind == "cuda" else None))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device('{self}')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (str, Device)) and str(self) == str(Device(other))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+CPU = Device("cpu")
+
+
+def cupy() -> ModuleType:
+    """The CuPy module, imported on first use. Raises RuntimeError with the command that installs it."""
+    try:
+        import cupy as module
+    except ImportError as error:
+        raise RuntimeError(
+            "device 'cuda' needs CuPy, which is not installed: pip install 'minidl[cuda]' (CUDA 13) or "
+            "'minidl[cuda12]' (CUDA 12)"
+        ) from error
+    return module
+
+
+def is_cuda_array(a: Any) -> bool:
+    """Whether `a` is a CuPy array, told without importing CuPy."""
+    return type(a).__module__.partition(".")[0] == "cupy" and "cupy" in sys.modules
+
+
+def array_module(a: Any) -> ModuleType:
+    """numpy or cupy, whichever `a` belongs to."""
+    return cupy() if is_cuda_array(a) else np
+
+
+def device_of(a: Any) -> Device:
+    """The device that holds array `a`."""
+    return Device("cuda", a.device.id) if is_cuda_array(a) else CPU
+
+
+def cuda_is_available() -> bool:
+    """True when CuPy is installed and a GPU answers."""
+    try:
+        return cupy().cuda.runtime.getDeviceCount() > 0
+    except Exception:  # CuPy raises its own error types when no driver is there
+        return False
+
+
+def move(a: Any, device: str | Device) -> Any:
+    """Array `a` on `device`; the same object when it is there already. Raises RuntimeError when no GPU answers."""
+    target = Device(device)
+    if target == device_of(a):
+        return a
+    if target.type == "cpu":
+        return cupy().asnumpy(a)
+    if not cuda_is_available():
+        cupy()  # says how to install it, when that is what is missing
+        raise RuntimeError(f"device '{target}' was asked for, but CuPy finds no GPU on this machine")
+    with cupy().cuda.Device(target.index):
+        return cupy().asarray(a)

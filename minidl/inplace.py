@@ -1,0 +1,133 @@
+"""In-place changes: how ``x += y`` and ``x[i] = y`` stay differentiable, and views see each other's changes.
+
+Changing memory in place is two things at once. The memory gets new values, and its version goes up, so that an op that
+saved the old values refuses to use them. And the tensor takes the place of a new result in the graph. When the tensor is
+a view (``row = x[0]; row += 1``) its base has changed too: the base becomes the result of :class:`view_write`, and every
+other view of it is derived afresh from the base when next asked for its node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import Op, caller, enable_grad, state
+from minidl.tensors import Tensor
+
+
+class View:
+    """How a tensor views another: ``op(base, *args)``, made when the memory had changed `count` times."""
+
+    __slots__ = ("args", "base", "count", "kwargs", "op")
+
+    def __init__(self, base: Tensor, op: Any, args: tuple, kwargs: dict, count: int):
+        self.base, self.op, self.args, self.kwargs, self.count = base, op, args, kwargs, count
+
+    def stale(self) -> bool:
+        """Whether the memory has changed since."""
+        return self.base._version.count != self.count  # type: ignore[union-attr]
+
+    def refresh(self, view: Tensor) -> None:
+        """Derive the view's place in the graph from its base again."""
+        self.count = self.base._version.count  # type: ignore[union-attr]
+        if not self.base.requires_grad:
+            return
+        with enable_grad():
+            again = self.op(self.base, *self.args, **self.kwargs)
+        view._node, view.index, view._requires_grad = again._node, again.index, True
+
+
+class view_write(Op):
+    """`base` after a part of it, ``view(base)``, has become `value`. The memory holds the new values already."""
+
+    def forward(ctx, base: Any, value: Any, view: Any = None) -> Any:
+        ctx.view = view
+        ctx.size = base.shape
+        return base
+
+    def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.indexing import where
+
+        op, args, kwargs = ctx.view
+        keep = np.ones(ctx.size, bool)
+        op(keep, *args, **kwargs)[...] = False
+        return ctx.wanted(lambda: where(keep, dy, 0.0), lambda: op(dy, *args, **kwargs))
+
+
+def write(x: Tensor, value: Any) -> Tensor:
+    """``x[...] = value`` for a value of x's shape, recorded; returns x.
+
+    Raises RuntimeError when x is a leaf that requires gradients (its history would be lost), when the shapes differ, or
+    when the value's dtype is of a higher kind than x's.
+    """
+    new = value.array if isinstance(value, Tensor) else np.asarray(value)
+    check_writable(x)
+    if new.shape != x.array.shape:
+        try:
+            fits = np.broadcast_shapes(new.shape, x.array.shape) == x.array.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise RuntimeError(
+                f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(new.shape)} of an in-place op"
+            )
+    if "buif".index(new.dtype.kind) > "buif".index(x.array.dtype.kind) and not (
+        new.dtype.kind == "i" and x.array.dtype.kind == "u"
+    ):
+        raise RuntimeError(f"result type {new.dtype} can't be cast to the tensor's own type {x.array.dtype} in place")
+    x.array[...] = new
+    x.bump(caller())
+    if state.grad and isinstance(value, Tensor) and value.requires_grad:
+        if new.shape != x.array.shape or new.dtype != x.array.dtype:
+            from minidl.ops.movement import broadcast_to, cast
+
+            value = cast(broadcast_to(value, x.array.shape), x.array.dtype)
+        take_place(x, value)
+    elif x._view is not None:
+        if x.requires_grad and state.grad:
+            take_place(x, value if isinstance(value, Tensor) else None)
+        else:
+            x._view.count = x.version.count
+    elif state.grad:
+        x._node, x._requires_grad = None, False
+    return x
+
+
+def check_writable(x: Tensor) -> None:
+    """Raise RuntimeError if writing into x would lose a leaf's history, or x's memory is read-only or repeated."""
+    if state.grad and x.requires_grad:
+        root = x
+        while root._view is not None:
+            root = root._view.base
+        if x.is_leaf or (root is not x and root.is_leaf and root.requires_grad):
+            what = "a leaf tensor" if x.is_leaf else "a view of a leaf tensor"
+            raise RuntimeError(
+                f"{what} that requires grad is being changed by an in-place operation: its history would be lost. "
+                "Do it under minidl.no_grad(), or out of place"
+            )
+    a = x.array
+    if 0 in a.strides and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
+        raise RuntimeError(
+            "several elements of this expanded tensor share one memory location: clone() it before writing to it in place"
+        )
+    if not a.flags.writeable:
+        raise RuntimeError("this tensor's memory is read-only (it came from a read-only array): clone() it first")
+
+
+def take_place(x: Tensor, value: Tensor | None) -> None:
+    """Let x stand where `value` stands in the graph, and x's base where the changed base does."""
+    view = x._view
+    if view is None:
+        if value is not None:
+            x._node, x.index, x._requires_grad = value.node, value.index, True
+            if value.node is None:  # the value is a leaf itself: x is a copy of it
+                from minidl.ops.movement import alias
+
+                copy = alias(value)
+                x._node, x.index = copy._node, copy.index
+        return
+    changed = view_write(view.base, value if value is not None else x.array, (view.op, view.args, view.kwargs))
+    take_place(view.base, changed)
+    x._node, x._requires_grad = None, True
+    view.count = -1  # stale: derived from the changed base when next asked for

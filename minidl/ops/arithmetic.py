@@ -1,0 +1,207 @@
+"""Two operands, element by element: + - * / ** and their kin. Shapes broadcast as NumPy's, dtypes meet as torch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import op
+from minidl.ops.common import Binary, meet_float, unbroadcast
+
+
+@op(method="add", operator="add", inplace=True)
+class add(Binary):
+    """y = a + alpha b"""
+
+    def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
+        ctx.sizes(a, b)
+        ctx.alpha = alpha
+        return a + (b if alpha == 1 else alpha * b)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(
+            lambda: unbroadcast(dy, ctx.a_shape),
+            lambda: unbroadcast(dy if ctx.alpha == 1 else ctx.alpha * dy, ctx.b_shape),
+        )
+
+
+@op(method="sub", operator="sub", inplace=True)
+class sub(Binary):
+    """y = a - alpha b"""
+
+    def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
+        if getattr(a, "dtype", None) == bool or getattr(b, "dtype", None) == bool:
+            raise RuntimeError("subtraction of bool tensors is not supported: use logical_xor, or convert to int first")
+        ctx.sizes(a, b)
+        ctx.alpha = alpha
+        return a - (b if alpha == 1 else alpha * b)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.alpha, ctx.b_shape))
+
+
+@op(method="mul", operator="mul", inplace=True)
+class mul(Binary):
+    """y = a b"""
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        if ctx.recording:
+            ctx.sizes(a, b)
+            ctx.save(a if ctx.needs[1:] == (True,) else None, b if ctx.needs[0] else None)
+        return a * b
+
+    def backward(ctx, dy: Any) -> Any:
+        a, b = ctx.saved
+        return ctx.wanted(lambda: unbroadcast(dy * b, ctx.a_shape), lambda: unbroadcast(dy * a, ctx.b_shape))
+
+
+@op(method="div", operator="truediv", inplace=True)
+class div(Binary):
+    """y = a / b;    da = dy / b,    db = -dy y / b
+
+    ``rounding_mode`` "floor" or "trunc" rounds the quotient; it then has no gradient.
+    """
+
+    promote = staticmethod(meet_float)
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        y = np.true_divide(a, b)
+        if ctx.recording:
+            ctx.sizes(a, b)
+            ctx.save(b, y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        b, y = ctx.saved
+        return ctx.wanted(lambda: unbroadcast(dy / b, ctx.a_shape), lambda: unbroadcast(-dy * y / b, ctx.b_shape))
+
+
+@op(method="pow", operator="pow", inplace=True)
+class pow(Binary):
+    """y = a^b;    da = dy b a^(b-1),    db = dy y log a    (0 where b = 0, and where a = 0 and b >= 0)"""
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        if getattr(a, "dtype", None) is not None and a.dtype.kind in "iu" and np.any(np.asarray(b) < 0):
+            raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
+        y = a * a if type(b) in (int, float) and b == 2 else np.power(a, b)
+        if ctx.recording:
+            ctx.sizes(a, b)
+            ctx.save(a, b, y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.indexing import where
+        from minidl.ops.pointwise import log
+
+        a, b, y = ctx.saved
+
+        def da() -> Any:
+            if isinstance(b, (int, float)):
+                return dy * 0.0 if b == 0 else dy * (b * (a if b == 2 else pow(a, b - 1)))
+            return unbroadcast(where(b == 0, 0.0, dy * (b * pow(a, where(b == 0, 1.0, b - 1)))), ctx.a_shape)
+
+        def db() -> Any:
+            zero = (a == 0) & (b >= 0)
+            return unbroadcast(where(zero, 0.0, dy * (y * log(where(zero, 1.0, a)))), ctx.b_shape)
+
+        return ctx.wanted(da, db)
+
+
+@op(method="maximum")
+class maximum(Binary):
+    """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch)."""
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        ctx.sizes(a, b)
+        ctx.pick(a > b, a, b)
+        return np.maximum(a, b)
+
+    def pick(ctx, first: Any, a: Any, b: Any) -> None:
+        if ctx.recording:
+            ctx.share = np.where(a == b, 0.5, first).astype(a.dtype if hasattr(a, "dtype") else b.dtype)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(
+            lambda: unbroadcast(dy * ctx.share, ctx.a_shape), lambda: unbroadcast(dy * (1 - ctx.share), ctx.b_shape)
+        )
+
+
+@op(method="minimum")
+class minimum(maximum):  # type: ignore[misc, valid-type]
+    """y = min(a, b); NaN wins; where a = b each gets half of the gradient (as torch)."""
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        ctx.sizes(a, b)
+        ctx.pick(a < b, a, b)
+        return np.minimum(a, b)
+
+
+@op(method="remainder", operator="mod", inplace=True)
+class remainder(Binary):
+    """y = a - b floor(a / b), with the sign of b"""
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        _no_zero_division(a, b)
+        ctx.sizes(a, b)
+        y = np.remainder(a, b)
+        if ctx.recording:
+            ctx.quotient = np.floor_divide(a, b)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.quotient, ctx.b_shape))
+
+
+@op(method="floor_divide", operator="floordiv", inplace=True)
+class floor_divide(Binary):
+    """y = floor(a / b); no gradient"""
+
+    differentiable = False
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        _no_zero_division(a, b)
+        return np.floor_divide(a, b)
+
+
+def _no_zero_division(a: Any, b: Any) -> None:
+    dtype = getattr(a, "dtype", getattr(b, "dtype", None))
+    if dtype is not None and dtype.kind in "iu" and np.any(np.asarray(b) == 0):
+        raise RuntimeError("ZeroDivisionError: integer division or remainder by zero")
+
+
+class _Compare(Binary):
+    differentiable = False
+
+
+def _comparison(name: str, operator: str, symbol: str, function: Any) -> Any:
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        return function(a, b)
+
+    page = type(_Compare)(
+        name, (_Compare,), {"forward": forward, "__doc__": f"y = (a {symbol} b), bool", "__module__": __name__}
+    )
+    return op(method=name, operator=operator)(page)
+
+
+eq = _comparison("eq", "eq", "==", np.equal)
+ne = _comparison("ne", "ne", "!=", np.not_equal)
+lt = _comparison("lt", "lt", "<", np.less)
+le = _comparison("le", "le", "<=", np.less_equal)
+gt = _comparison("gt", "gt", ">", np.greater)
+ge = _comparison("ge", "ge", ">=", np.greater_equal)
+
+
+def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        return function(a, b)
+
+    page = type(_Compare)(
+        name, (_Compare,), {"forward": forward, "__doc__": f"y = a {symbol} b, on bits", "__module__": __name__}
+    )
+    return op(method=name, operator=operator)(page)
+
+
+bitwise_and = _bitwise("bitwise_and", "and", "&", np.bitwise_and)
+bitwise_or = _bitwise("bitwise_or", "or", "|", np.bitwise_or)
+bitwise_xor = _bitwise("bitwise_xor", "xor", "^", np.bitwise_xor)

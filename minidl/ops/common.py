@@ -1,0 +1,170 @@
+"""What several ops' pages share: dtype rules for their inputs, shape rules, and folding broadcast gradients back."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.autograd import Op, ShapeError
+
+# -- dtype rules: arrays -> the dtype to cast all of them to, or None when nothing is to be done ------------------------
+
+
+def meet(arrays: Sequence[Any]) -> Any:
+    """Two operands meet in torch's result type."""
+    a, b = arrays[0], arrays[1]
+    da, db = getattr(a, "dtype", None), getattr(b, "dtype", None)
+    if da is db:
+        return None
+    if db is None and (da.kind == "f" or (da.kind == "i" and type(b) is int)):  # type: ignore[union-attr]
+        return None  # NumPy's own rule for Python numbers is torch's
+    if da is None and (db.kind == "f" or (db.kind == "i" and type(a) is int)):  # type: ignore[union-attr]
+        return None
+    return dtypes.result_type(*arrays[:2])
+
+
+def meet_float(arrays: Sequence[Any]) -> Any:
+    """As `meet`, integers becoming the default float type."""
+    a, b = arrays[0], arrays[1]
+    da, db = getattr(a, "dtype", None), getattr(b, "dtype", None)
+    if da is db or db is None or da is None:
+        known = da if da is not None else db
+        if known.kind == "f":  # type: ignore[union-attr]
+            return None
+    found = dtypes.result_type(*arrays[:2])
+    return found if found.kind == "f" else dtypes.default()
+
+
+def to_float(arrays: Sequence[Any]) -> Any:
+    """Integers become the default float type."""
+    return None if arrays[0].dtype.kind == "f" else dtypes.default()
+
+
+# -- shape rules --------------------------------------------------------------------------------------------------------
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape of shapes aligned at the right, where 1 stretches. Raises ShapeError naming the two that differ."""
+    out: list[int] = []
+    for shape in shapes:
+        shape = tuple(shape) if isinstance(shape, tuple | list) else ()
+        while len(out) < len(shape):
+            out.insert(0, 1)
+        for k in range(1, len(shape) + 1):
+            have, new = out[-k], shape[-k]
+            if have == new or new == 1:
+                continue
+            if have != 1:
+                raise ShapeError(
+                    f"shapes {' and '.join(str(tuple(s)) for s in shapes if isinstance(s, tuple | list))} do not broadcast: "
+                    f"sizes {have} and {new} meet at dimension {len(out) - k} (counted in the result); they must be equal "
+                    "or 1. A missing unsqueeze() or a transposed operand is the usual cause"
+                )
+            out[-k] = new
+    return tuple(out)
+
+
+class DimError(IndexError):
+    """A dimension number outside the tensor's range (IndexError, as in torch)."""
+
+
+def one_dim(dim: int, ndim: int) -> int:
+    """A dimension number counted from the front. Raises DimError if out of range."""
+    limit = builtins.max(ndim, 1)
+    if not -limit <= dim < limit:
+        raise DimError(f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {dim})")
+    return dim % limit
+
+
+def many_dims(dim: Any, ndim: int) -> tuple[int, ...]:
+    """Dimension numbers counted from the front: None or () means all. Raises DimError; RuntimeError for one named twice."""
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
+        return tuple(range(ndim))
+    if isinstance(dim, tuple | list):
+        dims = tuple(one_dim(int(d), ndim) for d in dim)
+        if len(set(dims)) != len(dims):
+            raise RuntimeError(f"dim {dims[0]} appears multiple times in the list of dims")
+    else:
+        dims = (one_dim(int(dim), ndim),)
+    return dims if ndim else ()
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape; () for a Python number."""
+    return tuple(getattr(x, "shape", ()))
+
+
+def pair(value: Any, name: str = "argument") -> tuple[int, int]:
+    """(height, width) from an int or a pair of ints."""
+    if isinstance(value, tuple | list):
+        if len(value) == 1:
+            return int(value[0]), int(value[0])
+        if len(value) != 2:
+            raise ShapeError(f"{name} must be an int or a pair of ints, not {value!r}")
+        return int(value[0]), int(value[1])
+    return int(value), int(value)
+
+
+def prod(sizes: Sequence[int]) -> int:
+    """The product of sizes."""
+    return math.prod(sizes)
+
+
+# -- folding a gradient back --------------------------------------------------------------------------------------------
+
+
+def unbroadcast(dy: Any, shape: Sequence[int]) -> Any:
+    """Sum dy over the dimensions along which an input of `shape` was stretched."""
+    if tuple(dy.shape) == tuple(shape):
+        return dy
+    from minidl.ops.movement import reshape
+    from minidl.ops.reduce import sum
+
+    lead = len(dy.shape) - len(shape)
+    dims = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and dy.shape[lead + i] != 1)
+    if dims:
+        dy = sum(dy, dims, True)
+    return reshape(dy, tuple(shape)) if lead else dy
+
+
+def put_back(y: Any, dims: Sequence[int], keepdim: bool) -> Any:
+    """Give a reduced array its reduced dimensions again, with size 1."""
+    if keepdim or not dims:
+        return y
+    from minidl.ops.movement import reshape
+
+    shape = list(y.shape)
+    for d in sorted(dims):
+        shape.insert(d, 1)
+    return reshape(y, tuple(shape))
+
+
+# -- kinds of op --------------------------------------------------------------------------------------------------------
+
+
+class Elementwise(Op):
+    """y[i] = f(x[i]); integers become floats first."""
+
+    promote = staticmethod(to_float)
+
+    def shape(x: Any) -> Any:  # type: ignore[override]
+        return x
+
+
+class Binary(Op):
+    """y[i] = f(a[i], b[i]), shapes broadcast, dtypes meet."""
+
+    promote = staticmethod(meet)
+
+    def shape(a: Any, b: Any, **_: Any) -> Any:  # type: ignore[override]
+        return broadcast(a, b)
+
+    def sizes(ctx, a: Any, b: Any) -> None:
+        """Remember the shapes to which gradients fold back."""
+        if ctx.recording:
+            ctx.a_shape, ctx.b_shape = shape_of(a), shape_of(b)

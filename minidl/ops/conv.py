@@ -1,0 +1,204 @@
+"""Convolution and its two gradients. Each is bilinear, and each one's gradients are the other two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import minidl_kernels as kernels
+from minidl.autograd import Op, op, require
+from minidl.ops.common import pair
+from minidl.ops.movement import pad, reshape, unsqueeze
+from minidl.ops.reduce import squeeze_dim, sum
+from minidl.storage import Packed
+
+
+def output_size(n: int, k: int, stride: int, padding: int, dilation: int) -> int:
+    """How many places a window of k taps takes on n elements: floor((n + 2 padding - dilation (k - 1) - 1) / stride) + 1."""
+    return (n + 2 * padding - dilation * (k - 1) - 1) // stride + 1
+
+
+class _Conv2d(Op):
+    """y[n,k,p,q] = b[k] + sum over c,r,s of x[n, c, p stride + r dilation - padding, ...] w[k,c,r,s]
+
+    x (N, C, H, W), w (K, C/groups, R, S), b (K,) -> y (N, K, P, Q). No flipping: a cross-correlation, as everywhere in
+    deep learning. A weight packed as int8 runs on the integer kernel.
+    """
+
+    def shape(  # type: ignore[override]
+        x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    ) -> Any:
+        require(len(x) == 4, "the input must be (N, C, H, W), got {}; a single image needs unsqueeze(0)", x)
+        require(len(w) == 4, "the weight must be (out_channels, in_channels / groups, height, width), got {}", w)
+        require(
+            x[1] == w[1] * groups,
+            "the input {} has {} channels, the weight {} with groups={} takes {}",
+            x,
+            x[1],
+            w,
+            groups,
+            w[1] * groups,
+        )
+        require(w[0] % groups == 0, "{} output channels are not divisible by {} groups", w[0], groups)
+        require(b is None or tuple(b) == (w[0],), "the bias {} does not fit {} output channels", b, w[0])
+        out = [output_size(*v) for v in zip(x[2:], w[2:], pair(stride), pair(padding), pair(dilation), strict=True)]
+        require(
+            min(out) > 0,
+            "the kernel {} (dilation {}) is larger than the padded input {}",
+            w[2:],
+            dilation,
+            tuple(n + 2 * p for n, p in zip(x[2:], pair(padding), strict=True)),
+        )
+        return (x[0], w[0], *out)
+
+    def forward(
+        ctx, x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    ) -> Any:
+        ctx.how = (stride, padding, dilation, groups)
+        _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
+        if isinstance(w, Packed):
+            return w.conv2d(x, b, *ctx.how)
+        if x.dtype != w.dtype:
+            raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
+        ctx.save(x, w)
+        return kernels.conv2d(x, w, b, *ctx.how)
+
+    def backward(ctx, dy: Any) -> Any:
+        x, w = ctx.saved
+        return ctx.wanted(
+            lambda: conv2d_dx(dy, w, tuple(x.shape), *ctx.how),
+            lambda: conv2d_dw(dy, x, tuple(w.shape), *ctx.how),
+            lambda: sum(dy, (0, 2, 3)),
+        )
+
+
+_Conv2d.__name__ = "conv2d"
+conv2d_op = _Conv2d
+
+
+@op()
+class conv2d_dx(Op):
+    """The gradient of conv2d's input: every dy spreads over the window it came from (also known as transposed conv)"""
+
+    def forward(ctx, dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+        ctx.save(dy, w)
+        ctx.how = (stride, padding, dilation, groups)
+        return kernels.conv2d_dx(dy, w, x_shape, *ctx.how)
+
+    def backward(ctx, ddx: Any) -> Any:
+        dy, w = ctx.saved
+        return ctx.wanted(
+            lambda: conv2d_op(ddx, w, None, *ctx.how), lambda: conv2d_dw(dy, ddx, tuple(w.shape), *ctx.how)
+        )
+
+
+@op()
+class conv2d_dw(Op):
+    """The gradient of conv2d's weight: dy against the patches of x"""
+
+    def forward(ctx, dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+        ctx.save(dy, x)
+        ctx.how = (stride, padding, dilation, groups)
+        return kernels.conv2d_dw(dy, x, w_shape, *ctx.how)
+
+    def backward(ctx, ddw: Any) -> Any:
+        dy, x = ctx.saved
+        return ctx.wanted(
+            lambda: conv2d_op(x, ddw, None, *ctx.how), lambda: conv2d_dx(dy, ddw, tuple(x.shape), *ctx.how)
+        )
+
+
+def _same(x: Any, size: Any, stride: Any, dilation: Any) -> Any:
+    """x padded so that the output has its size; an odd surplus goes to the right and bottom, as in torch."""
+    require(set(stride) == {1}, "padding='same' is not supported for strided convolutions (stride {})", stride)
+    pads: list[int] = []
+    for k, d in zip(reversed(size), reversed(dilation), strict=True):
+        total = d * (k - 1)
+        pads += [total // 2, total - total // 2]
+    return pad(x, tuple(pads)) if any(pads) else x
+
+
+@op()
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """2-d convolution of (N, C, H, W), or of one image (C, H, W). padding: numbers, "same" or "valid".
+
+    See :class:`conv2d_op`. Raises ShapeError when the shapes do not fit.
+    """
+    if len(input.shape) == 3:
+        return squeeze_dim(conv2d(unsqueeze(input, 0), weight, bias, stride, padding, dilation, groups), 0)
+    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
+    require(min(stride) > 0 and min(dilation) > 0, "stride {} and dilation {} must be positive", stride, dilation)
+    if padding == "same":
+        input, padding = _same(input, weight.shape[2:], stride, dilation), 0
+    elif padding == "valid":
+        padding = 0
+    elif isinstance(padding, str):
+        raise ValueError(f"padding must be numbers, 'same' or 'valid', not {padding!r}")
+    padding = pair(padding, "padding")
+    require(min(padding) >= 0, "negative padding {} is not supported", padding)
+    return conv2d_op(input, weight, bias, stride, padding, dilation, groups)
+
+
+@op()
+def conv1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """1-d convolution of (N, C, L) with weight (K, C/groups, R), as a conv2d of height 1."""
+    first = [v[0] if isinstance(v, (tuple, list)) else v for v in (stride, padding, dilation)]
+    stride, padding, dilation = first
+    require(
+        len(weight.shape) == 3,
+        "the weight must be (out_channels, in_channels / groups, length), got {}",
+        tuple(weight.shape),
+    )
+    require(len(input.shape) in (2, 3), "the input must be (N, C, L) or (C, L), got {}", tuple(input.shape))
+    if not isinstance(padding, str):
+        padding = (0, padding)
+    x = unsqueeze(input, -2)
+    y = conv2d(x, unsqueeze(weight, -2), bias, (1, stride), padding, (1, dilation), groups)
+    return reshape(y, (*y.shape[:-2], y.shape[-1]))
+
+
+@op()
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Transposed convolution: the gradient of a conv2d as a layer. weight (C_in, C_out/groups, R, S).
+
+    P = (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1.
+    """
+    if len(input.shape) == 3:
+        y = conv_transpose2d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
+        return squeeze_dim(y, 0)
+    s, p, o, d = (pair(v) for v in (stride, padding, output_padding, dilation))
+    n, c, h, w = input.shape
+    require(
+        c == weight.shape[0],
+        "the input {} has {} channels, the weight {} takes {}",
+        tuple(input.shape),
+        c,
+        tuple(weight.shape),
+        weight.shape[0],
+    )
+    require(
+        all(oi < max(si, di) for oi, si, di in zip(o, s, d, strict=True)),
+        "output padding {} must be smaller than stride {} or dilation {}",
+        o,
+        s,
+        d,
+    )
+    size = [
+        (m - 1) * si - 2 * pi + di * (k - 1) + oi + 1
+        for m, k, si, pi, oi, di in zip((h, w), weight.shape[2:], s, p, o, d, strict=True)
+    ]
+    require(min(size) > 0, "the output would have no elements: {}", size)
+    y = conv2d_dx(input, weight, (n, weight.shape[1] * groups, *size), s, p, d, groups)
+    return y if bias is None else y + reshape(bias, (1, -1, 1, 1))

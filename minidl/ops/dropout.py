@@ -1,0 +1,43 @@
+"""Dropout: zero each element with probability p, scale the rest by 1 / (1 - p)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import random
+from minidl.autograd import Op, op
+
+
+@op()
+class mask_scale(Op):
+    """y = x mask scale;    dx = dy mask scale"""
+
+    def forward(ctx, x: Any, mask: Any, scale: float) -> Any:
+        ctx.mask, ctx.scale = mask, scale
+        return np.where(mask, x * x.dtype.type(scale), x.dtype.type(0))
+
+    def backward(ctx, dy: Any) -> Any:
+        return mask_scale(dy, ctx.mask, ctx.scale)
+
+
+def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0.0:
+        return x
+    keep = random.default_generator.uniform(shape) >= p if p < 1.0 else np.zeros(shape, bool)
+    return mask_scale(x, keep, 1 / (1 - p) if p < 1.0 else 0.0)
+
+
+@op(namespace="nn.functional")
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Srivastava et al. 2014; x itself unless training. Raises ValueError for a p outside [0, 1]."""
+    return _drop(input, p, training, tuple(input.shape))
+
+
+@op(namespace="nn.functional")
+def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Dropout of whole channels of (N, C, ...); Tompson et al. 2015."""
+    return _drop(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2)))

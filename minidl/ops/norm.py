@@ -1,0 +1,163 @@
+"""Normalisation: zero mean, unit variance, over the batch (batch_norm) or over the features (layer_norm).
+
+Each is one fused op for speed, with its definition in plain ops beside it; second derivatives are the definition's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import Op, op, require
+from minidl.ops.common import prod
+from minidl.ops.movement import reshape
+from minidl.ops.pointwise import rsqrt
+from minidl.ops.reduce import mean
+from minidl.tensors import Tensor
+
+
+@op()
+class normalize(Op):
+    """y = (x - mean) / sqrt(var + eps), mean and biased var over `dims`, then times w plus b where they are given.
+
+    w and b have the shape of x, or 1 where they broadcast. With g = dy w and h the mean over dims:
+    dx = (g - h(g) - xhat h(g xhat)) / sqrt(var + eps),   dw = sum dy xhat,   db = sum dy
+    """
+
+    def forward(ctx, x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
+        m = x.mean(dims, keepdims=True, dtype=x.dtype)
+        y = x - m
+        rstd = 1 / np.sqrt((y * y).mean(dims, keepdims=True) + x.dtype.type(eps))
+        y *= rstd
+        ctx.mean, ctx.rstd, ctx.dims = m, rstd, dims
+        ctx.save(x, w)
+        if w is not None:
+            y *= w
+        if b is not None:
+            y += b
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        x, w = ctx.saved
+        xhat = (x - ctx.mean) * ctx.rstd
+
+        def dx() -> Any:
+            g = dy if w is None else dy * w
+            h = g.mean(ctx.dims, keepdims=True)
+            hx = (g * xhat).mean(ctx.dims, keepdims=True)
+            return ctx.rstd * (g - h - xhat * hx)
+
+        def fold(d: Any, like: Any) -> Any:
+            kept = tuple(i for i, n in enumerate(like) if n == 1)
+            return d.sum(kept, keepdims=True)
+
+        shape = None if w is None else w.shape
+        return ctx.wanted(dx, lambda: fold(dy * xhat, shape), lambda: fold(dy, shape))
+
+    def definition(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:  # type: ignore[override]
+        centred = x - mean(x, dims, True)
+        y = centred * rsqrt(mean(centred * centred, dims, True) + eps)
+        y = y if w is None else y * w
+        return y if b is None else y + b
+
+
+def _affine(t: Any, shape: tuple[int, ...]) -> Any:
+    return None if t is None else reshape(t, shape)
+
+
+def _scale_and_shift(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
+    """normalize, when only one of w and b is there."""
+    if (w is None) == (b is None):
+        return normalize(x, w, b, dims, eps)
+    y = normalize(x, None, None, dims, eps)
+    return y * w if b is None else y + b
+
+
+@op(namespace="nn.functional")
+def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Normalise over the last dimensions, of `normalized_shape`; Ba, Kiros & Hinton 2016 (arXiv:1607.06450)."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    n = len(shape)
+    require(
+        n > 0 and tuple(input.shape[input.ndim - n :]) == shape,
+        "the input {} does not end in normalized_shape {}",
+        tuple(input.shape),
+        shape,
+    )
+    dims = tuple(range(input.ndim - n, input.ndim))
+    full = (1,) * (input.ndim - n) + shape
+    for name, t in (("weight", weight), ("bias", bias)):
+        require(
+            t is None or tuple(t.shape) == shape,
+            "the {} must have shape {}, got {}",
+            name,
+            shape,
+            t is not None and tuple(t.shape),
+        )
+    return _scale_and_shift(input, _affine(weight, full), _affine(bias, full), dims, eps)
+
+
+@op(namespace="nn.functional")
+def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """y = x / sqrt(mean x^2 + eps) w, over the last dimensions; Zhang & Sennrich 2019 (arXiv:1910.07467)."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    require(
+        tuple(input.shape[input.ndim - len(shape) :]) == shape,
+        "the input {} does not end in normalized_shape {}",
+        tuple(input.shape),
+        shape,
+    )
+    dims = tuple(range(input.ndim - len(shape), input.ndim))
+    eps = float(np.finfo(input.dtype.numpy if isinstance(input, Tensor) else input.dtype).eps) if eps is None else eps
+    y = input * rsqrt(mean(input * input, dims, True) + eps)
+    return y if weight is None else y * weight
+
+
+@op(namespace="nn.functional")
+def batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalise each channel (dimension 1) over all other dimensions; Ioffe & Szegedy 2015 (arXiv:1502.03167).
+
+    In training the batch's own statistics are used, and the running ones move towards them by `momentum`, the variance in
+    its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel.
+    """
+    require(input.ndim >= 2, "expected at least (N, C), got {}", tuple(input.shape))
+    c = input.shape[1]
+    for name, t in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
+        require(
+            t is None or tuple(t.shape) == (c,),
+            "{} must have shape ({},), got {}",
+            name,
+            c,
+            t is not None and tuple(t.shape),
+        )
+    full = (1, c) + (1,) * (input.ndim - 2)
+    w, b = _affine(weight, full), _affine(bias, full)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
+        scale = rsqrt(reshape(running_var, full) + eps)
+        scale = scale if w is None else scale * w
+        shift = -reshape(running_mean, full) * scale
+        return input * scale + (shift if b is None else shift + b)
+    dims = (0, *range(2, input.ndim))
+    n = prod([input.shape[d] for d in dims])
+    if n <= 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+    y = _scale_and_shift(input, w, b, dims, eps)
+    if running_mean is not None:
+        x = input.array if isinstance(input, Tensor) else input
+        for running, batch in ((running_mean, x.mean(dims)), (running_var, x.var(dims) * (n / (n - 1)))):
+            a = running.array
+            a += momentum * (batch.astype(a.dtype) - a)
+            running.bump()
+    return y

@@ -1,0 +1,280 @@
+"""Pooling: the greatest or the mean of each window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import Op, op, require
+from minidl.ops.common import pair
+from minidl.ops.movement import reshape, unsqueeze
+from minidl.ops.reduce import squeeze_dim
+
+
+def window_count(n: int, k: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """How many windows fit; with ceil_mode a last partial one counts if it starts inside the input or left padding."""
+    span = n + 2 * padding - dilation * (k - 1) - 1
+    out = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (out - 1) * stride >= n + padding:
+        out -= 1
+    return out
+
+
+def _geometry(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple:
+    k = pair(kernel_size, "kernel_size")
+    s = k if stride is None or stride == () or stride == [] else pair(stride, "stride")
+    p, d = pair(padding, "padding"), pair(dilation, "dilation")
+    require(
+        min(k) > 0 and min(s) > 0 and min(d) > 0, "kernel size {}, stride {} and dilation {} must be positive", k, s, d
+    )
+    require(
+        all(0 <= pi <= ((ki - 1) * di + 1) // 2 for pi, ki, di in zip(p, k, d, strict=True)),
+        "pad should be at most half of effective kernel size, but got pad={} and kernel_size={}",
+        p,
+        k,
+    )
+    out = tuple(window_count(n, *v, ceil_mode) for n, v in zip(size, zip(k, s, p, d, strict=True), strict=True))
+    require(min(out) > 0, "windows of {} leave nothing of an input of {}", k, tuple(size))
+    return k, s, p, d, out
+
+
+def _tap(padded: Any, i: int, j: int, s: Any, d: Any, out: Any) -> Any:
+    """Element (i, j) of every window."""
+    top, left = i * d[0], j * d[1]
+    return padded[..., top : top + (out[0] - 1) * s[0] + 1 : s[0], left : left + (out[1] - 1) * s[1] + 1 : s[1]]
+
+
+def _padded(x: Any, k: Any, s: Any, p: Any, d: Any, out: Any, value: Any) -> Any:
+    """x with a border of `value` wide enough for every window."""
+    need = [(o - 1) * si + (ki - 1) * di + 1 for o, si, ki, di in zip(out, s, k, d, strict=True)]
+    h, w = x.shape[-2:]
+    if p == (0, 0) and need[0] <= h and need[1] <= w:
+        return x
+    y = np.full_like(x, value, shape=(*x.shape[:-2], max(need[0], h + p[0]), max(need[1], w + p[1])))
+    y[..., p[0] : p[0] + h, p[1] : p[1] + w] = x
+    return y
+
+
+@op()
+class max_pool2d_index(Op):
+    """For each window the flat position, in its H x W plane, of its greatest element: the first of equals, NaN wins"""
+
+    differentiable = False
+
+    def forward(
+        ctx, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> Any:
+        k, s, p, d, out = _geometry(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
+        low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        padded = _padded(x, k, s, p, d, out, low)
+        best = _tap(padded, 0, 0, s, d, out).copy()
+        tap = np.zeros(best.shape, np.int32)
+        # taps in the padding never win: a window's first tap inside the input is where the search starts
+        inside = taps_inside(x.shape[-2:], k, s, p, d, out)
+        started = np.broadcast_to(inside[0, 0], best.shape)
+        for i in range(k[0]):
+            for j in range(k[1]):
+                if i == j == 0:
+                    continue
+                v = _tap(padded, i, j, s, d, out)
+                better = ((v > best) | (v != v) | ~started) & inside[i, j]
+                np.copyto(best, v, where=better)
+                tap[better] = i * k[1] + j
+                started = started | inside[i, j]
+        row = np.arange(out[0])[:, None] * s[0] - p[0] + (tap // k[1]) * d[0]
+        col = np.arange(out[1]) * s[1] - p[1] + (tap % k[1]) * d[1]
+        return row.astype(np.int64) * x.shape[-1] + col
+
+
+def taps_inside(size: Any, k: Any, s: Any, p: Any, d: Any, out: Any) -> np.ndarray:
+    """(R, S, P, Q) bool: does tap (r, s) of window (p, q) lie inside the input?"""
+    rows = np.arange(k[0])[:, None] * d[0] + np.arange(out[0]) * s[0] - p[0]
+    cols = np.arange(k[1])[:, None] * d[1] + np.arange(out[1]) * s[1] - p[1]
+    r, c = (rows >= 0) & (rows < size[0]), (cols >= 0) & (cols < size[1])
+    return r[:, None, :, None] & c[None, :, None, :]
+
+
+@op()
+def max_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """y = the greatest element of each window; the gradient goes to that element.
+
+    input (N, C, H, W) or (C, H, W); stride is kernel_size unless given. With return_indices also where, flat in H x W.
+    """
+    require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
+    at = max_pool2d_index(input, kernel_size, stride, padding, dilation, ceil_mode)
+    lead, (p, q) = tuple(input.shape[:-2]), at.shape[-2:]
+    h, w = input.shape[-2:]
+    y = gather_plane(reshape(input, (*lead, h * w)), reshape(at, (*lead, p * q)))
+    y = reshape(y, (*lead, p, q))
+    return (y, at) if return_indices else y
+
+
+@op()
+class gather_plane(Op):
+    """y[..., i] = x[..., index[..., i]];    dx = dy added at index, repeated places summed"""
+
+    def forward(ctx, x: Any, index: Any) -> Any:
+        ctx.index, ctx.width = index, x.shape[-1]
+        return np.take_along_axis(x, index, -1)
+
+    def backward(ctx, dy: Any) -> Any:
+        return scatter_plane(dy, ctx.index, ctx.width)
+
+
+@op()
+class scatter_plane(Op):
+    """y[..., index[..., i]] += x[..., i] on zeros of `width`;    dx = dy gathered"""
+
+    def forward(ctx, x: Any, index: Any, width: int) -> Any:
+        ctx.index = index
+        rows = int(np.prod(x.shape[:-1], dtype=np.int64))
+        flat = (index.reshape(rows, -1) + np.arange(rows)[:, None] * width).reshape(-1)
+        y = np.bincount(flat, weights=x.reshape(-1), minlength=rows * width)  # sums in float64, in order
+        return y.astype(x.dtype).reshape(*x.shape[:-1], width)
+
+    def backward(ctx, dy: Any) -> Any:
+        return gather_plane(dy, ctx.index)
+
+
+@op()
+def max_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """As max_pool2d, on (N, C, L) or (C, L)."""
+    k, s, p, d = (v[0] if isinstance(v, (tuple, list)) and v else v for v in (kernel_size, stride, padding, dilation))
+    y = max_pool2d(
+        unsqueeze(input, -2), (1, k), None if s is None else (1, s), (0, p), (1, d), ceil_mode, return_indices
+    )
+    return tuple(squeeze_dim(v, v.ndim - 2) for v in y) if return_indices else squeeze_dim(y, y.ndim - 2)
+
+
+class _AvgPool2d(Op):
+    """y = sum of each window times its weight;    dx = each dy spread over its window
+
+    The weight of a window is 1 over its number of elements: padding counted or not, or a given divisor.
+    """
+
+    def forward(ctx, x: Any, k: Any, s: Any, p: Any, out: Any, weight: Any) -> Any:
+        ctx.how = (k, s, p, out, weight)
+        ctx.size = x.shape
+        padded = _padded(x, k, s, p, (1, 1), out, 0)
+        total = np.zeros_like(x, shape=(*x.shape[:-2], *out))
+        for i in range(k[0]):
+            for j in range(k[1]):
+                total += _tap(padded, i, j, s, (1, 1), out)
+        return total * weight.astype(x.dtype)
+
+    def backward(ctx, dy: Any) -> Any:
+        return avg_pool2d_dx(dy, ctx.size, *ctx.how)
+
+
+_AvgPool2d.__name__ = "avg_pool2d"
+
+
+@op()
+class avg_pool2d_dx(Op):
+    """Each dy times its window's weight, added to every element of the window;    its own gradient is avg_pool2d"""
+
+    def forward(ctx, dy: Any, size: Any, k: Any, s: Any, p: Any, out: Any, weight: Any) -> Any:
+        ctx.how = (k, s, p, out, weight)
+        share = dy * weight.astype(dy.dtype)
+        need = [(o - 1) * si + ki for o, si, ki in zip(out, s, k, strict=True)]
+        h, w = size[-2:]
+        padded = np.zeros_like(dy, shape=(*size[:-2], max(need[0], h + p[0]), max(need[1], w + p[1])))
+        for i in range(k[0]):
+            for j in range(k[1]):
+                tap = _tap(padded, i, j, s, (1, 1), out)
+                tap += share
+        return np.ascontiguousarray(padded[..., p[0] : p[0] + h, p[1] : p[1] + w])
+
+    def backward(ctx, ddx: Any) -> Any:
+        return _AvgPool2d(ddx, *ctx.how)
+
+
+@op()
+def avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """y = the mean of each window of (N, C, H, W) or (C, H, W)."""
+    require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
+    h, w = input.shape[-2:]
+    k, s, p, _, out = _geometry((h, w), kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override is not None:
+        require(divisor_override != 0, "divisor must be not zero")
+        weight = np.full(out, 1 / divisor_override)
+    else:
+        counts = []
+        for n, ki, si, pi, oi in zip((h, w), k, s, p, out, strict=True):
+            start = np.arange(oi) * si - pi
+            end = np.minimum(start + ki, n + pi)
+            counts.append(end - start if count_include_pad else np.minimum(end, n) - np.maximum(start, 0))
+        weight = 1 / (counts[0][:, None] * counts[1])
+    return _AvgPool2d(input, k, s, p, out, weight)
+
+
+@op()
+def avg_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """As avg_pool2d, on (N, C, L) or (C, L)."""
+    k, s, p = (v[0] if isinstance(v, (tuple, list)) and v else v for v in (kernel_size, stride, padding))
+    y = avg_pool2d(unsqueeze(input, -2), (1, k), None if s is None else (1, s), (0, p), ceil_mode, count_include_pad)
+    return squeeze_dim(y, y.ndim - 2)
+
+
+@op()
+def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
+    """The mean of each of P x Q regions that cover the input: region i is from floor(i H / P) to ceil((i + 1) H / P)."""
+    h, w = input.shape[-2:]
+    size = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    p, q = (n if o is None else int(o) for o, n in zip(size, (h, w), strict=True))
+    if h % p == 0 and w % q == 0:
+        return avg_pool2d(input, (h // p, w // q))
+    rows, cols = _region_weights(h, p, input), _region_weights(w, q, input)
+    return rows @ input @ cols.T
+
+
+def _region_weights(n: int, regions: int, like: Any) -> Any:
+    """(regions, n): row i averages region i."""
+    from minidl import dtypes
+    from minidl.tensors import Tensor, wrap
+
+    weights = np.zeros((regions, n), dtypes.as_numpy(like.dtype))
+    for i in range(regions):
+        a, b = i * n // regions, -(-(i + 1) * n // regions)
+        weights[i, a:b] = 1 / (b - a)
+    return wrap(weights) if isinstance(like, Tensor) else weights
+
+
+@op()
+def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
+    """As adaptive_avg_pool2d, on (N, C, L) or (C, L)."""
+    size = output_size[0] if isinstance(output_size, (tuple, list)) else output_size
+    y = adaptive_avg_pool2d(unsqueeze(input, -2), (1, size))
+    return squeeze_dim(y, y.ndim - 2)

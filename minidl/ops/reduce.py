@@ -1,0 +1,287 @@
+"""Many elements to one: sum, mean, extremes, variance."""
+
+from __future__ import annotations
+
+import builtins
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.autograd import Op, op, require
+from minidl.ops.common import many_dims, one_dim, prod, put_back
+from minidl.ops.movement import broadcast_to, reshape
+
+
+class Reduction(Op):
+    """y = f over the dimensions `dim` of x (all of them by default); ``keepdim`` leaves them with size 1."""
+
+    def shape(x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:  # type: ignore[override]
+        dims = many_dims(dim, len(x))
+        return tuple(1 if i in dims else n for i, n in enumerate(x) if keepdim or i not in dims)
+
+    def over(ctx, x: Any, dim: Any, keepdim: bool) -> tuple[int, ...]:
+        """The dimensions, counted from the front; keeps what backward needs to stretch dy again."""
+        ctx.dims, ctx.keepdim, ctx.size = many_dims(dim, x.ndim), bool(keepdim), x.shape
+        return ctx.dims
+
+    def stretch(ctx, y: Any) -> Any:
+        """y or dy, at the size of x."""
+        return broadcast_to(put_back(y, ctx.dims, ctx.keepdim), ctx.size)
+
+
+@op(method="sum")
+class sum(Reduction):
+    """y = sum of x;    dx = dy, repeated
+
+    Integers and bools are added as int64.
+    """
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+        dims = ctx.over(x, dim, keepdim)
+        ctx.x_dtype = x.dtype
+        if dtype is not None:
+            dtype = dtypes.as_numpy(dtype)
+        elif x.dtype.kind in "bui":
+            dtype = np.dtype("int64")
+        return np.sum(x, axis=dims, keepdims=ctx.keepdim, dtype=dtype)
+
+    def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.movement import cast
+
+        dx = ctx.stretch(dy)
+        return dx if ctx.x_dtype == dtypes.as_numpy(dx.dtype) else cast(dx, ctx.x_dtype)
+
+
+@op(method="mean")
+class mean(Reduction):
+    """y = (1/n) sum of x;    dx = dy / n, repeated"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+        if dtype is not None:
+            x = x.astype(dtypes.as_numpy(dtype))
+        if x.dtype.kind != "f":
+            raise RuntimeError(f"mean(): the dtype must be floating point, got {x.dtype}; convert with .float()")
+        dims = ctx.over(x, dim, keepdim)
+        ctx.n = prod([x.shape[d] for d in dims])
+        total = np.sum(x, axis=dims, keepdims=ctx.keepdim)
+        return total / x.dtype.type(ctx.n)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.stretch(dy / ctx.n)
+
+
+class _Extreme(Reduction):
+    def backward(ctx, dy: Any) -> Any:
+        x, y = ctx.saved
+        hit = x == ctx.stretch(y)
+        count = sum(hit, ctx.dims, True)
+        return broadcast_to(put_back(dy, ctx.dims, ctx.keepdim), ctx.size) * hit / count
+
+    def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
+        dims = ctx.over(x, dim, keepdim)
+        require(
+            builtins.all(x.shape[d] for d in dims) or not builtins.any(dims) and x.size > 0,
+            "an extreme over no elements has no value: input {}, dim {}",
+            x.shape,
+            dim,
+        )
+        y = np.asarray(function(x, axis=dims, keepdims=ctx.keepdim))
+        ctx.save(x, y)
+        return y
+
+
+@op(method="amax")
+class amax(_Extreme):
+    """y = greatest x; NaN wins; the gradient is shared evenly among equals"""
+
+    def forward(ctx, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+        return ctx.reduce(x, dim, keepdim, np.max)
+
+
+@op(method="amin")
+class amin(_Extreme):
+    """y = least x; NaN wins; the gradient is shared evenly among equals"""
+
+    def forward(ctx, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+        return ctx.reduce(x, dim, keepdim, np.min)
+
+
+class _Arg(Op):
+    differentiable = False
+
+    def find(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
+        if dim is None:
+            require(x.size > 0, "the input has no elements: {}", x.shape)
+            y = np.asarray(function(x.reshape(-1)), np.int64)
+            return y.reshape((1,) * x.ndim) if keepdim else y
+        d = one_dim(dim, x.ndim)
+        if x.ndim == 0:
+            return np.zeros((), np.int64)
+        require(x.shape[d] > 0, "expected a non-empty dimension {} of {}", d, x.shape)
+        y = function(x, axis=d).astype(np.int64)
+        return np.expand_dims(y, d) if keepdim else y
+
+
+@op(method="argmax")
+class argmax(_Arg):
+    """The index of the greatest element, int64: the first of equals, NaN before numbers"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        return ctx.find(x, dim, keepdim, np.argmax)
+
+
+@op(method="argmin")
+class argmin(_Arg):
+    """The index of the least element, int64: the first of equals, NaN before numbers"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        return ctx.find(x, dim, keepdim, np.argmin)
+
+
+def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
+    """torch's three meanings of max and min in one function."""
+    Result = namedtuple(name, ["values", "indices"])  # type: ignore[misc]
+
+    def extreme(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+        from minidl.ops import arithmetic
+        from minidl.ops.indexing import take_along_dim
+        from minidl.tensors import Tensor
+
+        if other is not None or isinstance(dim, (Tensor, np.ndarray)):
+            return getattr(arithmetic, binary_name)(x, dim if other is None else other)
+        if dim is None:
+            return whole(x)
+        d = one_dim(dim, x.ndim)
+        if x.ndim == 0:
+            return Result(reshape(x, ()), index(x, 0))
+        at = index(x, d, True)
+        values = take_along_dim(x, at, d)
+        return Result(values, at) if keepdim else Result(squeeze_dim(values, d), squeeze_dim(at, d))
+
+    extreme.__name__ = name
+    extreme.__doc__ = f"""{name}(x): the {name}imum of all elements; {name}(x, dim, keepdim): (values, indices) along a
+    dimension, gradients to the first of equals; {name}(x, other): element by element."""
+    return op(method=name)(extreme)
+
+
+def squeeze_dim(x: Any, dim: int) -> Any:
+    """x without dimension `dim`, which has size 1."""
+    return reshape(x, (*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+max = _extreme("max", amax, argmax, "maximum")
+min = _extreme("min", amin, argmin, "minimum")
+
+
+@op(method="prod")
+class prod_(Reduction):
+    """y = product of x;    dx = dy times the product of all the others"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+        dims = ctx.over(x, dim, keepdim)
+        if dtype is not None:
+            x = x.astype(dtypes.as_numpy(dtype))
+        y = np.prod(x, axis=dims, keepdims=ctx.keepdim, dtype=np.int64 if x.dtype.kind in "bui" else None)
+        ctx.save(x)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return ctx.stretch(dy) * _others(x, ctx.dims)
+
+
+def _others(x: Any, dims: tuple[int, ...]) -> Any:
+    """For each element the product of all the others over dims: products from the left times products from the right."""
+    from minidl.ops.movement import flip, permute
+
+    kept = [d for d in range(x.ndim) if d not in dims]
+    order = (*kept, *dims)
+    moved = permute(x, order)
+    rows = reshape(moved, (*[x.shape[d] for d in kept], prod([x.shape[d] for d in dims])))
+    left = _exclusive_products(rows)
+    right = flip(_exclusive_products(flip(rows, (-1,))), (-1,))
+    inverse = tuple(int(i) for i in np.argsort(order))
+    return permute(reshape(left * right, tuple(moved.shape)), inverse)
+
+
+def _exclusive_products(rows: Any) -> Any:
+    from minidl.ops.movement import cat
+
+    n = rows.shape[-1]
+    running = [rows[..., :1] * 0 + 1]
+    for i in range(n - 1):
+        running.append(running[-1] * rows[..., i : i + 1])
+    return cat(running, -1) if n else rows
+
+
+prod_.__name__ = "prod"
+
+
+def _correction(unbiased: Any, correction: Any) -> float:
+    if correction is not None:
+        return correction
+    return 0 if unbiased is False else 1
+
+
+@op(method="var")
+def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+    """Sum of (x - mean)^2 over (n - correction); correction is 1 unless ``unbiased=False``."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    dims = many_dims(dim, x.ndim)
+    n = prod([x.shape[d] for d in dims])
+    d = x - mean(x, dims, True)
+    degrees = builtins.max(n - _correction(unbiased, correction), 0)
+    return sum(d * d, dims, keepdim) / (degrees if degrees else 0.0)
+
+
+@op(method="std")
+def std(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+    """The square root of :func:`var`."""
+    from minidl.ops.pointwise import sqrt
+
+    return sqrt(var(x, dim, unbiased, keepdim, correction=correction))
+
+
+class _Truth(Op):
+    differentiable = False
+
+    def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
+        return function(x, axis=many_dims(dim, x.ndim), keepdims=bool(keepdim))
+
+
+@op(method="all")
+class all(_Truth):
+    """Whether every element is nonzero"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        return ctx.reduce(x, dim, keepdim, np.all)
+
+
+@op(method="any")
+class any(_Truth):
+    """Whether some element is nonzero"""
+
+    def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        return ctx.reduce(x, dim, keepdim, np.any)
+
+
+@op(method="cumsum")
+class cumsum(Op):
+    """y_i = x_0 + ... + x_i along `dim`;    dx_i = dy_i + ... + dy_last"""
+
+    def shape(x: Any, dim: int, **_: Any) -> Any:  # type: ignore[override]
+        one_dim(dim, len(x))
+        return x
+
+    def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
+        ctx.dim = one_dim(dim, x.ndim)
+        dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
+        return np.cumsum(x, axis=ctx.dim, dtype=dtype) if x.ndim else x.astype(dtype or x.dtype)
+
+    def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.movement import flip
+
+        return dy if not dy.ndim else flip(cumsum(flip(dy, (ctx.dim,)), ctx.dim), (ctx.dim,))

@@ -1,0 +1,94 @@
+"""Softmax, its logarithm, and log-sum-exp: computed from x - max x, so that nothing overflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.autograd import Op, op
+from minidl.ops.common import many_dims, one_dim, put_back
+from minidl.ops.pointwise import exp
+from minidl.ops.reduce import sum
+
+
+def _floating(x: Any, dtype: Any) -> Any:
+    if dtype is not None:
+        return x.astype(dtypes.as_numpy(dtype))
+    if x.dtype.kind != "f":
+        raise RuntimeError(f"softmax needs floating point numbers, got {x.dtype}; convert with .float()")
+    return x
+
+
+@op(method="softmax")
+class softmax(Op):
+    """y_i = e^(x_i) / sum_j e^(x_j) along `dim`;    dx = y (dy - sum_j dy_j y_j)"""
+
+    def shape(x: Any, dim: int, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        one_dim(dim, len(x))
+        return x
+
+    def forward(ctx, x: Any, dim: int, dtype: Any = None) -> Any:
+        x = _floating(x, dtype)
+        ctx.dim = one_dim(dim, x.ndim)
+        if not x.size:
+            y = x.copy()
+        elif x.ndim == 0:
+            y = np.asarray(np.exp(x - x))
+        else:
+            y = np.exp(x - x.max(ctx.dim, keepdims=True))
+            y /= y.sum(ctx.dim, keepdims=True)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        z = dy * y
+        return z - y * sum(z, ctx.dim, True)
+
+
+@op(method="log_softmax")
+class log_softmax(Op):
+    """y_i = x_i - ln sum_j e^(x_j) along `dim`;    dx = dy - e^y sum_j dy_j"""
+
+    def shape(x: Any, dim: int, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        one_dim(dim, len(x))
+        return x
+
+    def forward(ctx, x: Any, dim: int, dtype: Any = None) -> Any:
+        x = _floating(x, dtype)
+        ctx.dim = one_dim(dim, x.ndim)
+        if not x.size:
+            y = x.copy()
+        elif x.ndim == 0:
+            y = np.asarray(x - x)
+        else:
+            y = x - x.max(ctx.dim, keepdims=True)
+            y -= np.log(np.exp(y).sum(ctx.dim, keepdims=True))
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy - exp(y) * sum(dy, ctx.dim, True)
+
+
+@op(method="logsumexp")
+class logsumexp(Op):
+    """y = ln sum e^x over `dim`;    dx = dy e^(x - y)"""
+
+    def forward(ctx, x: Any, dim: Any, keepdim: bool = False) -> Any:
+        if x.dtype.kind != "f":
+            x = x.astype(dtypes.default())
+        ctx.dims, ctx.keepdim = many_dims(dim, x.ndim), bool(keepdim)
+        peak = x.max(ctx.dims, keepdims=True, initial=-np.inf)
+        peak = np.where(np.isfinite(peak), peak, 0).astype(x.dtype)
+        y = np.log(np.exp(x - peak).sum(ctx.dims, keepdims=True)) + peak
+        y = y if ctx.keepdim else y.reshape(tuple(n for i, n in enumerate(y.shape) if i not in ctx.dims))
+        ctx.save(x, y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        x, y = ctx.saved
+        return put_back(dy, ctx.dims, ctx.keepdim) * exp(x - put_back(y, ctx.dims, ctx.keepdim))
