@@ -140,24 +140,40 @@ def address(a: np.ndarray) -> int:
     return a.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-def run(t: Tile, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, flip: int = 0) -> None:
-    """c = a @ b + bias for arrays of the tile's elements.    a (B, M, K), b (B, K, N), c (B, M, N), bias (N,)
-
-    Any steps in a and b (0 along B for one that is shared); c and bias with contiguous rows; M, N, K >= 1. Not checked here.
-    """
-    batch, m, n = c.shape
-    k = a.shape[2]
-    nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
+@functools.lru_cache(maxsize=1024)
+def _plan(tier: str, kind: str, flip: int, batch: int, m: int, n: int, k: int) -> tuple[Any, int, int, int, int]:
+    """The kernel; bytes of scratch memory in all, for one A, for one B; how many matrices of the batch go together."""
+    t = tile(tier, kind)
     room_a, room_b = _room(t, m, n, k)
     together = max(1, min(batch, PACKED // (room_a + room_b)))
-    with workspace.borrow(together * (room_a + room_b)) as work:
-        product(t, flip)(
-            batch, m, n, k, address(a), *a.strides, address(b), *b.strides, address(c), *c.strides[:2],
-            ZEROS if bias is None else address(bias), 0 if bias is None else t.size,
-            work, room_a, room_b, together, nthreads,
+    return product(t, flip), together * (room_a + room_b), room_a, room_b, together
+
+
+Steps = tuple[int, int, int]  # bytes to the next matrix of a batch, to the next row, to the next column
+
+
+def multiply_at(
+    kind: str, sizes: tuple[int, int, int, int], a: int, a_steps: Steps, b: int, b_steps: Steps,
+    c: int, c_steps: tuple[int, int], bias: int = 0, flip: int = 0,
+) -> None:  # fmt: skip
+    """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch, M, N), bias (N,)
+
+    `kind` is the tile's (elements of 8 bytes for "f64", else 4), `sizes` (batch, M, N, K), all at least 1. A, B: addresses and any steps in
+    bytes (0 along the batch for one that is shared). C, bias: rows without gaps; bias 0 means none. Nothing is checked here.
+    """
+    batch, m, n, k = sizes
+    kernel, room, room_a, room_b, together = _plan(machine.tier(), kind, flip, batch, m, n, k)
+    nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
+    with workspace.borrow(room) as work:
+        kernel(
+            batch, m, n, k, a, *a_steps, b, *b_steps, c, *c_steps,
+            bias or ZEROS, (8 if kind == "f64" else 4) if bias else 0, work, room_a, room_b, together, nthreads,
         )  # fmt: skip
 
 
-def here(kind: str) -> Tile:
-    """The tile for a kind of product on this thread's tier."""
-    return tile(machine.tier(), kind)
+def multiply_arrays(kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, flip: int = 0) -> None:
+    """`multiply_at` for arrays of three axes."""
+    multiply_at(
+        kind, (*c.shape, a.shape[2]), address(a), a.strides, address(b), b.strides,
+        address(c), c.strides[:2], 0 if bias is None else address(bias), flip,
+    )  # fmt: skip

@@ -125,16 +125,19 @@ _borrowed = _Blas()
 
 
 class blas_threads:
-    """`with blas_threads():` NumPy's BLAS uses minidl's number of threads inside, and what the user had set afterwards."""
+    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given), and what the user had set afterwards."""
 
-    __slots__ = ()
+    __slots__ = ("_n",)
+
+    def __init__(self, n: int | None = None) -> None:
+        self._n = n
 
     def __enter__(self) -> None:
         functions = _blas()
         if functions is None:
             return
         get, put = functions
-        n = get_num_threads()
+        n = self._n or get_num_threads()
         with _borrowed.lock:
             if _borrowed.inside == 0:
                 _borrowed.users = get()

@@ -1,0 +1,91 @@
+"""The tiled product: cpu/product.py has the loops, cpu/tile.py the arithmetic. Here are the shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu.product import address, multiply_at
+
+Array = NDArray[Any]
+
+KIND = {"float32": "f32", "float64": "f64"}
+
+
+def matmul(a: Array, b: Array) -> Array:
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    if a.ndim == b.ndim == 2:
+        c = np.empty((m, n), a.dtype)
+        if m and n and k:
+            multiply_at(
+                KIND[a.dtype.name], (1, m, n, k), address(a), (0, *a.strides), address(b), (0, *b.strides),
+                address(c), (0, c.strides[0]),
+            )  # fmt: skip
+        else:
+            c.fill(0)
+        return c
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    c = np.empty((*lead, m, n), a.dtype)
+    if c.size == 0 or k == 0:
+        c.fill(0)
+        return c
+    at_a, at_b, at_c = address(a), address(b), address(c)
+    steps = [_steps(x, len(lead)) for x in (a, b, c)]
+    for batch, rows, offsets, nexts in _products(lead, m, steps, a.strides[-2], c.strides[-2]):
+        multiply_at(
+            KIND[a.dtype.name], (batch, rows, n, k), at_a + offsets[0], (nexts[0], *a.strides[-2:]),
+            at_b + offsets[1], (nexts[1], *b.strides[-2:]), at_c + offsets[2], (nexts[2], c.strides[-2]),
+        )  # fmt: skip
+    return c
+
+
+def _steps(a: Array, ndim: int) -> list[int]:
+    """Bytes from one index to the next along each of `ndim` leading axes, 0 where the array is broadcast."""
+    own = [0 if size == 1 else step for size, step in zip(a.shape[:-2], a.strides[:-2])]
+    return [0] * (ndim - len(own)) + own
+
+
+def _products(
+    lead: tuple[int, ...], m: int, steps: list[list[int]], a_row: int, c_row: int
+) -> Iterator[tuple[int, int, list[int], list[int]]]:
+    """A product over leading axes as few batches with one step each: (batch, rows of one A, offsets, steps) of a, b and c.
+
+    Neighbouring axes that continue each other become one; a shared B whose A's follow each other row by row becomes one tall product.
+    """
+    axes = [(size, list(step)) for size, *step in zip(lead, *steps) if size > 1]
+    merged: list[tuple[int, list[int]]] = []
+    for size, step in axes:
+        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], step)):
+            merged[-1] = (merged[-1][0] * size, step)
+        else:
+            merged.append((size, step))
+    if merged:
+        size, (a_next, b_next, c_next) = merged[-1]
+        if b_next == 0 and a_next == m * a_row and c_next == m * c_row:
+            m *= size
+            merged.pop()
+    batch, nexts = merged.pop() if merged else (1, [0, 0, 0])
+    for index in np.ndindex(*(size for size, _ in merged)):
+        offsets = [sum(i * step[x] for i, (_, step) in zip(index, merged)) for x in range(3)]
+        yield batch, m, offsets, nexts
+
+
+def linear(x: Array, w: Array, b: Array | None) -> Array:
+    n, k = w.shape
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), k)
+    m = rows.shape[0]
+    y = np.empty((m, n), x.dtype)
+    if b is not None and b.strides[0] != b.itemsize:
+        b = np.ascontiguousarray(b)
+    if m and n and k:
+        multiply_at(
+            KIND[x.dtype.name], (1, m, n, k), address(rows), (0, *rows.strides), address(w), (0, w.strides[1], w.strides[0]),
+            address(y), (0, y.strides[0]), 0 if b is None else address(b),
+        )  # fmt: skip
+    else:
+        y[...] = 0 if b is None else b
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], n)
