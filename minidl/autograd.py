@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.tensors import HookHandle, Tensor, wrap
 
 ndarray = np.ndarray
@@ -46,27 +47,34 @@ class OpType(type):
 
     params: tuple[tuple[str, Any], ...]
     promote: Any
+    definition: Any
     variadic: bool
+    differentiable: bool
+    is_view: bool
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
             args, kwargs = _bind(cls, args, kwargs)
-        inputs: Sequence[Any] = args[0] if cls.variadic else args
-        arrays = [a.array if isinstance(a, Tensor) else a for a in inputs]
+        inputs: Any = args[0] if cls.variadic else args
+        arrays: Any = []
         tensors = record = False
         for a in inputs:
             if isinstance(a, Tensor):
                 tensors = True
+                arrays.append(a.array)
                 if a._requires_grad or (a._view is not None and a.requires_grad):
-                    record = state.grad and cls.differentiable  # type: ignore[attr-defined]
-                    break
-        ctx: Any = object.__new__(cls)
+                    record = True
+            else:
+                arrays.append(a)
+        ctx = object.__new__(cls)
         if tensors and cls.promote is not None:
             dtype = cls.promote(arrays)
             if dtype is not None:
                 inputs, arrays = _cast(inputs, arrays, dtype)
         if record:
-            ctx.record(inputs)
+            record = cls.differentiable and state.grad
+            if record:
+                ctx.record(inputs)
         try:
             if cls.variadic:
                 y = ctx.forward(arrays, *args[1:], **kwargs)
@@ -77,16 +85,16 @@ class OpType(type):
         if not tensors:
             return y
         if type(y) is tuple:
-            out: Any = tuple(_output(ctx, y_k, k, record) for k, y_k in enumerate(y))
+            out: Any = tuple([_output(ctx, y_k, k, record) for k, y_k in enumerate(y)])
             if record:
                 ctx.outputs = [(t.array.shape, t.array.dtype) for t in out]
         else:
             out = _output(ctx, y, 0, record)
         if record and ctx._saved is not None:
             ctx.pin(inputs, arrays, out)
-            if ctx.definition is not None:
+            if cls.definition is not None:
                 ctx.call = (inputs, args, kwargs)
-        if ctx.is_view and type(out) is Tensor:
+        if cls.is_view and type(out) is Tensor:
             _mark_view(cls, args, kwargs, out)
         if state.anomaly:
             _check_forward(ctx, inputs, out)
@@ -123,9 +131,8 @@ class Op(metaclass=OpType):
     definition: Any = None  # for fused ops: the same function in the engine's ops, differentiated under create_graph
 
     # A node of the graph: what one application left behind.
-    parents: tuple = ()  # for each input: the node that made it, the leaf Tensor itself, or None
-    indices: tuple[int, ...] = ()  # which output of the parent it was
-    needs: tuple[bool, ...] = ()  # which inputs want a gradient
+    parents: Sequence[Any] = ()  # for each input: the node that made it, the leaf Tensor itself, or None
+    indices: Sequence[int] = ()  # which output of the parent it was
     recording = False
     live = False  # is the running backward itself recorded?
     outputs: list | None = None  # shapes and dtypes, for ops with several outputs
@@ -190,26 +197,31 @@ class Op(metaclass=OpType):
 
     def wanted(ctx, *thunks: Callable[[], Any]) -> tuple:
         """Evaluate the gradients that somebody wants; None for the others."""
-        return tuple(f() if want else None for f, want in zip(thunks, ctx.needs, strict=False))
+        return tuple([None if parent is None else f() for f, parent in zip(thunks, ctx.parents, strict=False)])
+
+    @property
+    def needs(ctx) -> tuple[bool, ...]:
+        """Which inputs want a gradient."""
+        return tuple([parent is not None for parent in ctx.parents])
 
     # -- being a node -------------------------------------------------------------------------------------------------
 
     def record(ctx, inputs: Sequence[Any]) -> None:
-        """Remember where the inputs came from."""
+        """Remember where the inputs came from, and where in the program this is."""
         ctx.recording = True
         ctx.scope = state.scope
         ctx.where = caller()
-        parents, indices = [], []
+        parents: list[Any] = []
+        indices: list[int] = []
         for a in inputs:
-            if isinstance(a, Tensor) and a.requires_grad:
-                node = a.node
+            if isinstance(a, Tensor) and (a._requires_grad or (a._view is not None and a.requires_grad)):
+                node = a._node if a._view is None else a.node
                 parents.append(a if node is None else node)
                 indices.append(a.index)
             else:
                 parents.append(None)
                 indices.append(0)
-        ctx.parents, ctx.indices = tuple(parents), tuple(indices)
-        ctx.needs = tuple([p is not None for p in parents])
+        ctx.parents, ctx.indices = parents, indices
 
     def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], out: Any) -> None:
         """Note for each saved array which input or output it is, and its version."""
@@ -295,11 +307,13 @@ def _handle(array: Any, parent: Any, index: int) -> Any:
 def _output(ctx: Any, y: Any, k: int, record: bool) -> Tensor:
     if type(y) is not ndarray and isinstance(y, (np.generic, int, float)):
         y = np.asarray(y)
-    t = wrap(y)
+    t: Tensor = object.__new__(Tensor)
+    t.array = y
     if record and y.dtype.kind == "f":
         t._requires_grad = True
         t._node = ctx
-        t.index = k
+        if k:
+            t.index = k
     return t
 
 
@@ -466,7 +480,7 @@ def _attach(name: str, f: Any) -> None:
 
 def _attach_operator(name: str, f: Any) -> None:
     def forward(self: Tensor, other: Any) -> Any:
-        return f(self, other) if _operand(other) else NotImplemented
+        return f(self, other) if isinstance(other, _OPERANDS) or _operand(other) else NotImplemented
 
     def reflected(self: Tensor, other: Any) -> Any:
         return f(other, self) if _operand(other) else NotImplemented
@@ -487,7 +501,7 @@ _OPERANDS = (Tensor, ndarray, int, float, bool, np.generic)
 
 
 def _operand(x: Any) -> bool:
-    return isinstance(x, _OPERANDS) or type(x).__module__.partition(".")[0] == "cupy"
+    return isinstance(x, _OPERANDS) or devices.is_cuda_array(x)
 
 
 # -- switches ---------------------------------------------------------------------------------------------------------

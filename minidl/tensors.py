@@ -5,6 +5,7 @@ Operators and methods (``a + b``, ``x.sum()``) are attached by the ops' own page
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +19,8 @@ from minidl.dtypes import DType, as_numpy, default, dtype_of
 class Version:
     """Counts the in-place changes of one piece of memory; shared by all tensors that view it."""
 
-    __slots__ = ("changed_at", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.changed_at: Any = None  # source line of the latest change
+    count = 0
+    changed_at: Any = None  # source line of the latest change
 
 
 class Tensor:
@@ -37,13 +35,16 @@ class Tensor:
         node: the op instance that made this tensor; None for a leaf.
     """
 
-    __slots__ = (
-        "__dict__", "__weakref__", "_grad", "_hooks", "_keeps_grad", "_node", "_requires_grad", "_version", "_view",
-        "array", "index",
-    )  # fmt: skip
-
+    # What most tensors never change stands on the class: making a tensor sets its array and nothing else.
     array: Any
-    index: int  # which output of the node this is
+    index: int = 0  # which output of the node this is
+    _requires_grad = False
+    _node: Any = None
+    _view: Any = None  # how it views another tensor, see minidl.inplace
+    _version: Version | None = None
+    _grad: Tensor | None = None
+    _hooks: dict | None = None
+    _keeps_grad = False
 
     def __init__(self, *data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False):
         dtype = default() if dtype is None else as_numpy(dtype)
@@ -52,7 +53,9 @@ class Tensor:
             array = source.astype(dtype)
         else:
             array = np.empty(data or (0,), dtype)
-        _fill(self, devices.move(array, device or "cpu"), requires_grad)
+        self.array = devices.move(array, device or "cpu")
+        if requires_grad:
+            self.requires_grad_()
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -343,19 +346,22 @@ class Tensor:
     def __deepcopy__(self, memo: dict) -> Any:
         if self.node is not None:
             raise RuntimeError("only leaf tensors can be deep-copied; detach() this one first")
-        out = object.__new__(type(self))
+        out = wrap(self.array.copy(), self._requires_grad, type(self))
         memo[id(self)] = out
-        _fill(out, self.array.copy(), self._requires_grad)
         if self._grad is not None:
             out._grad = wrap(self._grad.array.copy())
-        for name, value in getattr(self, "__dict__", {}).items():
-            out.__dict__[name] = value.copy() if hasattr(value, "copy") else value
+        for name, value in self._own_attributes().items():
+            setattr(out, name, copy.deepcopy(value, memo))
         return out
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.node is not None:
             raise RuntimeError("only leaf tensors can be pickled; detach() this one first")
-        return _rebuild, (type(self), self.array, self._requires_grad, dict(self.__dict__))
+        return _rebuild, (type(self), self.array, self._requires_grad, self._own_attributes())
+
+    def _own_attributes(self) -> dict[str, Any]:
+        """What subclasses and users have set on this tensor."""
+        return {name: value for name, value in self.__dict__.items() if name not in _ENGINE}
 
     # -- to and fro ---------------------------------------------------------------------------------------------------
 
@@ -414,25 +420,16 @@ class HookHandle:
         self.remove()
 
 
-def _fill(t: Tensor, array: Any, requires_grad: bool) -> None:
-    t.array = array
-    t._requires_grad = False
-    t._node = t._grad = t._hooks = t._version = t._view = None
-    t._keeps_grad = False
-    t.index = 0
-    if requires_grad:
-        t.requires_grad_()
-
-
 def wrap(array: Any, requires_grad: bool = False, cls: type = Tensor) -> Any:
     """A Tensor on `array` itself: no copy, no conversion. The engine's own constructor."""
     t = object.__new__(cls)
     t.array = array
-    t._requires_grad = requires_grad
-    t._node = t._grad = t._hooks = t._version = t._view = None
-    t._keeps_grad = False
-    t.index = 0
+    if requires_grad:
+        t._requires_grad = True
     return t
+
+
+_ENGINE = {"array", "index", "_requires_grad", "_node", "_view", "_version", "_grad", "_hooks", "_keeps_grad"}
 
 
 def _rebuild(cls: type, array: Any, requires_grad: bool, extra: dict) -> Tensor:

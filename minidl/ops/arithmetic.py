@@ -15,8 +15,9 @@ class add(Binary):
     """y = a + alpha b"""
 
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
-        ctx.sizes(a, b)
-        ctx.alpha = alpha
+        if ctx.recording:
+            ctx.sizes(a, b)
+            ctx.alpha = alpha
         return a + (b if alpha == 1 else alpha * b)
 
     def backward(ctx, dy: Any) -> Any:
@@ -33,8 +34,9 @@ class sub(Binary):
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
         if getattr(a, "dtype", None) == bool or getattr(b, "dtype", None) == bool:
             raise RuntimeError("subtraction of bool tensors is not supported: use logical_xor, or convert to int first")
-        ctx.sizes(a, b)
-        ctx.alpha = alpha
+        if ctx.recording:
+            ctx.sizes(a, b)
+            ctx.alpha = alpha
         return a - (b if alpha == 1 else alpha * b)
 
     def backward(ctx, dy: Any) -> Any:
@@ -48,7 +50,7 @@ class mul(Binary):
     def forward(ctx, a: Any, b: Any) -> Any:
         if ctx.recording:
             ctx.sizes(a, b)
-            ctx.save(a if ctx.needs[1:] == (True,) else None, b if ctx.needs[0] else None)
+            ctx.save(None if ctx.parents[1] is None else a, None if ctx.parents[0] is None else b)
         return a * b
 
     def backward(ctx, dy: Any) -> Any:

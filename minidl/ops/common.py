@@ -96,7 +96,7 @@ def many_dims(dim: Any, ndim: int) -> tuple[int, ...]:
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape; () for a Python number."""
-    return tuple(getattr(x, "shape", ()))
+    return getattr(x, "shape", ())
 
 
 def pair(value: Any, name: str = "argument") -> tuple[int, int]:
@@ -166,5 +166,4 @@ class Binary(Op):
 
     def sizes(ctx, a: Any, b: Any) -> None:
         """Remember the shapes to which gradients fold back."""
-        if ctx.recording:
-            ctx.a_shape, ctx.b_shape = shape_of(a), shape_of(b)
+        ctx.a_shape, ctx.b_shape = shape_of(a), shape_of(b)
