@@ -91,7 +91,7 @@ class OpType(type):
         else:
             out = _output(ctx, y, 0, record)
         if record and ctx._saved is not None:
-            ctx.pin(inputs, arrays, out)
+            ctx.pin(inputs, arrays, y, out)
             if cls.definition is not None:
                 ctx.call = (inputs, args, kwargs)
         if cls.is_view and type(out) is Tensor:
@@ -223,9 +223,9 @@ class Op(metaclass=OpType):
                 indices.append(0)
         ctx.parents, ctx.indices = parents, indices
 
-    def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], out: Any) -> None:
+    def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, out: Any) -> None:
         """Note for each saved array which input or output it is, and its version."""
-        outs = out if type(out) is tuple else (out,)
+        ys, outs = (y, out) if type(out) is tuple else ((y,), (out,))
         pinned = []
         for s in ctx._saved:
             for i, a in enumerate(arrays):
@@ -234,8 +234,8 @@ class Op(metaclass=OpType):
                     break
             else:
                 for k, t in enumerate(outs):
-                    if t.array is s:
-                        owner, source = t, -1 - k
+                    if ys[k] is s:
+                        s, owner, source = t.array, t, -1 - k
                         break
                 else:
                     if s is not None:

@@ -55,7 +55,7 @@ def gradcheck(
             raise ValueError(
                 f"gradcheck: input {i} is {args[i].dtype}; finite differences need float64 (tensor.double())"
             )
-    leaves = [wrap(a.array.copy(), True) if i in checked else a for i, a in enumerate(args)]
+    leaves = [wrap(a.array.copy(order="C"), True) if i in checked else a for i, a in enumerate(args)]
     outputs = _outputs(func(*leaves))
     try:
         for k, y in enumerate(outputs):
@@ -136,7 +136,7 @@ def _jacobian(y: Tensor, xs: list) -> list[np.ndarray]:
     if not y.requires_grad:
         return [np.zeros((x.array.size, y.array.size)) for x in xs]
     for j in range(y.array.size):
-        dy = np.zeros_like(y.array)
+        dy = np.zeros(y.array.shape, y.array.dtype)
         dy.reshape(-1)[j] = 1
         found = grad(y, xs, wrap(dy), retain_graph=True, allow_unused=True)
         for column, g, x in zip(columns, found, xs, strict=True):

@@ -64,7 +64,7 @@ class put(Op):
 
     def forward(ctx, x: Any, index: Any, size: Any) -> Any:
         ctx.index = index
-        y = np.zeros_like(x, shape=size)
+        y = np.zeros_like(x, shape=size, order="C")
         if _is_basic(index):
             y[index] = x
         elif isinstance(index, np.ndarray) and index.dtype.kind != "b":

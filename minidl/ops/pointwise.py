@@ -10,6 +10,7 @@ import numpy as np
 from minidl.autograd import Op, op
 from minidl.ops.common import Elementwise
 from minidl.ops.indexing import where
+from minidl.tensors import Tensor
 
 
 @op(method="neg", inplace=True)
@@ -426,3 +427,26 @@ isnan = _test("isnan", "Whether x is not a number", np.isnan)
 isinf = _test("isinf", "Whether x is infinite", np.isinf)
 isfinite = _test("isfinite", "Whether x is a finite number", np.isfinite)
 logical_not = _test("logical_not", "Whether x is 0 or False", np.logical_not)
+
+
+def _invert(self: Tensor) -> Any:
+    if self.array.dtype.kind == "f":
+        raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+    return bitwise_not(self)
+
+
+@op(method="bitwise_not")
+class bitwise_not(Elementwise):
+    """y = ~x: every bit flipped; for bool, not x"""
+
+    promote = None
+    differentiable = False
+
+    def forward(ctx, x: Any) -> Any:
+        return np.invert(x)
+
+
+Tensor.__neg__ = lambda self: neg(self)  # type: ignore[attr-defined]
+Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+Tensor.__abs__ = lambda self: abs(self)  # type: ignore[attr-defined]
+Tensor.__invert__ = _invert  # type: ignore[attr-defined]
