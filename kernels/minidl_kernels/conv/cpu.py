@@ -256,14 +256,15 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
         src = pointer(dy + ((first * numbers[GROUPS] + group_of_image) * c_out + block * ncols) * area * size)
         to = pointer(turned + task * numbers[ROWS] * pitch * ncols * size)
         for i in range(numbers[ROWS]):
+            # A row of one filter is read in one piece; what is written, a row of all filters, stays in the first cache.
             at = i * pitch * ncols
+            for k in range(full):
+                for q in range(ncol):
+                    to[at + q * ncols + k] = src[k * area + i * ncol + q]
             for q in range(ncol):
-                for k in range(full):
-                    to[at + k] = src[k * area + i * ncol + q]
                 for k in range(full, ncols):
-                    to[at + k] = 0
-                at += ncols
-            for q in range((pitch - ncol) * ncols):
+                    to[at + q * ncols + k] = 0
+            for q in range(ncol * ncols, pitch * ncols):
                 to[at + q] = 0
 
     @jit(inner=True)

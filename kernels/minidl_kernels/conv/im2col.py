@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ..gemm.blas import matmul
 from .geometry import Geometry, Pair, geometry
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ def _grouped(w: Array, g: Geometry) -> Array:
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """y = w @ columns(x) + b"""
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    y = (_grouped(w, g) @ _columns(x, g)).reshape(g.y_shape)
+    y = matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
     if b is not None:
         y += b[:, None, None]
     return y
@@ -50,7 +51,7 @@ def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, paddi
     """The columns' gradient w.T @ dy, added back to where each column was read (col2im)."""
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
-    cols = _grouped(w, g).swapaxes(1, 2) @ dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
+    cols = matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
     cols = cols.reshape(g.n, g.c, g.r, g.s, g.p, g.q)
     dxp = np.zeros((g.n, g.c, g.h + 2 * ph, g.w + 2 * pw), dy.dtype)
     for r in range(g.r):
@@ -63,4 +64,4 @@ def conv2d_dw(dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, paddi
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
-    return (dyg @ _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)
+    return matmul(dyg, _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)

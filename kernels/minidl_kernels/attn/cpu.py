@@ -1,0 +1,404 @@
+"""Attention without a matrix of scores: blocks of keys stream past a block of queries, whose softmax is kept up to date.
+
+Everything is transposed, so that lanes are queries: a block of scores is (keys, queries), computed by the register tile
+from rows of k as they lie in memory and the turned queries; maxima and sums run down the rows, never across lanes; and the
+tile adds v^T p to the turned output. The backward makes p again from lse and needs five products of the same kind.
+
+Milakov and Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
+
+Every output is one sum over keys (or queries) in their order, and what a task does depends on shapes only.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu import gather, machine, threads, workspace
+from ..cpu.jit import jit
+from ..cpu.pool import parallel_for
+from . import reference, softmax
+
+Array = NDArray[Any]
+
+KEYS = 64  # keys in a block: a multiple of the tile's rows on every tier but avx2, whose tile overshoots into PAD rows
+PAD = 8
+VECTORS = 2
+# The backward works through all keys of a head in one task, unless there are fewer heads than this: then through stretches.
+TASKS = 16
+
+
+class _Sizes(NamedTuple):
+    """Numbers of one call, for the kernels. Strides count elements: (batch, head, row)."""
+
+    b: int
+    h: int
+    hk: int
+    t: int
+    s: int
+    d: int
+    e: int
+    q: tuple[int, int, int]
+    k: tuple[int, int, int]
+    v: tuple[int, int, int]
+    causal: int
+    mask_kind: int  # 0 none, 1 bool, 2 float
+    mask: tuple[int, int, int, int]  # strides in bytes
+
+
+class _Tables(NamedTuple):
+    """Addresses of tables of offsets for the tile (see gather.py). A table of rows repeats its last entry to fill a tile."""
+
+    k_rows: int  # of key s in k
+    v_rows: int
+    d: int  # of feature d in a row
+    e: int
+    lanes: int  # i times the lanes: rows of a turned block
+    q_lines: int  # i times the padded width of a row of q, of dout
+    e_lines: int
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(s: int, d: int, e: int, k_row: int, v_row: int, ncols: int, d_pad: int, e_pad: int) -> tuple[_Tables, Array]:
+    """The tables and the array that holds them."""
+
+    def clamped(n: int, step: int) -> Array:
+        return np.minimum(np.arange(n + KEYS + PAD, dtype=np.int64), max(n - 1, 0)) * step
+
+    lines = np.arange(max(KEYS + PAD, ncols, d, e), dtype=np.int64)
+    parts = [
+        clamped(s, k_row),
+        clamped(s, v_row),
+        clamped(d, 1),
+        clamped(e, 1),
+        lines * ncols,
+        lines * d_pad,
+        lines * e_pad,
+    ]
+    whole = np.concatenate(parts)
+    starts = np.cumsum([0, *map(len, parts[:-1])]) * 8 + whole.__array_interface__["data"][0]
+    return _Tables(*map(int, starts)), whole
+
+
+class _Kernels(NamedTuple):
+    forward: Any
+    backward: Any
+    ncols: int
+    nrows: int
+
+
+@functools.cache
+def _kernels(dtype: str, tier: str) -> _Kernels:
+    """The compiled kernels for one dtype and tier."""
+    tag = f"{dtype} {tier}"
+    size, nlanes, nrows = np.dtype(dtype).itemsize, gather.lanes(dtype, tier), gather.rows(tier)
+    ncols = VECTORS * nlanes
+    real = np.dtype(dtype).type
+    low, high, zero, one = real(-np.inf), real(np.inf), real(0), real(1)
+    pointer, flags = gather.pointer(dtype), gather.pointer("uint8")
+    tile = gather.product(dtype, nrows, VECTORS, nlanes)
+    absorb, shrink = softmax.absorb(dtype, VECTORS, nlanes), softmax.shrink(dtype, VECTORS, nlanes)
+    differentiate = softmax.differentiate(dtype, VECTORS, nlanes)
+
+    @jit(inner=True)
+    def turn(source, row, some, width, factor, to):  # type: ignore[no-untyped-def]
+        """`some` rows of `width` numbers, as columns: to[i, lane] = source[lane, i] * factor, zeros in the other lanes."""
+        x, y = pointer(source), pointer(to)
+        for lane in range(ncols):
+            if lane < some:
+                for i in range(width):
+                    y[i * ncols + lane] = x[lane * row + i] * factor
+            else:
+                for i in range(width):
+                    y[i * ncols + lane] = zero
+
+    @jit(inner=True)
+    def forbid(z, image, head, t0, some, s0, count, mask, scores):  # type: ignore[no-untyped-def]
+        """-inf where a query may not attend; a float mask is added."""
+        x = pointer(scores)
+        if z.mask_kind:
+            start = mask + image * z.mask[0] + head * z.mask[1] + t0 * z.mask[2] + s0 * z.mask[3]
+            for i in range(count):
+                for lane in range(some):
+                    at = start + lane * z.mask[2] + i * z.mask[3]
+                    if z.mask_kind == 2:
+                        more = pointer(at)[0]
+                        x[i * ncols + lane] = low if more == low else x[i * ncols + lane] + more
+                    elif flags(at)[0] == 0:
+                        x[i * ncols + lane] = low
+        if z.causal:
+            for i in range(count):
+                for lane in range(min(ncols, s0 + i - t0)):
+                    x[i * ncols + lane] = low
+
+    @jit(inner=True)
+    def attend(task, slot, z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+        """One block of queries of one head."""
+        blocks = (z.t + ncols - 1) // ncols
+        image, head, t0 = task // (blocks * z.h), task // blocks % z.h, task % blocks * ncols
+        some = min(ncols, z.t - t0)
+        kv_head = head // (z.h // z.hk)
+        keys = k + (image * z.k[0] + kv_head * z.k[1]) * size
+        values = v + (image * z.v[0] + kv_head * z.v[1]) * size
+        turned = scratch + slot * scratch_bytes
+        scores = turned + z.d * ncols * size
+        sums = scores + (KEYS + PAD) * ncols * size
+        m = sums + (z.e + PAD) * ncols * size
+        l, alpha = m + ncols * size, m + 2 * ncols * size
+        most, total, y = pointer(m), pointer(l), pointer(sums)
+        turn(q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size, z.q[2], some, z.d, scale, turned)
+        for lane in range(ncols):
+            most[lane], total[lane] = low, zero
+        for i in range((z.e + PAD) * ncols):
+            y[i] = zero
+        stop = min(z.s, t0 + some) if z.causal else z.s
+        for s0 in range(0, stop, KEYS):
+            count = min(KEYS, stop - s0)
+            for i in range(0, count, nrows):
+                tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned, n.lanes, scores + i * ncols * size, ncols, 0)
+            if z.mask_kind or (z.causal and s0 + count > t0):
+                forbid(z, image, head, t0, some, s0, count, mask, scores)
+            absorb(count, scores, m, l, alpha)
+            if s0:
+                shrink(z.e, sums, alpha)
+            for i in range(0, z.e, nrows):
+                at = sums + i * ncols * size
+                tile(count, values + s0 * z.v[2] * size, n.e + i * 8, z.v[2], scores, n.lanes, at, ncols, 1)
+        row = (image * z.h + head) * z.t + t0
+        to, logs = pointer(out + row * z.e * size), pointer(lse + row * size)
+        for lane in range(some):
+            factor = one / total[lane] if total[lane] != zero else zero
+            for i in range(z.e):
+                to[lane * z.e + i] = y[i * ncols + lane] * factor
+            logs[lane] = most[lane] + math.log(total[lane]) if total[lane] != zero else low
+
+    @jit(tag=tag)
+    def forward(z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+        tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
+        parallel_for(attend, tasks, nthreads, (z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes))
+
+    @jit(inner=True)
+    def retrace(task, slot, z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+        """One stretch of keys of one head of k: its dk and dv, and its part of dq."""
+        stretches, length, d_pad, e_pad = grid
+        stretch, kv_head = task % stretches, task // stretches % z.hk
+        image = task // (stretches * z.hk)
+        first, last = stretch * length, min(z.s, (stretch + 1) * length)
+        share = z.h // z.hk
+        keys = k + (image * z.k[0] + kv_head * z.k[1]) * size
+        values = v + (image * z.v[0] + kv_head * z.v[1]) * size
+        # Scratch: turned q and dout, both with padded rows, scores and dp, turned dq, three numbers per lane, dk and dv.
+        turned_q = scratch + slot * scratch_bytes
+        turned_o = turned_q + z.d * ncols * size
+        lines_q = turned_o + z.e * ncols * size
+        lines_o = lines_q + ncols * d_pad * size
+        scores = lines_o + ncols * e_pad * size
+        slopes = scores + (KEYS + PAD) * ncols * size
+        turned_dq = slopes + (KEYS + PAD) * ncols * size
+        per_lane = turned_dq + (z.d + PAD) * ncols * size
+        sums_k = per_lane + 3 * ncols * size
+        sums_v = sums_k + (length + KEYS + PAD) * d_pad * size
+        wide_q, wide_o, base = pointer(lines_q), pointer(lines_o), pointer(per_lane)
+        mean, factor = per_lane + ncols * size, per_lane + 2 * ncols * size
+        means, factors, made = pointer(mean), pointer(factor), pointer(turned_dq)
+        total_k, total_v = pointer(sums_k), pointer(sums_v)
+        for i in range((length + KEYS + PAD) * (d_pad + e_pad)):
+            total_k[i] = zero
+        for head in range(kv_head * share, (kv_head + 1) * share):
+            row = (image * z.h + head) * z.t
+            for t0 in range(0, z.t, ncols):
+                some = min(ncols, z.t - t0)
+                stop = min(last, t0 + some) if z.causal else last
+                to = pointer(dq + ((stretch * z.b * z.h * z.t) + row + t0) * z.d * size)
+                at_q = q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size
+                turn(at_q, z.q[2], some, z.d, scale, turned_q)
+                turn(dout + (row + t0) * z.e * size, z.e, some, z.e, one, turned_o)
+                x, y = pointer(at_q), pointer(dout + (row + t0) * z.e * size)
+                logs, deltas = pointer(lse + (row + t0) * size), pointer(delta + (row + t0) * size)
+                for lane in range(some):
+                    for i in range(d_pad):
+                        wide_q[lane * d_pad + i] = x[lane * z.q[2] + i] if i < z.d else zero
+                    for i in range(e_pad):
+                        wide_o[lane * e_pad + i] = y[lane * z.e + i] if i < z.e else zero
+                for lane in range(ncols):
+                    base[lane] = high if lane >= some or logs[lane] == low else logs[lane]
+                    means[lane] = deltas[lane] if lane < some else zero
+                    factors[lane] = scale
+                for i in range((z.d + PAD) * ncols):
+                    made[i] = zero
+                for s0 in range(first, stop, KEYS):
+                    count = min(KEYS, stop - s0)
+                    for i in range(0, count, nrows):
+                        to_row = i * ncols * size
+                        tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned_q, n.lanes, scores + to_row, ncols, 0)
+                        tile(z.e, values, n.v_rows + (s0 + i) * 8, 1, turned_o, n.lanes, slopes + to_row, ncols, 0)
+                    if z.mask_kind or (z.causal and s0 + count > t0):
+                        forbid(z, image, head, t0, some, s0, count, mask, scores)
+                    differentiate(count, scores, slopes, per_lane, mean, factor)
+                    # The last tile of keys overshoots into rows that other queries do reach: it must add nothing there.
+                    p, ds = pointer(scores), pointer(slopes)
+                    for i in range(count * ncols, (count + nrows - 1) // nrows * nrows * ncols):
+                        p[i] = ds[i] = zero
+                    for i in range(0, z.d, nrows):
+                        at = turned_dq + i * ncols * size
+                        tile(count, keys + s0 * z.k[2] * size, n.d + i * 8, z.k[2], slopes, n.lanes, at, ncols, 1)
+                    for i in range(0, count, nrows):
+                        line = s0 - first + i
+                        for j in range(0, d_pad, ncols):
+                            at = sums_k + (line * d_pad + j) * size
+                            tile(some, slopes, n.lanes + i * 8, 1, lines_q + j * size, n.q_lines, at, d_pad, 1)
+                        for j in range(0, e_pad, ncols):
+                            at = sums_v + (line * e_pad + j) * size
+                            tile(some, scores, n.lanes + i * 8, 1, lines_o + j * size, n.e_lines, at, e_pad, 1)
+                for lane in range(some):
+                    for i in range(z.d):
+                        to[lane * z.d + i] = made[i * ncols + lane]
+        start = (image * z.hk + kv_head) * z.s + first
+        to_k, to_v = pointer(dk + start * z.d * size), pointer(dv + start * z.e * size)
+        for line in range(last - first):
+            for i in range(z.d):
+                to_k[line * z.d + i] = total_k[line * d_pad + i]
+            for i in range(z.e):
+                to_v[line * z.e + i] = total_v[line * e_pad + i]
+
+    @jit(tag=tag)
+    def backward(z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+        args = (z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes)
+        parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
+
+    return _Kernels(forward, backward, ncols, nrows)
+
+
+def _rows(a: Array) -> tuple[Array, tuple[int, int, int]]:
+    """`a` with its last axis in one piece (copied where it is not), and its strides in elements."""
+    size = a.itemsize
+    if (a.strides[3] != size and a.shape[3] > 1) or not a.flags.aligned:
+        a = np.array(a, order="C")
+    b, h, t, _ = a.strides
+    return a, (b // size, h // size, t // size)
+
+
+def _mask_strides(mask: Array | None, full: tuple[int, ...]) -> tuple[Array | None, int, tuple[int, int, int, int]]:
+    """The mask, its kind, and its strides in bytes as if broadcast to (B, H, T, S)."""
+    if mask is None:
+        return None, 0, (0, 0, 0, 0)
+    mask = mask if mask.flags.aligned else mask.copy()
+    b, h, t, s = np.broadcast_to(mask, full).strides
+    return mask, 1 if mask.dtype == bool else 2, (b, h, t, s)
+
+
+def _address(a: Array | None) -> int:
+    return 0 if a is None else a.__array_interface__["data"][0]
+
+
+def _scale(q: Array, scale: float | None) -> Any:
+    d = q.shape[3]
+    return q.dtype.type((1 / math.sqrt(d) if d else 1.0) if scale is None else scale)
+
+
+def _round(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def attention(
+    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float | None
+) -> tuple[Array, Array]:
+    """out, lse"""
+    (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
+    out, lse = np.empty((b, h, t, e), q.dtype), np.empty((b, h, t), q.dtype)
+    if lse.size:
+        kernels = _kernels(q.dtype.name, machine.tier())
+        qs, q_strides = _rows(q)
+        ks, k_strides = _rows(k)
+        vs, v_strides = _rows(v)
+        ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
+        sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
+        tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
+        nthreads = threads.get_num_threads()
+        scratch = _round((d + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
+        with workspace.borrow(nthreads * scratch) as at:
+            kernels.forward(
+                sizes,
+                tables,
+                _address(qs),
+                _address(ks),
+                _address(vs),
+                _address(ms),
+                _scale(q, scale),
+                _address(out),
+                _address(lse),
+                at,
+                scratch,
+                nthreads,
+            )
+    if not np.isfinite(out).all() or np.isnan(lse).any():
+        # NaN or Inf among the inputs: by the definition, a masked key takes no part; blocks of keys cannot tell.
+        return reference.attention(q, k, v, mask, causal, scale)
+    return out, lse
+
+
+def attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    mask: Array | None,
+    causal: bool,
+    scale: float | None,
+) -> tuple[Array, Array, Array]:
+    """dq, dk, dv"""
+    (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
+    dk, dv = np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
+    if not (b and h and t and s):
+        return np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
+    kernels = _kernels(q.dtype.name, machine.tier())
+    ncols, size = kernels.ncols, q.itemsize
+    stretches = min(-(-TASKS // (b * hk)), -(-s // (2 * KEYS)))
+    length = _round(-(-s // stretches), KEYS)
+    stretches = -(-s // length)
+    parts = np.empty((stretches, *q.shape), q.dtype)
+    douts, losses = np.ascontiguousarray(dout), np.ascontiguousarray(lse)
+    with np.errstate(invalid="ignore", over="ignore"):
+        delta = np.einsum("bhte,bhte->bht", dout, out)
+    qs, q_strides = _rows(q)
+    ks, k_strides = _rows(k)
+    vs, v_strides = _rows(v)
+    ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
+    sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
+    d_pad, e_pad = _round(d, ncols), _round(e, ncols)
+    tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
+    nthreads = threads.get_num_threads()
+    numbers = (d + e + 2 * (KEYS + PAD) + d + PAD + 3 + d_pad + e_pad) * ncols
+    scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
+    with workspace.borrow(nthreads * scratch) as at:
+        kernels.backward(
+            sizes,
+            tables,
+            (stretches, length, d_pad, e_pad),
+            _address(douts),
+            _address(qs),
+            _address(ks),
+            _address(vs),
+            _address(losses),
+            _address(delta),
+            _address(ms),
+            _scale(q, scale),
+            _address(parts),
+            _address(dk),
+            _address(dv),
+            at,
+            scratch,
+            nthreads,
+        )
+    dq = parts[0]
+    for part in parts[1:]:
+        dq += part
+    if not (np.isfinite(dq).all() and np.isfinite(dk).all() and np.isfinite(dv).all()):
+        return reference.attention_backward(dout, q, k, v, out, lse, mask, causal, scale)
+    return dq, dk, dv
