@@ -170,6 +170,6 @@ true_divide = divide = div
 subtract = sub
 multiply = mul
 get_rng_state, set_rng_state = get_state, set_state
-is_tensor = lambda x: isinstance(x, Tensor)  # noqa: E731
+is_tensor = lambda x: isinstance(x, Tensor)
 
 __version__ = "0.1.0"

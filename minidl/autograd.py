@@ -1,6 +1,7 @@
 """Reverse-mode differentiation: the contract of an op, how applying one records it, and the walk back.
 
-An op is a class. Calling it runs it: ``mul(a, b)``. On plain arrays it only computes. On Tensors, if one of them wants a
+An op is a class. Calling it runs it: ``mul(a, b)``. On plain arrays it only computes. On Tensors, if one of them
+wants a
 gradient, the instance that computed the result stays behind as a node of the graph: it holds what ``forward`` saved and
 the nodes (or leaf tensors) of its inputs, never its output, so a graph has no cycles and is freed by reference count.
 
@@ -14,7 +15,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class OpType(type):
                     record = True
             else:
                 arrays.append(a)
-        ctx = object.__new__(cls)
+        ctx: Any = object.__new__(cls)  # type: ignore[arg-type]
         if tensors and cls.promote is not None:
             dtype = cls.promote(arrays)
             if dtype is not None:
@@ -142,6 +143,10 @@ class Op(metaclass=OpType):
     _saved: Any = None
     _hooks: dict | None = None
     _retain: dict | None = None
+
+    if TYPE_CHECKING:  # calling the class runs the op, see OpType
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -226,7 +231,7 @@ class Op(metaclass=OpType):
     def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, out: Any) -> None:
         """Note for each saved array which input or output it is, and its version."""
         ys, outs = (y, out) if type(out) is tuple else ((y,), (out,))
-        pinned = []
+        pinned: list[tuple] = []
         for s in ctx._saved:
             for i, a in enumerate(arrays):
                 if a is s:
@@ -240,7 +245,8 @@ class Op(metaclass=OpType):
                 else:
                     if s is not None:
                         raise RuntimeError(
-                            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an attribute "
+                            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an "
+                            f"attribute "
                             "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
                         )
                     owner, source = None, 0
@@ -468,6 +474,11 @@ def op(*, method: str | None = None, operator: str | None = None, inplace: bool 
         return f
 
     return enter
+
+
+def attach(name: str, value: Any) -> None:
+    """Give Tensor a method or property that is no op of the table."""
+    setattr(Tensor, name, value)
 
 
 def _attach(name: str, f: Any) -> None:
@@ -745,8 +756,8 @@ def _roots(outputs: Any, grads: Any, live: bool) -> tuple[list, list]:
 def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | None) -> list:
     """Visit every node after all of its consumers, hand each the gradient of its output, pass on what it returns.
 
-    A node's gradient is complete only when all consumers have added to it: hence the topological order, here by counting
-    consumers. Returns the gradients of `targets` as Tensors, or adds to the leaves when `targets` is None.
+    A node's gradient is complete only when all consumers have added to it: hence the topological order, here by
+    counting consumers. Returns the gradients of `targets` as Tensors, or adds to the leaves when `targets` is None.
     """
     waiting = _count_consumers([y.node for y in outputs if y.node is not None])
     useful = None if targets is None else _useful(waiting, targets)
@@ -916,7 +927,8 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
 
 
 def _differentiate_definition(node: Any, slots: list) -> list:
-    """Gradients of a fused op that can be differentiated again: those of its definition, from stand-ins of its inputs."""
+    """Gradients of a fused op that can be differentiated again: those of its definition, from stand-ins of its
+    inputs."""
     from minidl.ops.movement import alias
 
     if node.call is None:

@@ -16,7 +16,8 @@ import numpy as np
 class Device:
     """A device's name, ``cpu`` or ``cuda:N``, under torch's rules (``minidl.device("cuda")`` is ``cuda:0``)."""
 
-    __slots__ = ("index", "type")
+    type: str
+    index: int | None
 
     def __init__(self, device: str | Device = "cpu", index: int | None = None):
         if isinstance(device, Device):

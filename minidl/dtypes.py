@@ -38,7 +38,7 @@ class DType:
     def __repr__(self) -> str:
         return f"minidl.{self.name}"
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: Any) -> builtins.bool:
         if other is self:
             return True
         if isinstance(other, DType) or other is None:
@@ -48,7 +48,7 @@ class DType:
         except TypeError:
             return False
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> builtins.int:
         return hash(self.dtype)
 
     def __reduce__(self) -> str:

@@ -1,8 +1,8 @@
 """Is a gradient right? Compare backward with finite differences, in float64.
 
 For y = f(x) every entry of the Jacobian is measured as (f(x + eps e) - f(x - eps e)) / (2 eps), whose error is of order
-eps^2 from the curvature and u / eps from rounding (u = 1.1e-16): with eps = 1e-6 about 1e-10 for functions of ordinary size.
-The same check on the gradient itself, as a function of x and dy, proves second derivatives.
+eps^2 from the curvature and u / eps from rounding (u = 1.1e-16): with eps = 1e-6 about 1e-10 for functions of
+ordinary size. The same check on the gradient itself, as a function of x and dy, proves second derivatives.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """In-place changes: how ``x += y`` and ``x[i] = y`` stay differentiable, and views see each other's changes.
 
 Changing memory in place is two things at once. The memory gets new values, and its version goes up, so that an op that
-saved the old values refuses to use them. And the tensor takes the place of a new result in the graph. When the tensor is
-a view (``row = x[0]; row += 1``) its base has changed too: the base becomes the result of :class:`view_write`, and every
-other view of it is derived afresh from the base when next asked for its node.
+saved the old values refuses to use them. And the tensor takes the place of a new result in the graph. When the
+tensor is
+a view (``row = x[0]; row += 1``) its base has changed too: the base becomes the result of :class:`view_write`, and
+every other view of it is derived afresh from the base when next asked for its node.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def write(x: Tensor, value: Any) -> Tensor:
             fits = False
         if not fits:
             raise RuntimeError(
-                f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(new.shape)} of an in-place op"
+                f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(new.shape)} of an "
+                f"in-place op"
             )
     if "buif".index(new.dtype.kind) > "buif".index(x.array.dtype.kind) and not (
         new.dtype.kind == "i" and x.array.dtype.kind == "u"
@@ -109,7 +111,8 @@ def check_writable(x: Tensor) -> None:
     a = x.array
     if 0 in a.strides and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
         raise RuntimeError(
-            "several elements of this expanded tensor share one memory location: clone() it before writing to it in place"
+            "several elements of this expanded tensor share one memory location: clone() it before writing to it "
+            "in place"
         )
     if not a.flags.writeable:
         raise RuntimeError("this tensor's memory is read-only (it came from a read-only array): clone() it first")

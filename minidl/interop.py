@@ -66,4 +66,5 @@ def numpy_function(func: Any, args: tuple, kwargs: dict) -> Any:
 def _advice(numpy_name: str, name: str) -> str:
     has = f"minidl.{name}" if name in TABLE else None
     instead = f"call {has}, which keeps gradients" if has else "minidl has no function of that name"
-    return f"np.{numpy_name} does not work on a minidl Tensor: {instead}; or pass tensor.detach().numpy() to leave the graph"
+    leave = "or pass tensor.detach().numpy() to leave the graph"
+    return f"np.{numpy_name} does not work on a minidl Tensor: {instead}; {leave}"

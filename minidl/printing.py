@@ -36,7 +36,7 @@ def tensor_repr(t: Any) -> str:
 def _values(a: np.ndarray, indent: int) -> str:
     if a.size == 0:
         return "[]"
-    formatter: dict[str, Any] = {}
+    formatter: Any = {}
     options: dict[str, Any] = {"precision": 4, "threshold": 1000, "edgeitems": 3, "max_line_width": 80}
     if a.dtype.kind == "f":
         finite = a[np.isfinite(a)].astype(np.float64)

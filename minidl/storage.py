@@ -1,7 +1,7 @@
 """Packed storage that a Parameter can hold in place of a float array: shape, dtype, nbytes, dequantize().
 
-A packed array is smaller, and the ops that know it (linear, conv2d, embedding) run kernels made for it. Any other op that
-meets one raises with advice, so nothing is unpacked behind the user's back.
+A packed array is smaller, and the ops that know it (linear, conv2d, embedding) run kernels made for it. Any other
+op that meets one raises with advice, so nothing is unpacked behind the user's back.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Int8(Packed):
         """q and scale, and x_scale if static."""
         out = {"q": self.q, "scale": self.scale}
         if self.x_scale is not None:
-            out["x_scale"] = np.float32([self.x_scale])
+            out["x_scale"] = np.array([self.x_scale], np.float32)
         return out
 
     def copy(self) -> Int8:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl import devices
 from minidl.dtypes import DType, as_numpy, default, dtype_of
+
+if TYPE_CHECKING:
+    from minidl.tensor_methods import TensorMethods
+else:
+    TensorMethods = object
 
 
 class Version:
@@ -23,11 +28,11 @@ class Version:
     changed_at: Any = None  # source line of the latest change
 
 
-class Tensor:
+class Tensor(TensorMethods):
     """An n-dimensional array that remembers how it was computed.
 
-    ``minidl.tensor(data)`` is the usual way to make one; ``Tensor(data)`` is torch's older spelling: it always gives the
-    default float dtype, and ``Tensor(2, 3)`` an uninitialised tensor of that shape.
+    ``minidl.tensor(data)`` is the usual way to make one; ``Tensor(data)`` is torch's older spelling: it always
+    gives the default float dtype, and ``Tensor(2, 3)`` an uninitialised tensor of that shape.
 
     Attributes:
         array: the NumPy (or CuPy) array itself, shared, never copied.
@@ -202,7 +207,8 @@ class Tensor:
         return self._keeps_grad
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
-        """Call ``hook(grad)`` when this tensor's gradient is known; what it returns, if anything, replaces the gradient.
+        """Call ``hook(grad)`` when this tensor's gradient is known; what it returns, if anything, replaces the
+        gradient.
 
         Returns a handle with ``remove()``. Raises RuntimeError if no gradient will ever come.
         """
@@ -422,7 +428,7 @@ class HookHandle:
 
 def wrap(array: Any, requires_grad: bool = False, cls: type = Tensor) -> Any:
     """A Tensor on `array` itself: no copy, no conversion. The engine's own constructor."""
-    t = object.__new__(cls)
+    t: Any = object.__new__(cls)
     t.array = array
     if requires_grad:
         t._requires_grad = True

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import op
+from minidl.autograd import OpType, op
 from minidl.ops.common import Binary, meet_float, unbroadcast
 
 
@@ -32,7 +32,7 @@ class sub(Binary):
     """y = a - alpha b"""
 
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
-        if getattr(a, "dtype", None) == bool or getattr(b, "dtype", None) == bool:
+        if np.bool_ in (getattr(a, "dtype", None), getattr(b, "dtype", None)):
             raise RuntimeError("subtraction of bool tensors is not supported: use logical_xor, or convert to int first")
         if ctx.recording:
             ctx.sizes(a, b)
@@ -180,7 +180,7 @@ def _comparison(name: str, operator: str, symbol: str, function: Any) -> Any:
     def forward(ctx: Any, a: Any, b: Any) -> Any:
         return function(a, b)
 
-    page = type(_Compare)(
+    page = OpType(
         name, (_Compare,), {"forward": forward, "__doc__": f"y = (a {symbol} b), bool", "__module__": __name__}
     )
     return op(method=name, operator=operator)(page)
@@ -198,7 +198,7 @@ def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
     def forward(ctx: Any, a: Any, b: Any) -> Any:
         return function(a, b)
 
-    page = type(_Compare)(
+    page = OpType(
         name, (_Compare,), {"forward": forward, "__doc__": f"y = a {symbol} b, on bits", "__module__": __name__}
     )
     return op(method=name, operator=operator)(page)

@@ -23,7 +23,8 @@ class attention(Op):
     """y = softmax(q k^T scale + mask) v    (Vaswani et al. 2017, arXiv:1706.03762, eq. 1)
 
     q (B, H, T, D), k (B, G, S, D), v (B, G, S, E) -> y (B, H, T, E); G divides H (grouped heads, arXiv:2305.13245).
-    mask: bool, True = attend, or numbers to add, broadcast to (B, H, T, S). causal: row t sees columns s <= t. A row that
+    mask: bool, True = attend, or numbers to add, broadcast to (B, H, T, S). causal: row t sees columns s <= t. A
+    row that
     sees nothing gives 0. The scores are never stored: backward computes them again from each row's log-sum-exp.
     """
 
@@ -100,7 +101,8 @@ def scaled_dot_product_attention(
 ) -> Any:
     """softmax(q k^T / sqrt(D) + mask) v, torch's arguments; any leading dimensions.
 
-    query (..., T, D), key (..., S, D), value (..., S, E) -> (..., T, E). A bool mask is True where a query may look; a float
+    query (..., T, D), key (..., S, D), value (..., S, E) -> (..., T, E). A bool mask is True where a query may
+    look; a float
     mask is added. Raises RuntimeError for a mask together with is_causal, and ShapeError for shapes that do not fit.
     """
     if attn_mask is not None and is_causal:

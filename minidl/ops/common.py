@@ -7,12 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from minidl import dtypes
 from minidl.autograd import Op, ShapeError
 
-# -- dtype rules: arrays -> the dtype to cast all of them to, or None when nothing is to be done ------------------------
+# -- dtype rules: arrays -> the dtype to cast all of them to, or None when nothing is to be done -----------------------
 
 
 def meet(arrays: Sequence[Any]) -> Any:
@@ -45,11 +43,12 @@ def to_float(arrays: Sequence[Any]) -> Any:
     return None if arrays[0].dtype.kind == "f" else dtypes.default()
 
 
-# -- shape rules --------------------------------------------------------------------------------------------------------
+# -- shape rules -------------------------------------------------------------------------------------------------------
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The common shape of shapes aligned at the right, where 1 stretches. Raises ShapeError naming the two that differ."""
+    """The common shape of shapes aligned at the right, where 1 stretches. Raises ShapeError naming the two that
+    differ."""
     out: list[int] = []
     for shape in shapes:
         shape = tuple(shape) if isinstance(shape, tuple | list) else ()
@@ -61,8 +60,10 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
                 continue
             if have != 1:
                 raise ShapeError(
-                    f"shapes {' and '.join(str(tuple(s)) for s in shapes if isinstance(s, tuple | list))} do not broadcast: "
-                    f"sizes {have} and {new} meet at dimension {len(out) - k} (counted in the result); they must be equal "
+                    f"shapes {' and '.join(str(tuple(s)) for s in shapes if isinstance(s, tuple | list))} do not "
+                    f"broadcast: "
+                    f"sizes {have} and {new} meet at dimension {len(out) - k} (counted in the result); they must be "
+                    f"equal "
                     "or 1. A missing unsqueeze() or a transposed operand is the usual cause"
                 )
             out[-k] = new
@@ -82,7 +83,8 @@ def one_dim(dim: int, ndim: int) -> int:
 
 
 def many_dims(dim: Any, ndim: int) -> tuple[int, ...]:
-    """Dimension numbers counted from the front: None or () means all. Raises DimError; RuntimeError for one named twice."""
+    """Dimension numbers counted from the front: None or () means all. Raises DimError; RuntimeError for one named
+    twice."""
     if dim is None or (isinstance(dim, tuple | list) and not dim):
         return tuple(range(ndim))
     if isinstance(dim, tuple | list):
@@ -115,7 +117,7 @@ def prod(sizes: Sequence[int]) -> int:
     return math.prod(sizes)
 
 
-# -- folding a gradient back --------------------------------------------------------------------------------------------
+# -- folding a gradient back -------------------------------------------------------------------------------------------
 
 
 def unbroadcast(dy: Any, shape: Sequence[int]) -> Any:
@@ -144,13 +146,13 @@ def put_back(y: Any, dims: Sequence[int], keepdim: bool) -> Any:
     return reshape(y, tuple(shape))
 
 
-# -- kinds of op --------------------------------------------------------------------------------------------------------
+# -- kinds of op -------------------------------------------------------------------------------------------------------
 
 
 class Elementwise(Op):
     """y[i] = f(x[i]); integers become floats first."""
 
-    promote = staticmethod(to_float)
+    promote: Any = staticmethod(to_float)
 
     def shape(x: Any) -> Any:  # type: ignore[override]
         return x
@@ -159,7 +161,7 @@ class Elementwise(Op):
 class Binary(Op):
     """y[i] = f(a[i], b[i]), shapes broadcast, dtypes meet."""
 
-    promote = staticmethod(meet)
+    promote: Any = staticmethod(meet)
 
     def shape(a: Any, b: Any, **_: Any) -> Any:  # type: ignore[override]
         return broadcast(a, b)

@@ -13,7 +13,8 @@ from minidl.storage import Packed
 
 
 def output_size(n: int, k: int, stride: int, padding: int, dilation: int) -> int:
-    """How many places a window of k taps takes on n elements: floor((n + 2 padding - dilation (k - 1) - 1) / stride) + 1."""
+    """How many places a window of k taps takes on n elements: floor((n + 2 padding - dilation (k - 1) - 1) /
+    stride) + 1."""
     return (n + 2 * padding - dilation * (k - 1) - 1) // stride + 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl import devices, dtypes, random
-from minidl.autograd import op
+from minidl.autograd import attach, op
 from minidl.tensors import Tensor, wrap
 
 
@@ -34,8 +34,8 @@ def _float(dtype: Any) -> np.dtype:
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor holding a copy of `data`: numbers, nested sequences, arrays or Tensors.
 
-    Python floats become the default float dtype and ints int64; arrays keep their dtype. Raises TypeError for dtypes that
-    minidl does not hold and ValueError for ragged sequences.
+    Python floats become the default float dtype and ints int64; arrays keep their dtype. Raises TypeError for
+    dtypes that minidl does not hold and ValueError for ragged sequences.
 
     >>> tensor([[1, 2], [3, 4]]).shape
     minidl.Size([2, 2])
@@ -76,7 +76,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor that shares the array's memory. Raises TypeError for what is not an array, or a dtype that is not held."""
+    """A tensor that shares the array's memory. Raises TypeError for what is not an array, or a dtype that is not
+    held."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     dtypes.dtype_of(array.dtype)
@@ -226,7 +227,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     return wrap(np.argsort(-score, -1, kind="stable")[..., :num_samples].astype(np.int64))
 
 
-# -- in-place fills -----------------------------------------------------------------------------------------------------
+# -- in-place fills ----------------------------------------------------------------------------------------------------
 
 
 def _fill_method(name: str, doc: str, values: Any) -> None:
@@ -272,4 +273,4 @@ def _copy(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     return write(self, src.to(dtype=self.dtype, device=self.device))
 
 
-Tensor.copy_ = _copy  # type: ignore[attr-defined]
+attach("copy_", _copy)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import Op, ShapeError, op, require, state
+from minidl.autograd import Op, ShapeError, attach, op, require, state
 from minidl.ops.common import broadcast, one_dim, shape_of, unbroadcast
 from minidl.tensors import Tensor
 
@@ -34,7 +34,8 @@ def _is_basic(index: Any) -> bool:
     """Whether NumPy answers with a view."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(
-        i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in parts
+        i is None or i is Ellipsis or (isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool))
+        for i in parts
     )
 
 
@@ -96,8 +97,8 @@ def _getitem_method(self: Tensor, index: Any) -> Tensor:
 
 
 def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
-    from minidl.inplace import check_writable, take_place
     from minidl.autograd import caller
+    from minidl.inplace import check_writable, take_place
 
     index = plain_index(index)
     check_writable(self)
@@ -132,7 +133,8 @@ class _Before:
 
 
 class index_put_done(Op):
-    """x after ``x[index] = value``; `memory` holds the result already.    dx = dy with 0 at index, dvalue = dy[index]"""
+    """x after ``x[index] = value``; `memory` holds the result already.    dx = dy with 0 at index, dvalue =
+    dy[index]"""
 
     def forward(ctx, x: Any, value: Any, index: Any, memory: Any) -> Any:
         ctx.index, ctx.size, ctx.value_shape = index, memory.shape, shape_of(value)
@@ -165,7 +167,8 @@ def broadcast_or_none(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
         return None
 
 
-Tensor.__getitem__, Tensor.__setitem__ = _getitem_method, _setitem_method  # type: ignore[attr-defined]
+attach("__getitem__", _getitem_method)
+attach("__setitem__", _setitem_method)
 
 
 def _iter(self: Tensor) -> Any:
@@ -174,7 +177,7 @@ def _iter(self: Tensor) -> Any:
     return (self[i] for i in range(self.shape[0]))
 
 
-Tensor.__iter__ = _iter  # type: ignore[attr-defined]
+attach("__iter__", _iter)
 
 
 @op()
@@ -210,7 +213,7 @@ def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     return where(condition, self, other)
 
 
-Tensor.where = _where_method  # type: ignore[attr-defined]
+attach("where", _where_method)
 
 
 @op(method="masked_fill", inplace=True)
@@ -376,6 +379,8 @@ class one_hot(Op):
 
 
 class _Triangle(Op):
+    cut: Any
+
     def forward(ctx, x: Any, diagonal: int = 0) -> Any:
         require(x.ndim >= 2, "expected at least 2 dimensions, got shape {}", x.shape)
         ctx.diagonal = diagonal

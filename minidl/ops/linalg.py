@@ -27,7 +27,8 @@ class matmul(Op):
         inner = b[-2] if len(b) > 1 else b[0]
         require(
             a[-1] == inner,
-            "inner sizes differ: {} @ {} ({} columns against {} rows); a missing transpose or flatten is the usual cause",
+            "inner sizes differ: {} @ {} ({} columns against {} rows); a missing transpose or flatten is the usual "
+            "cause",
             tuple(a),
             tuple(b),
             a[-1],
@@ -80,7 +81,8 @@ class linear(Op):
         require(len(w) in (1, 2), "the weight must be (out_features, in_features), got {}", w)
         require(
             len(x) > 0 and x[-1] == w[-1],
-            "the input {} has {} features, the weight {} takes {}; the layer before, or a missing flatten, is the usual cause",
+            "the input {} has {} features, the weight {} takes {}; the layer before, or a missing flatten, is the "
+            "usual cause",
             x,
             x[-1] if len(x) else 0,
             w,

@@ -31,8 +31,10 @@ def reduced(loss: Any, reduction: str) -> Any:
 def _same_shape(name: str, x: Any, y: Any) -> None:
     if tuple(x.shape) != tuple(y.shape):
         warnings.warn(
-            f"{name}: the target's shape {tuple(y.shape)} differs from the input's {tuple(x.shape)}. They will broadcast, "
-            "which is usually a mistake: (N, 1) against (N,) gives N x N differences. Make them the same with reshape or "
+            f"{name}: the target's shape {tuple(y.shape)} differs from the input's {tuple(x.shape)}. They will "
+            f"broadcast, "
+            "which is usually a mistake: (N, 1) against (N,) gives N x N differences. Make them the same with "
+            "reshape or "
             "squeeze.",
             UserWarning,
             stacklevel=4,
@@ -145,7 +147,8 @@ def nll_loss(
 ) -> Any:
     """-w[t] logp[t]; the mean is over the summed weights.
 
-    input (N, C, ...) log-probabilities or (C,), target (N, ...) class indices. Raises IndexError for a class out of range.
+    input (N, C, ...) log-probabilities or (C,), target (N, ...) class indices. Raises IndexError for a class out
+    of range.
     """
     t = _classes(input, target, weight, ignore_index, "nll_loss")
     w = weight.array if isinstance(weight, Tensor) else weight
@@ -173,8 +176,9 @@ def cross_entropy(
 ) -> Any:
     """-log softmax(x)[t]: negative log likelihood of the targets under logits x.
 
-    input (N, C, ...) or (C,); target class indices (N, ...), or probabilities of the input's shape. With smoothing s the
-    target is (1 - s) onehot + s / C. Raises IndexError for a class out of range, RuntimeError for shapes that do not fit.
+    input (N, C, ...) or (C,); target class indices (N, ...), or probabilities of the input's shape. With smoothing
+    s the target is (1 - s) onehot + s / C. Raises IndexError for a class out of range, RuntimeError for shapes that do
+    not fit.
     """
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")

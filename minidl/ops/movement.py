@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import devices, dtypes
-from minidl.autograd import Op, ShapeError, op, require
+from minidl.autograd import Op, ShapeError, attach, op, require
 from minidl.ops.common import broadcast, many_dims, one_dim, prod, unbroadcast
 from minidl.tensors import Tensor
 
@@ -55,7 +55,8 @@ def reshape(x: Any, *shape: Any) -> Any:
 
 @op(method="view")
 def view(x: Any, *shape: Any) -> Any:
-    """As reshape, never copying: raises RuntimeError where the memory layout would need a copy. A dtype reinterprets."""
+    """As reshape, never copying: raises RuntimeError where the memory layout would need a copy. A dtype
+    reinterprets."""
     if len(shape) == 1 and isinstance(shape[0], (dtypes.DType, np.dtype)):
         from minidl.tensors import wrap
 
@@ -177,8 +178,8 @@ def _mT(x: Any) -> Any:
     return transpose(x, -2, -1)
 
 
-Tensor.T = property(_T, doc="All dimensions in reverse order.")  # type: ignore[attr-defined]
-Tensor.mT = property(_mT, doc="The last two dimensions exchanged.")  # type: ignore[attr-defined]
+attach("T", property(_T, doc="All dimensions in reverse order."))
+attach("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 
 @op(method="broadcast_to")
@@ -387,7 +388,7 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     n = x.shape[d]
     start = start + n if start < 0 else start
     require(
-        0 <= start and 0 <= length and start + length <= n,
+        start >= 0 and length >= 0 and start + length <= n,
         "start ({}) + length ({}) exceeds dimension size ({})",
         start,
         length,
@@ -405,7 +406,8 @@ def unbind(x: Any, dim: int = 0) -> tuple:
 
 @op()
 class pad_constant(Op):
-    """x surrounded by `value`; pads are (before, after) for each dimension, negative ones crop;    dx = the middle of dy"""
+    """x surrounded by `value`; pads are (before, after) for each dimension, negative ones crop;    dx = the middle
+    of dy"""
 
     def shape(x: Any, pads: Any, value: float = 0.0) -> Any:  # type: ignore[override]
         out = tuple(n + a + b for n, (a, b) in zip(x, pads, strict=True))
@@ -431,8 +433,8 @@ class pad_constant(Op):
 def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     """Pad the last dimensions: pad = (left, right, top, bottom, ...), innermost dimension first.
 
-    mode is "constant" (with `value`, 0 by default), "reflect", "replicate" or "circular". Raises ShapeError when there are
-    more pads than dimensions.
+    mode is "constant" (with `value`, 0 by default), "reflect", "replicate" or "circular". Raises ShapeError when
+    there are more pads than dimensions.
     """
     require(
         len(pad) % 2 == 0 and len(pad) <= 2 * x.ndim,
@@ -468,7 +470,7 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     return x
 
 
-# -- copies and types ---------------------------------------------------------------------------------------------------
+# -- copies and types --------------------------------------------------------------------------------------------------
 
 
 @op()
@@ -555,9 +557,7 @@ def to(
             dtype, device = a.dtype, a.device
         elif isinstance(a, devices.Device) or (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")):
             device = a
-        elif isinstance(a, bool):
-            non_blocking = a
-        elif a is not None:
+        elif a is not None and not isinstance(a, bool):  # a bool is non_blocking, which copies here always are
             dtype = a
     y = x
     if dtype is not None and dtypes.as_numpy(dtype) != x.array.dtype:
@@ -572,7 +572,7 @@ def _converter(name: str, dtype: dtypes.DType) -> None:
         return to(self, dtype=dtype)
 
     convert.__name__, convert.__doc__ = name, f"The values as {dtype!r}."
-    setattr(Tensor, name, convert)
+    attach(name, convert)
 
 
 for _name in ("float", "double", "half", "int", "long", "short", "bool"):
@@ -587,4 +587,5 @@ def _type_as(self: Tensor, other: Tensor) -> Any:
     return to(self, dtype=other.dtype)
 
 
-Tensor.type, Tensor.type_as = _type, _type_as  # type: ignore[attr-defined]
+attach("type", _type)
+attach("type_as", _type_as)

@@ -127,7 +127,8 @@ def batch_norm(
 ) -> Any:
     """Normalise each channel (dimension 1) over all other dimensions; Ioffe & Szegedy 2015 (arXiv:1502.03167).
 
-    In training the batch's own statistics are used, and the running ones move towards them by `momentum`, the variance in
+    In training the batch's own statistics are used, and the running ones move towards them by `momentum`, the
+    variance in
     its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel.
     """
     require(input.ndim >= 2, "expected at least (N, C), got {}", tuple(input.shape))

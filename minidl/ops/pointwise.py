@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Op, op
+from minidl.autograd import Op, OpType, attach, op
 from minidl.ops.common import Elementwise
 from minidl.ops.indexing import where
 from minidl.tensors import Tensor
@@ -394,7 +394,7 @@ def _rounding(name: str, doc: str, function: Any) -> Any:
         return dy * 0.0
 
     body = {"forward": forward, "backward": backward, "promote": None, "__doc__": doc, "__module__": __name__}
-    return op(method=name, inplace=True)(type(Elementwise)(name, (Elementwise,), body))
+    return op(method=name, inplace=True)(OpType(name, (Elementwise,), body))
 
 
 floor = _rounding("floor", "The greatest integer not above x; its gradient is 0", np.floor)
@@ -420,7 +420,7 @@ def _test(name: str, doc: str, function: Any) -> Any:
         return function(x)
 
     body = {"forward": forward, "promote": None, "differentiable": False, "__doc__": doc, "__module__": __name__}
-    return op(method=name)(type(Elementwise)(name, (Elementwise,), body))
+    return op(method=name)(OpType(name, (Elementwise,), body))
 
 
 isnan = _test("isnan", "Whether x is not a number", np.isnan)
@@ -446,7 +446,7 @@ class bitwise_not(Elementwise):
         return np.invert(x)
 
 
-Tensor.__neg__ = lambda self: neg(self)  # type: ignore[attr-defined]
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-Tensor.__abs__ = lambda self: abs(self)  # type: ignore[attr-defined]
-Tensor.__invert__ = _invert  # type: ignore[attr-defined]
+attach("__neg__", lambda self: neg(self))
+attach("__pos__", lambda self: self)
+attach("__abs__", lambda self: abs(self))
+attach("__invert__", _invert)

@@ -250,7 +250,8 @@ def avg_pool1d(
 
 @op()
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
-    """The mean of each of P x Q regions that cover the input: region i is from floor(i H / P) to ceil((i + 1) H / P)."""
+    """The mean of each of P x Q regions that cover the input: region i is from floor(i H / P) to ceil((i + 1) H /
+    P)."""
     h, w = input.shape[-2:]
     size = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     p, q = (n if o is None else int(o) for o, n in zip(size, (h, w), strict=True))

@@ -82,7 +82,7 @@ class _Extreme(Reduction):
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
         dims = ctx.over(x, dim, keepdim)
         require(
-            builtins.all(x.shape[d] for d in dims) or not builtins.any(dims) and x.size > 0,
+            builtins.all(x.shape[d] for d in dims) or (not builtins.any(dims) and x.size > 0),
             "an extreme over no elements has no value: input {}, dim {}",
             x.shape,
             dim,
@@ -140,9 +140,14 @@ class argmin(_Arg):
         return ctx.find(x, dim, keepdim, np.argmin)
 
 
+def _pair(name: str) -> Any:
+    """A named tuple (values, indices)."""
+    return namedtuple(name, ["values", "indices"])
+
+
 def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
     """torch's three meanings of max and min in one function."""
-    Result = namedtuple(name, ["values", "indices"])  # type: ignore[misc]
+    Result: Any = _pair(name)
 
     def extreme(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         from minidl.ops import arithmetic
@@ -193,7 +198,8 @@ class prod_(Reduction):
 
 
 def _others(x: Any, dims: tuple[int, ...]) -> Any:
-    """For each element the product of all the others over dims: products from the left times products from the right."""
+    """For each element the product of all the others over dims: products from the left times products from the
+    right."""
     from minidl.ops.movement import flip, permute
 
     kept = [d for d in range(x.ndim) if d not in dims]
