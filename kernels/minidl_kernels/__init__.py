@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 _ops = ops()
-_matmul, _linear = _ops.get("matmul"), _ops.get("linear")
-_conv2d, _conv2d_dx, _conv2d_dw = _ops.get("conv2d"), _ops.get("conv2d_dx"), _ops.get("conv2d_dw")
-_attention, _attention_backward = _ops.get("attention"), _ops.get("attention_backward")
-_int8_matmul, _int8_linear, _int8_conv2d = _ops.get("int8_matmul"), _ops.get("int8_linear"), _ops.get("int8_conv2d")
+_matmul, _linear = _ops["matmul"], _ops["linear"]
+_conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
+_attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
+_int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linear"], _ops["int8_conv2d"]
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -7,17 +7,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ..cpu.threads import blas_threads
 from . import reference
 
+Array = NDArray[Any]
 
-def attention(*args: Any) -> Any:
-    """As reference.attention."""
+
+def attention(
+    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float | None
+) -> tuple[Array, Array]:
+    """out, lse"""
     with blas_threads(1):
-        return reference.attention(*args)
+        return reference.attention(q, k, v, mask, causal, scale)
 
 
-def attention_backward(*args: Any) -> Any:
-    """As reference.attention_backward."""
+def attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    mask: Array | None,
+    causal: bool,
+    scale: float | None,
+) -> tuple[Array, Array, Array]:
+    """dq, dk, dv"""
     with blas_threads(1):
-        return reference.attention_backward(*args)
+        return reference.attention_backward(dout, q, k, v, out, lse, mask, causal, scale)
