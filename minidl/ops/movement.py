@@ -143,7 +143,10 @@ def transpose(x: Any, dim0: int, dim1: int) -> Any:
     return permute_op(x, tuple(order))
 
 
-swapaxes = op(method="swapaxes")(lambda x, axis0, axis1: transpose(x, axis0, axis1))
+@op(method="swapaxes")
+def swapaxes(x: Any, axis0: int, axis1: int) -> Any:
+    """NumPy's name of transpose."""
+    return transpose(x, axis0, axis1)
 
 
 @op(method="movedim")
@@ -370,7 +373,10 @@ def split(x: Any, split_size: Any, dim: int = 0) -> tuple:
     return tuple(out)
 
 
-split_with_sizes = op(method="split_with_sizes")(lambda x, split_sizes, dim=0: split(x, list(split_sizes), dim))
+@op(method="split_with_sizes")
+def split_with_sizes(x: Any, split_sizes: Any, dim: int = 0) -> tuple:
+    """Pieces of the given sizes along `dim`."""
+    return split(x, list(split_sizes), dim)
 
 
 @op(method="chunk")

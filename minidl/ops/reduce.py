@@ -180,7 +180,6 @@ max = _extreme("max", amax, argmax, "maximum")
 min = _extreme("min", amin, argmin, "minimum")
 
 
-@op(method="prod")
 class prod_(Reduction):
     """y = product of x;    dx = dy times the product of all the others"""
 
@@ -223,6 +222,7 @@ def _exclusive_products(rows: Any) -> Any:
 
 
 prod_.__name__ = "prod"
+op(method="prod")(prod_)
 
 
 def _correction(unbiased: Any, correction: Any) -> float:
