@@ -4,6 +4,8 @@ This file is the table of contents: every public name and the page it comes from
 """
 
 import warnings as _warnings
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 # 0/0 and overflow give NaN and Inf, as in torch; NumPy's warnings about them are for NumPy's users, not minidl's.
 # A filter costs nothing on the way; np.errstate around every op would cost more than a small op.
@@ -46,7 +48,6 @@ from minidl.dtypes import (
     short,
     uint8,
 )
-from minidl.gradcheck import gradcheck, gradgradcheck
 
 # The ops
 from minidl.ops.arithmetic import (
@@ -173,3 +174,39 @@ get_rng_state, set_rng_state = get_state, set_state
 is_tensor = lambda x: isinstance(x, Tensor)
 
 __version__ = "0.1.0"
+
+
+# Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
+_ROOMS = ("compress", "data", "io", "metrics", "models", "nn", "optim", "train")
+_LATER = {
+    "gradcheck": "gradchecks",
+    "gradgradcheck": "gradchecks",
+    "save": "io",
+    "load": "io",
+    "fit": "train",
+    "evaluate": "train",
+    "predict": "train",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    from importlib import import_module
+
+    if name in _ROOMS:
+        return import_module(f"minidl.{name}")
+    if name in _LATER:
+        found = getattr(import_module(f"minidl.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS, *_LATER})
+
+
+if _TYPE_CHECKING:
+    from minidl import compress, data, io, metrics, models, nn, optim, train
+    from minidl.gradchecks import gradcheck, gradgradcheck
+    from minidl.io import load, save
+    from minidl.train import evaluate, fit, predict
