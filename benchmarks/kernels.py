@@ -64,7 +64,7 @@ def conv2d_rows(rng: np.random.Generator) -> Iterator[Row]:
         yield f"conv2d {name} [{kernels.which('conv2d', x, wt, None, *how)}]", flops, calls, y
         dy = rng.standard_normal(y.shape, np.float32)
         tdy = torch.from_numpy(dy)
-        s2, p2, d2 = (stride, stride), (pad, pad), (1, 1)
+        s2, p2 = (stride, stride), (pad, pad)
 
         def grads(
             want_x: bool, tx: Any = tx, tw: Any = tw, tdy: Any = tdy, s2: Any = s2, p2: Any = p2, g: int = groups
@@ -113,10 +113,10 @@ def attention_rows(rng: np.random.Generator) -> Iterator[Row]:
         )
         want_dq = torch.autograd.grad(want, dq, torch.from_numpy(dy).double())[0].numpy()
 
-        def both(
-            tq: Any = tq, tk: Any = tk, tv: Any = tv, dy: Any = torch.from_numpy(dy), causal: bool = causal
-        ) -> Any:
-            return torch.autograd.grad(sdpa(tq, tk, tv, is_causal=causal), (tq, tk, tv), dy)[0]
+        tdy = torch.from_numpy(dy)
+
+        def both(tq: Any = tq, tk: Any = tk, tv: Any = tv, tdy: Any = tdy, causal: bool = causal) -> Any:
+            return torch.autograd.grad(sdpa(tq, tk, tv, is_causal=causal), (tq, tk, tv), tdy)[0]
 
         def ours(q: Any = q, k: Any = k, v: Any = v, dy: Any = dy, c: bool = causal) -> Any:
             y, lse = kernels.attention(q, k, v, None, c)

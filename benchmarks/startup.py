@@ -29,9 +29,8 @@ def main() -> None:
     for statement, found in times.items():
         print(f"{statement:14s} {median(found) * 1e3:7.1f} ms")
     numpy, minidl = (median(times[s]) for s in ("import numpy", "import minidl"))
-    print(
-        f"minidl / numpy: {minidl / numpy:.2f} as whole processes, {(minidl - base) / (numpy - base):.2f} without the interpreter"
-    )
+    alone = (minidl - base) / (numpy - base)
+    print(f"minidl / numpy: {minidl / numpy:.2f} as whole processes, {alone:.2f} without the interpreter's own start")
 
 
 if __name__ == "__main__":
