@@ -33,8 +33,8 @@ def assert_close(
     finite = np.isfinite(wide_e)
     odd = np.array_equal(wide_a[~finite], wide_e[~finite], equal_nan=True)
     assert odd, f"{what}: NaN or Inf differ: {actual[~finite]} against {expected[~finite]}"
-    limit = np.broadcast_to(rtol * np.abs(wide_e) + atol if bound is None else bound, actual.shape)
     with np.errstate(invalid="ignore"):
+        limit = np.broadcast_to(rtol * np.abs(wide_e) + atol if bound is None else bound, actual.shape)
         error = np.abs(wide_a - wide_e)
     good = ~finite | (error <= limit)  # a NaN in `actual` compares false
     if not good.all():
