@@ -20,17 +20,19 @@ from .tile import ELEMENT, Tile
 
 
 @functools.cache
-def pack(t: Tile, operand: str, flip: int = 0) -> Any:
+def pack(t: Tile, operand: str) -> Any:
     """The packer `f(source, lane_step, k_step, lanes, k, to)` of operand "a" or "b" of a tile, to be called in kernels.
 
     Steps are in bytes; 1 <= lanes <= width and k >= 1. `to` is aligned to 64 bytes and has room for k * stride elements. Lanes beyond
-    `lanes` get some value of the matrix or zero: the tile computes with them but stores nothing of it. Every element is xor-ed with `flip`.
+    `lanes` get some value of the matrix or zero: the tile computes with them but stores nothing of it. For the kind s8u8 the bytes of B become
+    unsigned, b + 128.
     """
     width, stride = (t.rows, t.stride) if operand == "a" else (t.cols, t.cols)
     size, lanes_of_vector = t.size, t.lanes
+    unsigned = t.kind == "s8u8" and operand == "b"
 
     def finish(v: Vectors, value: ir.Value) -> ir.Value:
-        return v.builder.xor(value, ir.Constant(v.type, [flip] * v.lanes)) if flip else value
+        return v.builder.xor(value, ir.Constant(v.type, [0x80808080] * v.lanes)) if unsigned else value
 
     @intrinsic
     def pack_panel(typing: Any, source: Any, lane_step: Any, k_step: Any, lanes: Any, k: Any, to: Any) -> Any:

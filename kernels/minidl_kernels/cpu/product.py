@@ -34,9 +34,9 @@ Panels = namedtuple("Panels", "at next")  # address of packed panels; bytes to t
 
 
 @functools.cache
-def product(t: Tile, flip: int = 0) -> Any:
-    """The kernel of a tile: `kernel` below, compiled on first use. `flip` is xor-ed into the elements of A (see `pack`)."""
-    pack_a, pack_b, tile_multiply = pack(t, "a", flip), pack(t, "b"), multiply(t)
+def product(t: Tile) -> Any:
+    """The kernel of a tile: `kernel` below, compiled on first use."""
+    pack_a, pack_b, tile_multiply = pack(t, "a"), pack(t, "b"), multiply(t)
     rows, cols, size = t.rows, t.cols, t.size
     column, line = t.stride * size, t.cols * size  # bytes of one k in a panel of A, of B
     depth, most_m, most_n = DEPTH // size, _most(t, "a"), _most(t, "b")
@@ -74,7 +74,7 @@ def product(t: Tile, flip: int = 0) -> Any:
                     min(cols, s.n - j),
                 )
 
-    @jit(tag=f"{t.name} {flip}")
+    @jit(tag=t.name)
     def kernel(  # type: ignore[no-untyped-def]
         batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
         work, room_a, room_b, together, nthreads,
@@ -141,12 +141,12 @@ def address(a: np.ndarray) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(tier: str, kind: str, flip: int, batch: int, m: int, n: int, k: int) -> tuple[Any, int, int, int, int]:
+def _plan(tier: str, kind: str, batch: int, m: int, n: int, k: int) -> tuple[Any, int, int, int, int]:
     """The kernel; bytes of scratch memory in all, for one A, for one B; how many matrices of the batch go together."""
     t = tile(tier, kind)
     room_a, room_b = _room(t, m, n, k)
     together = max(1, min(batch, PACKED // (room_a + room_b)))
-    return product(t, flip), together * (room_a + room_b), room_a, room_b, together
+    return product(t), together * (room_a + room_b), room_a, room_b, together
 
 
 Steps = tuple[int, int, int]  # bytes to the next matrix of a batch, to the next row, to the next column
@@ -154,7 +154,7 @@ Steps = tuple[int, int, int]  # bytes to the next matrix of a batch, to the next
 
 def multiply_at(
     kind: str, sizes: tuple[int, int, int, int], a: int, a_steps: Steps, b: int, b_steps: Steps,
-    c: int, c_steps: tuple[int, int], bias: int = 0, flip: int = 0,
+    c: int, c_steps: tuple[int, int], bias: int = 0,
 ) -> None:  # fmt: skip
     """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch, M, N), bias (N,)
 
@@ -162,7 +162,7 @@ def multiply_at(
     bytes (0 along the batch for one that is shared). C, bias: rows without gaps; bias 0 means none. Nothing is checked here.
     """
     batch, m, n, k = sizes
-    kernel, room, room_a, room_b, together = _plan(machine.tier(), kind, flip, batch, m, n, k)
+    kernel, room, room_a, room_b, together = _plan(machine.tier(), kind, batch, m, n, k)
     nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
     with workspace.borrow(room) as work:
         kernel(
@@ -171,9 +171,9 @@ def multiply_at(
         )  # fmt: skip
 
 
-def multiply_arrays(kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, flip: int = 0) -> None:
+def multiply_arrays(kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None) -> None:
     """`multiply_at` for arrays of three axes."""
     multiply_at(
         kind, (*c.shape, a.shape[2]), address(a), a.strides, address(b), b.strides,
-        address(c), c.strides[:2], 0 if bias is None else address(bias), flip,
+        address(c), c.strides[:2], 0 if bias is None else address(bias),
     )  # fmt: skip

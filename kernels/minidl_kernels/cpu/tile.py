@@ -11,7 +11,8 @@ A and B come packed (pack.py) so that both are read front to back. The kind of p
 holds of A or B, and the tile multiplies elements and adds into the sums of the lanes.
 
     f32, f64   element a float, fused multiply-add
-    u8s8       element 4 bytes along k, unsigned of A by signed of B: vpdpbusd (AVX-512 VNNI)
+    s8u8       element 4 bytes along k, signed of A by unsigned of B: vpdpbusd (AVX-512 VNNI).
+               The packer of B stores b + 128, so every sum comes out 128 * (sum of A's row) too large
     s16        element 2 int16 along k: vpmaddwd (AVX2)
     i32        element an int32: multiply, add (any CPU)
 
@@ -32,7 +33,7 @@ from numba.extending import intrinsic
 
 from .simd import F32, F64, I32, I64, VECTOR_BYTES, Vectors, counting
 
-ELEMENT = {"f32": F32, "f64": F64, "u8s8": I32, "s16": I32, "i32": I32}
+ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32}
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def tile(tier: str, kind: str) -> Tile:
 def _step(t: Tile, v: Vectors, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """c + a * b for one vector of elements."""
     builder = v.builder
-    if t.kind == "u8s8":
+    if t.kind == "s8u8":
         call = {16: "512", 8: "256", 4: "128"}[t.lanes]
         shape = ir.FunctionType(v.type, [v.type] * 3)
         dot = cgutils.get_or_insert_function(builder.module, shape, f"llvm.x86.avx512.vpdpbusd.{call}")
-        return builder.call(dot, [c, a, b])
+        return builder.call(dot, [c, b, a])
     if t.kind == "s16":
         halves = ir.VectorType(ir.IntType(16), 2 * t.lanes)
         shape = ir.FunctionType(v.type, [halves] * 2)
