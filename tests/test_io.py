@@ -23,6 +23,8 @@ from safetensors.numpy import load_file as foreign_load
 from safetensors.torch import save_file as torch_save
 
 from minidl.io import CheckpointError, atomic_write, load, save
+from minidl.nn.parameter import Parameter
+from minidl.storage import Int8
 from minidl.tensors import Tensor, wrap
 
 SUFFIXES = [".safetensors", ".npz"]
@@ -137,6 +139,62 @@ def test_equal_contents_give_equal_files(tmp_path, suffix):
         save(state, tmp_path / f"{name}{suffix}")
         time.sleep(0.01)
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(tree=trees)
+def test_sparse_files_hold_the_same(tmp_path_factory, suffix, tree):
+    path = tmp_path_factory.mktemp("t") / f"file{suffix}"
+    save(tree, path, sparse=True)
+    assert same(load(path), tree)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_take_a_bit_each(tmp_path, suffix, dtype):
+    x = np.zeros((300, 333), dtype)
+    x[::10, ::2] = 1
+    if np.dtype(dtype).kind == "f":
+        x[1, :4] = -0.0, np.nan, np.inf, -np.inf
+    save({"x": wrap(x), "x.nonzero": np.zeros((100, 100)), "dense": np.ones((100, 100))}, tmp_path / "d.npz")
+    save(
+        {"x": wrap(x), "x.nonzero": np.zeros((100, 100)), "dense": np.ones((100, 100))},
+        tmp_path / f"s{suffix}",
+        sparse=True,
+    )
+    back = load(tmp_path / f"s{suffix}")
+    assert same(back, load(tmp_path / "d.npz"))
+    assert back["x"].array.tobytes() == x.tobytes()
+    nonzero = 30 * 167 + (4 if np.dtype(dtype).kind == "f" else 0)
+    expected = nonzero * x.itemsize + x.size / 8 + 1250 + 80_000
+    assert expected <= os.path.getsize(tmp_path / f"s{suffix}") <= expected + 2000
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_masks_and_packed_storage(tmp_path, suffix, sparse):
+    rng = np.random.default_rng(0)
+    weight = Parameter(rng.normal(size=(7, 9)).astype(np.float32))
+    weight.mask = rng.random((7, 9)) < 0.2
+    weight.apply_mask_()
+    q = rng.integers(-127, 128, (5, 3), dtype=np.int8)
+    scale = np.arange(1, 6, dtype=np.float32)
+    masked = Int8(q, scale)
+    masked.mask = q != 0
+    state = {"w": weight, "dynamic": masked, "static": Int8(q, scale, 0.25), "p": Parameter(Int8(q, scale))}
+    save(state, tmp_path / f"x{suffix}", sparse=sparse)
+    back = load(tmp_path / f"x{suffix}")
+    assert list(back) == list(state)
+    assert np.array_equal(back["w"].array, weight.array)
+    assert back["w"].mask.dtype == bool
+    assert np.array_equal(back["w"].mask, weight.mask)
+    for name, x_scale in [("dynamic", None), ("static", 0.25), ("p", None)]:
+        assert isinstance(back[name], Int8)
+        assert np.array_equal(back[name].q, q)
+        assert np.array_equal(back[name].scale, scale)
+        assert back[name].x_scale == x_scale
+    assert np.array_equal(back["dynamic"].mask, masked.mask)
+    assert back["static"].mask is None
 
 
 # -- other programs' files -----------------------------------------------------------------------------------
@@ -274,13 +332,19 @@ def entry(dtype, shape, start, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
-def tree(text, **tensors):
-    return safetensors_bytes({"__metadata__": {"minidl": text}, **tensors})
+def tree(text, data=b"", **tensors):
+    return safetensors_bytes({"__metadata__": {"minidl": text}, **tensors}, data)
 
 
 def nested(depth):
     return '{"version":1,"tree":' + "[" * depth + "]" * depth + "}"
 
+
+def sparse_of(shape):
+    return json.dumps({"version": 1, "tree": None, "sparse": {"a": [shape, "b"]}})
+
+
+NOTHING = entry("U8", [0], 0, 0)
 
 HOSTILE = {
     "empty": b"",
@@ -313,6 +377,18 @@ HOSTILE = {
     "bad float": tree('{"version":1,"tree":{"float":"zz"}}'),
     "short float": tree('{"version":1,"tree":{"float":"00"}}'),
     "deep structure": tree(nested(100_000)),
+    "unknown storage": tree('{"version":1,"tree":{"packed":["zip",{},null]}}'),
+    "storage without parts": tree('{"version":1,"tree":{"packed":["int8",{},null]}}'),
+    "storage of wrong parts": tree(
+        '{"version":1,"tree":{"packed":["int8",{"q":"a","scale":"a"},null]}}', a=NOTHING
+    ),
+    "mask too short": tree('{"version":1,"tree":{"pruned":["a","b"]}}', a=NOTHING, b=entry("I8", [0], 0, 0)),
+    "sparse without parts": tree('{"version":1,"tree":null,"sparse":{"a":[[2],"b"]}}'),
+    "sparse of a terabyte": tree(sparse_of([2**40]), a=NOTHING, b=NOTHING),
+    "sparse, negative": tree(sparse_of([-1, -1]), a=NOTHING, b=NOTHING),
+    "sparse, values missing": tree(sparse_of([8]), b"\xff", a=NOTHING, b=entry("U8", [1], 0, 1)),
+    "sparse, stray bits": tree(sparse_of([3]), b"\x01", a=NOTHING, b=entry("U8", [1], 0, 1)),
+    "sparse is a list": tree('{"version":1,"tree":null,"sparse":[1]}'),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.devices import move
 from minidl.io.atomic import atomic_write
 from minidl.io.npz import MAX_BYTES, array_from_bytes, open_regular, read_npz, write_npz
 
@@ -46,24 +47,27 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read: the message names the file and the reason."""
 
 
-def save(obj: Any, path: Path) -> None:
+def save(obj: Any, path: Path, sparse: bool = False) -> None:
     """Write `obj` to a `.safetensors` or `.npz` file, whole or not at all (see `atomic_write`).
 
     `obj` may be a Tensor, an array or NumPy number (bool, integer, float16/32/64), int, float, str, bool, None, or
     dicts (keys str or int), lists and tuples of those, nested. Values come back bit for bit. A Tensor or array object
     that occurs twice is stored once and comes back as one object. Arrays on a GPU are copied; gradients and the graph
-    are not saved.
+    are not saved. A pruned parameter keeps its mask (one bit an element), packed storage such as int8 stays packed.
+
+    With `sparse`, an array with many zeros is stored as its nonzero elements and one bit for each place, if that takes
+    less; also bit for bit. Other programs then cannot read those arrays.
 
     Raises TypeError for anything else, naming where in `obj` it stands; ValueError for another suffix or a structure
     that contains itself; OSError if the file cannot be written. The old file, if any, then stays.
     """
     suffix = _suffix(path, ValueError)
-    packer = _Packer()
+    packer = _Packer(sparse)
     try:
         tree = packer.pack(obj, ())
     except RecursionError:
         raise ValueError("cannot save: the structure is nested too deeply or contains itself") from None
-    text = json.dumps({"version": 1, "tree": tree}, allow_nan=False, separators=(",", ":"))
+    text = json.dumps({"version": 1, "tree": tree, "sparse": packer.sparse}, allow_nan=False, separators=(",", ":"))
     with atomic_write(path) as file:
         if suffix == ".npz":
             write_npz(file, {_MEMBER: np.frombuffer(text.encode(), np.uint8), **packer.arrays})
@@ -94,6 +98,8 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
         content = json.loads(text)
         if content["version"] != 1:
             raise CheckpointError(f"{path}: written by a newer minidl (version {content['version']!r} of the format)")
+        for name, [shape, places] in content.get("sparse", {}).items():
+            arrays[name] = _dense(arrays[name], arrays.pop(places), tuple(shape), max_bytes)
         return _Unpacker(arrays).unpack(content["tree"])
     except CheckpointError:
         raise
@@ -112,24 +118,35 @@ def _suffix(path: Path, error: type[ValueError]) -> str:
 #
 # null, true, 1, 1.5, "text" stand for themselves, and so does a JSON list. Everything else is an object of one key:
 # {"dict": [[key, value], ...]}, {"tuple": [...]}, {"float": hex} for NaN and the infinities, and by the name of the
-# stored array {"tensor": name}, {"array": name}, {"scalar": name}.
+# stored array {"tensor": name}, {"array": name}, {"scalar": name}, {"pruned": [name, name of the mask's bits]},
+# {"packed": [kind, {part: name, ...}, name of the mask's bits or null]}. Beside the structure, "sparse" lists arrays
+# that are stored as their nonzero elements: {name: [shape, name of the bits that tell the places]}.
 
 
 class _Packer:
     """Turns a structure into JSON values and gathers its arrays under unique names."""
 
-    def __init__(self) -> None:
+    def __init__(self, sparse: bool) -> None:
         self.arrays: dict[str, np.ndarray] = {}
+        self.sparse: dict[str, list] = {}
+        self._make_sparse = sparse
         self._names: dict[int, str] = {}
         self._alive: list[Any] = []  # ids are unique among living objects only
 
     def pack(self, x: Any, at: tuple[str, ...]) -> Any:
+        from minidl.storage import Packed
         from minidl.tensors import Tensor
 
         if x is None or isinstance(x, bool):
             return x
+        if isinstance(x, Tensor) and isinstance(x.array, Packed):
+            return self.pack(x.array, at)
+        if isinstance(x, Packed):
+            parts = {part: self._store(a, (*at, part)) for part, a in x.arrays().items()}
+            return {"packed": [x.kind, parts, self._store_mask(x.mask, at)]}
         if isinstance(x, Tensor):
-            return {"tensor": self._store(x.array, at)}
+            name, mask = self._store(x.array, at), self._store_mask(getattr(x, "mask", None), at)
+            return {"tensor": name} if mask is None else {"pruned": [name, mask]}
         if isinstance(x, np.generic):
             return {"scalar": self._store(np.asarray(x), at)}
         if isinstance(x, str):
@@ -153,8 +170,6 @@ class _Packer:
         raise TypeError(f"cannot save {self._where(at)}: a {type(x).__name__} is neither data nor a container of data")
 
     def _store(self, array: Any, at: tuple[str, ...]) -> str:
-        from minidl.devices import move
-
         known = self._names.get(id(array))
         if known is not None:
             return known
@@ -164,13 +179,29 @@ class _Packer:
                 f"cannot save {self._where(at)}: arrays of {getattr(data, 'dtype', type(data))} are not supported"
             )
         readable = "".join(c if c.isprintable() else "?" for c in ".".join(at)[:_NAME_LIMIT])  # zip ends a name at NUL
-        base = name = readable or "value"
-        n = 2
-        while name in self.arrays or name in ("__metadata__", _MEMBER):
-            name, n = f"{base}#{n}", n + 1
-        self.arrays[name] = np.asarray(data, dtype=data.dtype.newbyteorder("<"), order="C")
+        name = self._free(readable or "value")
+        data = np.asarray(data, dtype=data.dtype.newbyteorder("<"), order="C")
+        self.arrays[name] = data
         self._names[id(array)] = name
         self._alive.append(array)
+        if self._make_sparse:
+            bits = data.reshape(-1).view(f"u{data.itemsize}") != 0  # by bits: -0.0 and NaN are kept
+            places = np.packbits(bits)
+            if np.count_nonzero(bits) * data.itemsize + places.nbytes < data.nbytes:
+                self.arrays[name] = data.reshape(-1)[bits]
+                places_name = self._free(f"{name}.nonzero")
+                self.arrays[places_name] = places
+                self.sparse[name] = [list(data.shape), places_name]
+        return name
+
+    def _store_mask(self, mask: Any, at: tuple[str, ...]) -> str | None:
+        return None if mask is None else self._store(np.packbits(move(mask, "cpu")), (*at, "mask"))
+
+    def _free(self, base: str) -> str:
+        """`base`, or the first of base#2, base#3, ... that no array is called."""
+        name, n = base, 2
+        while name in self.arrays or name in ("__metadata__", _MEMBER):
+            name, n = f"{base}#{n}", n + 1
         return name
 
     @staticmethod
@@ -183,7 +214,7 @@ class _Unpacker:
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self._arrays = arrays
-        self._made: dict[tuple[str, str], Any] = {}
+        self._made: dict[str, Any] = {}
 
     def unpack(self, x: Any) -> Any:
         if isinstance(x, list):
@@ -207,11 +238,56 @@ class _Unpacker:
         if kind == "array":
             return self._arrays[value]
         if kind == "tensor":
-            made = self._made.get((kind, value))
-            if made is None:
-                made = self._made[kind, value] = _tensor(self._arrays[value])
-            return made
+            return self._tensor(value)
+        if kind == "pruned":
+            name, mask = value
+            t = self._tensor(name)
+            t.__dict__["mask"] = _bits(self._arrays[mask], t.array.size).reshape(t.array.shape)
+            return t
+        if kind == "packed":
+            name, parts, mask = value
+            storage = _packed_class(name).from_arrays({part: self._arrays[n] for part, n in parts.items()})
+            if mask is not None:
+                storage.mask = _bits(self._arrays[mask], storage.size).reshape(storage.shape)
+            return storage
         raise ValueError(f"unknown kind of value {kind!r}")
+
+    def _tensor(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _tensor(self._arrays[name])
+        return self._made[name]
+
+
+def _packed_class(kind: str) -> Any:
+    from minidl.storage import Packed
+
+    for storage in Packed.__subclasses__():
+        if storage.kind == kind:
+            return storage
+    raise ValueError(f"unknown kind of packed storage {kind!r}")
+
+
+def _bits(packed: np.ndarray, n: int) -> np.ndarray:
+    """n booleans from ceil(n / 8) bytes. Raises ValueError unless it is those, with the rest of the last byte 0."""
+    if packed.dtype != np.uint8 or packed.shape != (-(-n // 8),):
+        raise ValueError(f"{n} bits cannot lie in {packed.dtype} of shape {packed.shape}")
+    bits = np.unpackbits(packed)
+    if bits[n:].any():
+        raise ValueError("bits beyond the last element")
+    return bits[:n].astype(bool)
+
+
+def _dense(values: np.ndarray, places: np.ndarray, shape: tuple[int, ...], max_bytes: int) -> np.ndarray:
+    """The array of which these are the nonzero elements. Raises ValueError if the parts do not fit."""
+    n = math.prod(shape)
+    if min(shape, default=0) < 0 or n * values.itemsize > max_bytes or values.ndim != 1:
+        raise ValueError(f"sparse array of shape {shape} with values of shape {values.shape}")
+    bits = _bits(places, n)
+    if np.count_nonzero(bits) != values.size:
+        raise ValueError(f"{values.size} nonzero values for {np.count_nonzero(bits)} places")
+    out = np.zeros(n, values.dtype)
+    out[bits] = values
+    return out.reshape(shape)
 
 
 def _tensor(array: np.ndarray) -> Any:
