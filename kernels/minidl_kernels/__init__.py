@@ -1,7 +1,8 @@
 """Array kernels of minidl: plain NumPy (or CuPy) arrays in, fresh arrays out.
 
-The public functions stand here by hand, each with its contract. Every one checks its arguments, lets the registry choose the fastest
-variant that can run them, and calls it; `which` tells the choice, `use` forces one. The README says what a kernel promises and how to add one.
+The public functions stand here by hand, each with its contract. Every one checks its arguments, lets the registry
+choose the fastest variant that can run them, and calls it; `which` tells the choice, `use` forces one. The README
+says what a kernel promises and how to add one.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ _int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linea
 def matmul(a: Array, b: Array) -> Array:
     """C = A @ B, leading axes broadcast.    (..., M, K) @ (..., K, N) -> (..., M, N)
 
-    Both of one dtype. float32 and float64 accumulate in their own precision or better; bool and integers as NumPy's matmul.
-    Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    Both of one dtype. float32 and float64 accumulate in their own precision or better; bool and integers as NumPy's
+    matmul. Raises ValueError for shapes that do not fit, TypeError for dtypes.
 
     >>> import numpy as np
     >>> matmul(np.ones((2, 3), np.float32), np.ones((3, 1), np.float32)).tolist()
@@ -67,13 +68,16 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     return call(_linear, (x, w, b))
 
 
-def conv2d(x: Array, w: Array, b: Array | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Array:
+def conv2d(
+    x: Array, w: Array, b: Array | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
+) -> Array:
     """Cross-correlation, as torch's conv2d.    x (N, C, H, W), w (K, C / groups, R, S), b (K,) -> y (N, K, P, Q)
 
         y[n, k, p, q] = b[k] + sum over c, r, s of x[n, c, p * stride + r * dilation - padding, q * ...] * w[k, c, r, s]
 
-    with zeros outside x and P = (H + 2 * padding - dilation * (R - 1) - 1) // stride + 1. stride, padding and dilation are one integer or a
-    pair (height, width). An empty batch is legal. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    with zeros outside x and P = (H + 2 * padding - dilation * (R - 1) - 1) // stride + 1. stride, padding and
+    dilation are one integer or a pair (height, width). An empty batch is legal. Raises ValueError for shapes that do
+    not fit, TypeError for dtypes.
 
     >>> import numpy as np
     >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), padding=1)[0, 0].tolist()
@@ -83,11 +87,20 @@ def conv2d(x: Array, w: Array, b: Array | None = None, stride: Pair = 1, padding
 
 
 def conv2d_dx(
-    dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
+    dy: Array,
+    w: Array,
+    x_shape: tuple[int, ...],
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
 ) -> Array:
-    """Gradient of conv2d for its input (also the transposed convolution).    dy (N, K, P, Q), w (K, C / groups, R, S) -> dx (N, C, H, W)
+    """Gradient of conv2d for its input (also the transposed convolution).
 
-    `x_shape` is the (N, C, H, W) of the forward's x. Raises ValueError where dy is not the shape that the forward gives, TypeError for dtypes.
+    dy (N, K, P, Q), w (K, C / groups, R, S) -> dx (N, C, H, W)
+
+    `x_shape` is the (N, C, H, W) of the forward's x. Raises ValueError where dy is not the shape that the forward
+    gives, TypeError for dtypes.
 
     >>> import numpy as np
     >>> conv2d_dx(np.ones((1, 1, 1, 1)), np.array([[[[1.0, 2.0]]]]), (1, 1, 1, 2)).tolist()
@@ -97,11 +110,18 @@ def conv2d_dx(
 
 
 def conv2d_dw(
-    dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
+    dy: Array,
+    x: Array,
+    w_shape: tuple[int, ...],
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
 ) -> Array:
     """Gradient of conv2d for its filters.    dy (N, K, P, Q), x (N, C, H, W) -> dw (K, C / groups, R, S)
 
-    `w_shape` is the shape of the forward's w. Raises ValueError where dy is not the shape that the forward gives, TypeError for dtypes.
+    `w_shape` is the shape of the forward's w. Raises ValueError where dy is not the shape that the forward gives,
+    TypeError for dtypes.
 
     >>> import numpy as np
     >>> conv2d_dw(np.ones((1, 1, 1, 1)), np.array([[[[3.0, 4.0]]]]), (1, 1, 1, 2)).tolist()
@@ -113,12 +133,15 @@ def conv2d_dw(
 def attention(
     q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, scale: float | None = None
 ) -> tuple[Array, Array]:
-    """softmax(q k^T * scale + mask) v.    q (B, H, T, D), k (B, Hkv, S, D), v (B, Hkv, S, E) -> out (B, H, T, E), lse (B, H, T)
+    """softmax(q k^T * scale + mask) v.
 
-    H is a multiple of Hkv: query head h reads key head h // (H / Hkv). `mask` broadcasts to (B, H, T, S): bool (True = attend) or float
-    (added to the scores). `causal`: row t attends to s <= t, counted from the first key, as torch's. `scale` defaults to 1 / sqrt(D).
-    `lse` is the logarithm of each row's softmax sum, which the backward needs; a row that may attend to nothing gives zeros and lse = -inf.
-    Raises ValueError for shapes that do not fit, TypeError for dtypes. Vaswani et al. 2017, arXiv:1706.03762, equation 1.
+    q (B, H, T, D), k (B, Hkv, S, D), v (B, Hkv, S, E) -> out (B, H, T, E), lse (B, H, T)
+
+    H is a multiple of Hkv: query head h reads key head h // (H / Hkv). `mask` broadcasts to (B, H, T, S): bool (True
+    = attend) or float (added to the scores). `causal`: row t attends to s <= t, counted from the first key, as
+    torch's. `scale` defaults to 1 / sqrt(D). `lse` is the logarithm of each row's softmax sum, which the backward
+    needs; a row that may attend to nothing gives zeros and lse = -inf. Raises ValueError for shapes that do not fit,
+    TypeError for dtypes. Vaswani et al. 2017, arXiv:1706.03762, equation 1.
 
     >>> import numpy as np
     >>> out, lse = attention(np.zeros((1, 1, 1, 2)), np.zeros((1, 1, 2, 2)), np.array([[[[1.0], [3.0]]]]))
@@ -139,9 +162,12 @@ def attention_backward(
     causal: bool = False,
     scale: float | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of attention.    dout (B, H, T, E), what went in, out and lse as they came out -> dq, dk, dv, shaped as q, k, v
+    """Gradients of attention.
 
-    The scores are computed again from q, k and lse (Dao et al. 2022, arXiv:2205.14135, algorithm 4). Raises as `attention`.
+    dout (B, H, T, E), what went in, out and lse as they came out -> dq, dk, dv, shaped as q, k, v
+
+    The scores are computed again from q, k and lse (Dao et al. 2022, arXiv:2205.14135, algorithm 4). Raises as
+    `attention`.
 
     >>> import numpy as np
     >>> q, v = np.zeros((1, 1, 1, 2)), np.array([[[[1.0], [3.0]]]])
@@ -167,10 +193,13 @@ def int8_matmul(a: Array, b: Array) -> Array:
 
 
 def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None = None, x_scale: float | None = None) -> Array:
-    """y = (quantize(x) @ w_q.T) * (x_scale * w_scale) + b.    x (..., K) float, w_q (N, K) int8, w_scale (N,), b (N,) -> y (..., N)
+    """y = (quantize(x) @ w_q.T) * (x_scale * w_scale) + b.
 
-    Without `x_scale` each row of x is quantized by its own scale max|x| / 127 (1 for a row of zeros): round half to even, clip to [-127, 127].
-    Sums are int32 and exact. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    x (..., K) float, w_q (N, K) int8, w_scale (N,), b (N,) -> y (..., N)
+
+    Without `x_scale` each row of x is quantized by its own scale max|x| / 127 (1 for a row of zeros): round half to
+    even, clip to [-127, 127]. Sums are int32 and exact. Raises ValueError for shapes that do not fit, TypeError for
+    dtypes.
 
     >>> import numpy as np
     >>> int8_linear(np.array([[127.0]], np.float32), np.array([[2]], np.int8), np.array([0.5], np.float32)).tolist()
@@ -190,9 +219,12 @@ def int8_conv2d(
     groups: int = 1,
     x_scale: float | None = None,
 ) -> Array:
-    """conv2d in integers.    x (N, C, H, W) float, w_q (K, C / groups, R, S) int8, w_scale (K,), b (K,) -> y (N, K, P, Q)
+    """conv2d in integers.
 
-    As `int8_linear`, with one dynamic scale per image. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    x (N, C, H, W) float, w_q (K, C / groups, R, S) int8, w_scale (K,), b (K,) -> y (N, K, P, Q)
+
+    As `int8_linear`, with one dynamic scale per image. Raises ValueError for shapes that do not fit, TypeError for
+    dtypes.
 
     >>> import numpy as np
     >>> x, w = np.full((1, 1, 1, 1), 127.0, np.float32), np.full((1, 1, 1, 1), 2, np.int8)

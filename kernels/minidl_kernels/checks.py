@@ -16,7 +16,9 @@ FLOATS = ("float32", "float64")
 def array(op: str, name: str, a: Any, ndim: int | None = None, layout: str = "") -> None:
     """`a` is an array (of a device `device_of` knows), with `ndim` axes."""
     if not (hasattr(a, "shape") and hasattr(a, "dtype") and hasattr(a, "strides")):
-        raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(a).__name__}; convert with numpy.asarray")
+        raise TypeError(
+            f"{op}: {name} must be a NumPy or CuPy array, got {type(a).__name__}; convert with numpy.asarray"
+        )
     if ndim is not None and a.ndim != ndim:
         raise ValueError(f"{op}: {name} must have {ndim} axes {layout}, got shape {tuple(a.shape)}")
 
@@ -28,7 +30,9 @@ def same_float(op: str, **arrays: Any) -> None:
         if a is None:
             continue
         if a.dtype not in FLOATS or not a.dtype.isnative:
-            raise TypeError(f"{op}: {name} must be float32 or float64, got {a.dtype}; convert with {name}.astype('float32')")
+            raise TypeError(
+                f"{op}: {name} must be float32 or float64, got {a.dtype}; convert with {name}.astype('float32')"
+            )
         if kind is None:
             first, kind = name, a.dtype
         elif a.dtype != kind:
@@ -83,13 +87,21 @@ def _product_shapes(op: str, a: Any, b: Any) -> None:
     for name, x in (("a", a), ("b", b)):
         array(op, name, x)
         if x.ndim < 2:
-            raise ValueError(f"{op}: {name} must have at least 2 axes, got shape {tuple(x.shape)}; add one with {name}[None] or {name}[:, None]")
+            raise ValueError(
+                f"{op}: {name} must have at least 2 axes, got shape {tuple(x.shape)};"
+                f" add one with {name}[None] or {name}[:, None]"
+            )
     if a.shape[-1] != b.shape[-2]:
         hint = "; did you mean b transposed (b.swapaxes(-1, -2))?" if a.shape[-1] == b.shape[-1] else ""
-        raise ValueError(f"{op}: inner sizes differ: a {tuple(a.shape)} has {a.shape[-1]} columns, b {tuple(b.shape)} has {b.shape[-2]} rows{hint}")
+        raise ValueError(
+            f"{op}: inner sizes differ: a {tuple(a.shape)} has {a.shape[-1]} columns,"
+            f" b {tuple(b.shape)} has {b.shape[-2]} rows{hint}"
+        )
     for m, n in zip(reversed(a.shape[:-2]), reversed(b.shape[:-2]), strict=False):
         if m != n and 1 not in (m, n):
-            raise ValueError(f"{op}: leading axes of a {tuple(a.shape)} and b {tuple(b.shape)} do not broadcast: {m} against {n}")
+            raise ValueError(
+                f"{op}: leading axes of a {tuple(a.shape)} and b {tuple(b.shape)} do not broadcast: {m} against {n}"
+            )
 
 
 def matmul(a: Any, b: Any) -> None:
@@ -114,7 +126,9 @@ def linear(x: Any, w: Any, b: Any) -> None:
 def _rows(op: str, x: Any, w: Any) -> None:
     if x.ndim < 1 or x.shape[-1] != w.shape[1]:
         hint = "; w is (out, in): did you mean w.T?" if x.ndim and x.shape[-1] == w.shape[0] else ""
-        raise ValueError(f"{op}: last axis of x {tuple(x.shape)} must be the {w.shape[1]} columns of w {tuple(w.shape)}{hint}")
+        raise ValueError(
+            f"{op}: last axis of x {tuple(x.shape)} must be the {w.shape[1]} columns of w {tuple(w.shape)}{hint}"
+        )
 
 
 # --- convolution ---
@@ -125,8 +139,8 @@ def conv_out(op: str, size: int, window: int, stride: int, padding: int, dilatio
     reach = dilation * (window - 1) + 1
     if size + 2 * padding < reach:
         raise ValueError(
-            f"{op}: a window of {window} with dilation {dilation} covers {reach} in {axis}, but the input is {size} + 2 * {padding} of padding;"
-            f" use a larger padding or a smaller window"
+            f"{op}: a window of {window} with dilation {dilation} covers {reach} in {axis},"
+            f" but the input is {size} + 2 * {padding} of padding; use a larger padding or a smaller window"
         )
     return (size + 2 * padding - reach) // stride + 1
 
@@ -135,12 +149,18 @@ def conv_geometry(
     op: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: Any
 ) -> tuple[int, int, int, int]:
     """The output shape (N, K, P, Q) of x (N, C, H, W) and w (K, C / groups, R, S); raises where they do not fit."""
-    (sh, sw), (ph, pw), (dh, dw) = pair(op, "stride", stride, 1), pair(op, "padding", padding, 0), pair(op, "dilation", dilation, 1)
+    (sh, sw), (ph, pw), (dh, dw) = (
+        pair(op, "stride", stride, 1),
+        pair(op, "padding", padding, 0),
+        pair(op, "dilation", dilation, 1),
+    )
     g = integer(op, "groups", groups, 1)
     n, c, h, w = x_shape
     k, cg, r, s = w_shape
     if c % g or k % g:
-        raise ValueError(f"{op}: groups {g} must divide the {c} channels of x {x_shape} and the {k} filters of w {w_shape}")
+        raise ValueError(
+            f"{op}: groups {g} must divide the {c} channels of x {x_shape} and the {k} filters of w {w_shape}"
+        )
     if cg != c // g:
         raise ValueError(f"{op}: w {w_shape} expects {cg * g} input channels with groups {g}, x {x_shape} has {c}")
     if r < 1 or s < 1:
@@ -161,9 +181,13 @@ def conv2d_dx(dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation
     """dy (N, K, P, Q), w (K, C / groups, R, S); x_shape (N, C, H, W)."""
     array("conv2d_dx", "dy", dy, 4, "(N, K, P, Q)")
     array("conv2d_dx", "w", w, 4, "(K, C / groups, R, S)")
-    y = conv_geometry("conv2d_dx", shape("conv2d_dx", "x_shape", x_shape, 4), tuple(w.shape), stride, padding, dilation, groups)
+    y = conv_geometry(
+        "conv2d_dx", shape("conv2d_dx", "x_shape", x_shape, 4), tuple(w.shape), stride, padding, dilation, groups
+    )
     if tuple(dy.shape) != y:
-        raise ValueError(f"conv2d_dx: dy has shape {tuple(dy.shape)}, but x {tuple(x_shape)} and w {tuple(w.shape)} give outputs {y}")
+        raise ValueError(
+            f"conv2d_dx: dy has shape {tuple(dy.shape)}, but x {tuple(x_shape)} and w {tuple(w.shape)} give outputs {y}"
+        )
     same_float("conv2d_dx", dy=dy, w=w)
 
 
@@ -171,9 +195,13 @@ def conv2d_dw(dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation
     """dy (N, K, P, Q), x (N, C, H, W); w_shape (K, C / groups, R, S)."""
     array("conv2d_dw", "dy", dy, 4, "(N, K, P, Q)")
     array("conv2d_dw", "x", x, 4, "(N, C, H, W)")
-    y = conv_geometry("conv2d_dw", tuple(x.shape), shape("conv2d_dw", "w_shape", w_shape, 4), stride, padding, dilation, groups)
+    y = conv_geometry(
+        "conv2d_dw", tuple(x.shape), shape("conv2d_dw", "w_shape", w_shape, 4), stride, padding, dilation, groups
+    )
     if tuple(dy.shape) != y:
-        raise ValueError(f"conv2d_dw: dy has shape {tuple(dy.shape)}, but x {tuple(x.shape)} and w {tuple(w_shape)} give outputs {y}")
+        raise ValueError(
+            f"conv2d_dw: dy has shape {tuple(dy.shape)}, but x {tuple(x.shape)} and w {tuple(w_shape)} give outputs {y}"
+        )
     same_float("conv2d_dw", dy=dy, x=x)
 
 
@@ -181,7 +209,7 @@ def conv2d_dw(dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation
 
 
 def attention(q: Any, k: Any, v: Any, mask: Any, causal: Any, scale: Any, op: str = "attention") -> None:
-    """q (B, H, T, D), k (B, G, S, D), v (B, G, S, E) with H a multiple of G; mask bool or float, broadcastable to (B, H, T, S)."""
+    """q (B, H, T, D), k (B, G, S, D), v (B, G, S, E), H a multiple of G; mask broadcasts to (B, H, T, S)."""
     array(op, "q", q, 4, "(B, H, T, D)")
     array(op, "k", k, 4, "(B, Hkv, S, D)")
     array(op, "v", v, 4, "(B, Hkv, S, D)")
@@ -190,16 +218,23 @@ def attention(q: Any, k: Any, v: Any, mask: Any, causal: Any, scale: Any, op: st
     if q.shape[0] != k.shape[0]:
         raise ValueError(f"{op}: q {tuple(q.shape)} has batch {q.shape[0]}, k {tuple(k.shape)} has {k.shape[0]}")
     if q.shape[3] != k.shape[3]:
-        raise ValueError(f"{op}: q {tuple(q.shape)} has {q.shape[3]} features per head, k {tuple(k.shape)} has {k.shape[3]}")
+        raise ValueError(
+            f"{op}: q {tuple(q.shape)} has {q.shape[3]} features per head, k {tuple(k.shape)} has {k.shape[3]}"
+        )
     h, g = q.shape[1], k.shape[1]
     if h != g and (g == 0 or h % g):
-        raise ValueError(f"{op}: the {h} heads of q {tuple(q.shape)} must be a multiple of the {g} heads of k {tuple(k.shape)}")
+        raise ValueError(
+            f"{op}: the {h} heads of q {tuple(q.shape)} must be a multiple of the {g} heads of k {tuple(k.shape)}"
+        )
     same_float(op, q=q, k=k, v=v)
     if mask is not None:
         array(op, "mask", mask)
         if mask.dtype != "bool":
             if mask.dtype not in FLOATS:
-                raise TypeError(f"{op}: mask must be bool (True = attend) or float (added to the scores), got {mask.dtype}; use mask.astype(bool)")
+                raise TypeError(
+                    f"{op}: mask must be bool (True = attend) or float (added to the scores), got {mask.dtype};"
+                    f" use mask.astype(bool)"
+                )
             same_float(op, q=q, mask=mask)
         full = (*q.shape[:3], k.shape[2])
         if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(reversed(mask.shape), reversed(full), strict=False)):
@@ -210,7 +245,9 @@ def attention(q: Any, k: Any, v: Any, mask: Any, causal: Any, scale: Any, op: st
         raise TypeError(f"{op}: scale must be a number or None (1 / sqrt(D)), got {scale!r}")
 
 
-def attention_backward(dout: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, mask: Any, causal: Any, scale: Any) -> None:
+def attention_backward(
+    dout: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, mask: Any, causal: Any, scale: Any
+) -> None:
     """As `attention`; dout and out (B, H, T, E), lse (B, H, T)."""
     op = "attention_backward"
     attention(q, k, v, mask, causal, scale, op=op)
@@ -222,7 +259,7 @@ def attention_backward(dout: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, ma
     same_float(op, q=q, dout=dout, out=out, lse=lse)
 
 
-# --- int8 ------------------------------------------------------------------------------------------------------------------------
+# --- int8 ---
 
 
 def int8_matmul(a: Any, b: Any) -> None:
@@ -242,15 +279,20 @@ def _quantized(op: str, x: Any, w_q: Any, w_scale: Any, b: Any, x_scale: Any) ->
     dtype(op, "w_q", w_q, "int8")
     array(op, "w_scale", w_scale)
     if tuple(w_scale.shape) != (w_q.shape[0],):
-        raise ValueError(f"{op}: w_scale must have shape ({w_q.shape[0]},), one per output of w_q {tuple(w_q.shape)}, got {tuple(w_scale.shape)}")
+        raise ValueError(
+            f"{op}: w_scale must have shape ({w_q.shape[0]},), one per output of w_q {tuple(w_q.shape)},"
+            f" got {tuple(w_scale.shape)}"
+        )
     dtype(op, "w_scale", w_scale, "float32")
     _bias(op, b, w_q.shape[0], "output")
     if b is not None:
         dtype(op, "b", b, *FLOATS)
     if math.prod(w_q.shape[1:]) >= 1 << 17:
-        raise ValueError(f"{op}: {math.prod(w_q.shape[1:])} products per output could overflow int32; split w_q {tuple(w_q.shape)}")
+        raise ValueError(
+            f"{op}: {math.prod(w_q.shape[1:])} products per output could overflow int32; split w_q {tuple(w_q.shape)}"
+        )
     if x_scale is not None:
-        if isinstance(x_scale, bool) or not isinstance(x_scale, numbers.Real):
+        if isinstance(x_scale, bool) or not isinstance(x_scale, (int, float)):
             raise TypeError(f"{op}: x_scale must be a number or None (measured from x), got {x_scale!r}")
         if not (x_scale > 0 and math.isfinite(x_scale)):
             raise ValueError(f"{op}: x_scale must be positive and finite, got {x_scale}")
@@ -264,7 +306,9 @@ def int8_linear(x: Any, w_q: Any, w_scale: Any, b: Any, x_scale: Any) -> None:
     _quantized("int8_linear", x, w_q, w_scale, b, x_scale)
 
 
-def int8_conv2d(x: Any, w_q: Any, w_scale: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any, x_scale: Any) -> None:
+def int8_conv2d(
+    x: Any, w_q: Any, w_scale: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: Any, x_scale: Any
+) -> None:
     """x (N, C, H, W) float, w_q (K, C / groups, R, S) int8, w_scale (K,) float32, b (K,)."""
     op = "int8_conv2d"
     array(op, "x", x, 4, "(N, C, H, W)")

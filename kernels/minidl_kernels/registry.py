@@ -9,13 +9,14 @@ Every family folder (`gemm`, `conv`, ...) lists its operations as data in its `_
             variants=(
                 Variant("reference", load="minidl_kernels.gemm.reference:matmul", cost=REFERENCE),
                 Variant("blas", load="minidl_kernels.gemm.blas:matmul", cost=1.0),
-                Variant("tile", load="minidl_kernels.gemm.cpu:matmul", accepts=..., needs="float32 or float64", cost=...),
+                Variant("tiled", load="minidl_kernels.gemm.cpu:matmul", accepts=..., needs="floats", cost=...),
             ),
         ),
     )
 
-A call travels: public function -> `call` -> (check, `choose`) -> the kernel. The two steps in brackets depend on types, shapes, strides and
-plain parameters only, so their result is cached under these and a repeated call costs about a microsecond.
+A call travels: public function -> `call` -> (check, `choose`) -> the kernel. The two steps in brackets depend on
+types, shapes, strides and plain parameters only, so their result is cached under these and a repeated call costs
+about a microsecond.
 """
 
 from __future__ import annotations
@@ -30,7 +31,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["REFERENCE", "Op", "Variant", "call", "choose", "device_of", "ops", "table", "use", "variants", "which"]
+__all__ = [
+    "REFERENCE",
+    "Op",
+    "Variant",
+    "add",
+    "call",
+    "choose",
+    "device_of",
+    "ops",
+    "table",
+    "use",
+    "variants",
+    "which",
+]
 
 # Families in the order of `minidl info`. Importing one is cheap: kernels themselves (Numba, CuPy) load on first use.
 FAMILIES = ("gemm", "conv", "attn", "gemm_int8")
@@ -55,7 +69,8 @@ class Variant:
     name     what `which` reports and `use` asks for
     load     "package.module:function", imported when the variant is first chosen
     device   "cpu" (NumPy arrays) or "cuda" (CuPy arrays)
-    accepts  accepts(*args) -> bool: can it run these arguments and be right? All positional, defaults filled in, already checked
+    accepts  accepts(*args) -> bool: can it run these arguments and be right? All are positional, defaults filled in,
+             and have passed the check
     needs    the sentence behind `accepts`, shown when a forced variant cannot run
     cost     lowest wins among the variants that accept: a rank, or cost(*args) -> rank for a measured crossover
     note     one line for `minidl info`: what the idea is
@@ -79,7 +94,7 @@ class Variant:
         return getattr(import_module(module), function)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Op:
     """An operation: its name, the check that guards its kernels, its variants (a ladder, slowest idea first)."""
 
@@ -124,6 +139,13 @@ def _op(name: str) -> Op:
     return op
 
 
+def add(name: str, variant: Variant) -> None:
+    """Give an operation one more variant, for this process. ValueError if it has one of that name on that device."""
+    op = _op(name)
+    op.variants = Op(name, op.check, (*op.variants, variant)).variants
+    op.cache.clear()
+
+
 # --- devices ---
 
 _array_types: dict[type, str] = {np.ndarray: "cpu"}
@@ -138,12 +160,14 @@ def _device_of_type(kind: type) -> str | None:
 
 
 def device_of(op: str, *args: Any) -> str:
-    """The one device of all arrays among `args`: "cpu" or "cuda". Raises TypeError where they are mixed or there is none."""
+    """The one device of all arrays among `args`: "cpu" or "cuda". TypeError where they are mixed or there is none."""
     found = [(d, a) for a in args if (d := _device_of_type(type(a))) is not None]
     devices = {d for d, _ in found}
     if len(devices) > 1:
         shapes = ", ".join(f"{tuple(a.shape)} on {d}" for d, a in found)
-        raise TypeError(f"{op}: all arrays must be on one device, got {shapes}; move them first (cupy.asarray or array.get())")
+        raise TypeError(
+            f"{op}: all arrays must be on one device, got {shapes}; move them first (cupy.asarray or array.get())"
+        )
     if not devices:
         kinds = ", ".join(type(a).__name__ for a in args[:2])
         raise TypeError(f"{op}: takes NumPy or CuPy arrays, got {kinds}; convert with numpy.asarray")
@@ -164,10 +188,11 @@ _forced = _Forced()
 
 
 class use:
-    """Force variants inside a `with` block, in this thread: `use("reference")` for all operations, `use(matmul="blas")` for one.
+    """Force variants inside a `with` block, in this thread: `use("reference")` for all operations, or one by name.
 
-    Inner blocks win over outer ones; within a block the name of an operation wins over the name for all. An unknown operation or variant
-    raises ValueError here; a variant that cannot run the arguments it meets raises RuntimeError at the call and says what it needs.
+    Inner blocks win over outer ones; within a block the name of an operation wins over the name for all. An unknown
+    operation or variant raises ValueError here; a variant that cannot run the arguments it meets raises RuntimeError
+    at the call and says what it needs.
 
     >>> import numpy as np, minidl_kernels as mk
     >>> a = np.ones((2, 3), np.float32)
@@ -203,7 +228,7 @@ class use:
 
 
 def choose(op: Op, args: Sequence[Any]) -> Variant:
-    """The variant that runs these (checked) arguments: the forced one, else the cheapest of the device that accepts them."""
+    """The variant that runs these (checked) arguments: the forced one, else the cheapest that accepts them."""
     device = device_of(op.name, *args)
     mine = [v for v in op.variants if v.device == device]
     name = _forced.names.get(op.name)
@@ -212,10 +237,11 @@ def choose(op: Op, args: Sequence[Any]) -> Variant:
             if v.name == name:
                 if v.accepts(*args):
                     return v
-                raise RuntimeError(f"{op.name}: the forced variant {name!r} cannot run {_describe(args)}: it needs {v.needs}")
-        raise RuntimeError(
-            f"{op.name}: the forced variant {name!r} does not exist on {device}; there: {', '.join(v.name for v in mine) or 'none'}"
-        )
+                raise RuntimeError(
+                    f"{op.name}: the forced variant {name!r} cannot run {_describe(args)}: it needs {v.needs}"
+                )
+        known = ", ".join(v.name for v in mine) or "none"
+        raise RuntimeError(f"{op.name}: the forced variant {name!r} does not exist on {device}; there: {known}")
     able = [v for v in mine if v.accepts(*args)]
     if not able:
         raise NotImplementedError(f"{op.name}: no variant on {device} takes {_describe(args)}")
@@ -233,7 +259,12 @@ _plain = {int, float, bool, tuple, type(None)}
 def call(op: Op, args: tuple[Any, ...]) -> Any:
     """Check the arguments, choose a variant, run it."""
     if not _forced.names:
-        key = tuple([(type(a), a.shape, a.strides, a.dtype) if type(a) in _array_types else a if type(a) in _plain else _odd for a in args])
+        key = tuple(
+            [
+                (type(a), a.shape, a.strides, a.dtype) if type(a) in _array_types else a if type(a) in _plain else _odd
+                for a in args
+            ]
+        )
         kernel = op.cache.get(key)
         if kernel is not None:
             return kernel(*args)
@@ -253,7 +284,7 @@ _odd = object()  # in a key: an argument that has to be looked at every time
 
 
 def _normal(a: Any) -> Any:
-    """NumPy scalars as Python's, lists as tuples, subclasses of ndarray (memory maps) as plain arrays. Anything else stays for the check."""
+    """NumPy scalars as Python's, lists as tuples, subclasses of ndarray (memory maps) as plain arrays."""
     if isinstance(a, np.generic):
         return a.item()
     if isinstance(a, list):

@@ -40,8 +40,8 @@ def assert_close(
     if not good.all():
         at = tuple(map(int, np.argwhere(~good)[0]))
         raise AssertionError(
-            f"{what}: {np.count_nonzero(~good)} of {good.size} off; first at {at}: {actual[at]!r}, expected {expected[at]!r},"
-            f" error {error[at]:.3g} where {limit[at]:.3g} is allowed"
+            f"{what}: {np.count_nonzero(~good)} of {good.size} off; first at {at}: {actual[at]!r},"
+            f" expected {expected[at]!r}, error {error[at]:.3g} where {limit[at]:.3g} is allowed"
         )
 
 
@@ -49,7 +49,8 @@ def sum_bound(depth: int, magnitude: Array, dtype: Any) -> Array:
     """How far a sum of `depth` products may be from the exact one in any order: gamma(depth + 1) * sum |a| |b|.
 
     Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, equation 3.5; gamma(n) = n u / (1 - n u).
-    `magnitude` is sum |a| |b|; one more rounding is allowed for a bias. Products that underflow add the smallest normal.
+    `magnitude` is sum |a| |b|; one more rounding is allowed for a bias. Products that underflow add the smallest
+    normal.
     """
     info = np.finfo(dtype)
     n = (depth + 2) * float(info.eps) / 2
@@ -146,7 +147,7 @@ class _GuardedNumpy(types.ModuleType):
 
 @contextlib.contextmanager
 def guarded(monkeypatch: Any, *modules: Any) -> Iterator[None]:
-    """Inside, outputs that `modules` allocate and all scratch memory lie between canaries and start as NaN; then all are checked."""
+    """Outputs that `modules` allocate, and scratch memory, start as NaN between canaries, checked at the end."""
     blocks: list[Array] = []
     fake = _GuardedNumpy(blocks)
 

@@ -1,4 +1,4 @@
-"""Convolution and its gradients: the reference against torch, every variant against the reference, and what kernels promise."""
+"""Convolution and its gradients: the reference against torch, variants against it, and what kernels promise."""
 
 import subprocess
 import sys
@@ -50,7 +50,14 @@ def settings(draw, most=40):
 DIGITS = ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1)
 DEPTHWISE = ((2, 5, 9, 11), (5, 1, 3, 3), (2, 2), (1, 1), (1, 1), 5)
 STEM = ((1, 3, 30, 30), (10, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1)
-GAPS = ((1, 2, 7, 7), (3, 2, 1, 1), (3, 2), (1, 2), (1, 1), 1)  # a stride wider than the window: rows of x that nothing reads
+GAPS = (
+    (1, 2, 7, 7),
+    (3, 2, 1, 1),
+    (3, 2),
+    (1, 2),
+    (1, 1),
+    1,
+)  # a stride wider than the window: rows of x that nothing reads
 
 
 def operands(setting, seed, dtype):

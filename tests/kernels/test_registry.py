@@ -1,10 +1,12 @@
 """The table of variants: choosing, forcing, asking, and what happens to bad arguments."""
 
 import inspect
+import re
 import subprocess
 import sys
 import threading
 import timeit
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ def calls(op: Op, *args):
 
 
 def toy(*more: Variant) -> Op:
-    return Op("toy", check=lambda *args: None, variants=(Variant("reference", load="operator:add", cost=REFERENCE), *more))
+    return Op(
+        "toy", check=lambda *args: None, variants=(Variant("reference", load="operator:add", cost=REFERENCE), *more)
+    )
 
 
 # --- the table ---
@@ -69,8 +73,8 @@ def test_import_loads_neither_numba_nor_cupy():
 def test_thread_count_set_before_numba_is_loaded_holds_afterwards():
     code = (
         "import numpy as np, minidl_kernels as mk; mk.set_num_threads(1);"
-        "x = np.ones((4, 8, 16, 16), np.float32); mk.conv2d(x, np.ones((8, 8, 3, 3), np.float32));"
-        "from minidl_kernels.cpu import pool; assert mk.which('conv2d', x, np.ones((8, 8, 3, 3), np.float32)) == 'tiled';"
+        "x, w = np.ones((4, 8, 16, 16), np.float32), np.ones((8, 8, 3, 3), np.float32); mk.conv2d(x, w);"
+        "from minidl_kernels.cpu import pool; assert mk.which('conv2d', x, w) == 'tiled';"
         "print(mk.get_num_threads(), pool.workers())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -88,6 +92,17 @@ def test_an_op_needs_a_reference_and_each_variant_once():
         Op("toy", check=lambda: None, variants=(Variant("fast", load="operator:add"),))
     with pytest.raises(ValueError, match="twice"):
         toy(Variant("reference", load="operator:sub"))
+
+
+def test_a_variant_can_be_added(monkeypatch):
+    op = toy()
+    monkeypatch.setitem(registry.ops(), "toy", op)
+    a = np.full(2, 3.0)
+    assert calls(op, a, a).tolist() == [6.0, 6.0]
+    registry.add("toy", Variant("mul", load="operator:mul"))
+    assert calls(op, a, a).tolist() == [9.0, 9.0]
+    with pytest.raises(ValueError, match="toy lists variant 'mul' for cpu twice"):
+        registry.add("toy", Variant("mul", load="operator:mul"))
 
 
 # --- choosing ---
@@ -137,7 +152,9 @@ def test_a_dispatched_call_costs_little():
     a = np.zeros((4, 4), F32)
     op.cache.clear()
     kernel = lambda *args: None
-    key = tuple((type(v), v.shape, v.strides, v.dtype) if isinstance(v, np.ndarray) else v for v in (a, a, None, 1, 0, 1, 1))
+    key = tuple(
+        (type(v), v.shape, v.strides, v.dtype) if isinstance(v, np.ndarray) else v for v in (a, a, None, 1, 0, 1, 1)
+    )
     op.cache[key] = kernel
     args = (a, a, None, 1, 0, 1, 1)
     seconds = min(timeit.repeat(lambda: registry.call(op, args), number=2000, repeat=20)) / 2000
@@ -214,7 +231,10 @@ def test_unknown_names_raise(make, match):
 
 def test_forced_variant_that_cannot_run_says_what_it_needs():
     a = np.ones((2, 2), np.int64)
-    with mk.use(matmul="tiled"), pytest.raises(RuntimeError, match=r"'tiled' cannot run int64\(2, 2\).*needs float32 or float64"):
+    with (
+        mk.use(matmul="tiled"),
+        pytest.raises(RuntimeError, match=r"'tiled' cannot run int64\(2, 2\).*needs float32 or float64"),
+    ):
         mk.matmul(a, a)
 
 
@@ -268,7 +288,11 @@ A, X, W, Q = np.ones((2, 3), F32), np.ones((2, 4, 5, 5), F32), np.ones((6, 4, 3,
 I8, ONE = np.ones((2, 3), np.int8), np.ones(2, F32)
 
 BAD = [
-    (lambda: mk.matmul(A, A), ValueError, r"inner sizes differ: a \(2, 3\) has 3 columns, b \(2, 3\) has 2 rows; did you mean"),
+    (
+        lambda: mk.matmul(A, A),
+        ValueError,
+        r"inner sizes differ: a \(2, 3\) has 3 columns, b \(2, 3\) has 2 rows; did you mean",
+    ),
     (lambda: mk.matmul(A, A[0]), ValueError, "b must have at least 2 axes"),
     (lambda: mk.matmul(A, A.T.astype("f8")), TypeError, "a is float32 but b is float64"),
     (lambda: mk.matmul(np.ones((2, 3, 4)), np.ones((3, 4, 5))), ValueError, "do not broadcast: 2 against 3"),
@@ -285,11 +309,19 @@ BAD = [
     (lambda: mk.conv2d(X, W, stride=1.0), TypeError, "stride must be an integer, got 1.0"),
     (lambda: mk.conv2d(X, W, padding=(1, 2, 3)), ValueError, "padding must be an integer or a pair"),
     (lambda: mk.conv2d(X, W, padding=-1), ValueError, "padding must be at least 0"),
-    (lambda: mk.conv2d(X, W, dilation=3), ValueError, r"a window of 3 with dilation 3 covers 7 in height, but the input is 5"),
+    (
+        lambda: mk.conv2d(X, W, dilation=3),
+        ValueError,
+        r"a window of 3 with dilation 3 covers 7 in height, but the input is 5",
+    ),
     (lambda: mk.conv2d(X, W, np.ones(5, F32)), ValueError, r"b must have shape \(6,\)"),
     (lambda: mk.conv2d(X, W.astype("f8")), TypeError, "x is float32 but w is float64"),
     (lambda: mk.conv2d(X.astype("f2"), W), TypeError, "x must be float32 or float64, got float16"),
-    (lambda: mk.conv2d_dx(X, W, (2, 4, 5, 5)), ValueError, r"dy has shape \(2, 4, 5, 5\), but .* give outputs \(2, 6, 3, 3\)"),
+    (
+        lambda: mk.conv2d_dx(X, W, (2, 4, 5, 5)),
+        ValueError,
+        r"dy has shape \(2, 4, 5, 5\), but .* give outputs \(2, 6, 3, 3\)",
+    ),
     (lambda: mk.conv2d_dx(X, W, (4, 5, 5)), ValueError, "x_shape must be a shape of 4 axes"),
     (lambda: mk.conv2d_dw(X, X, (6, 4, 3, 3)), ValueError, "dy has shape"),
     (lambda: mk.conv2d_dw(X, X, "wxyz"), ValueError, "w_shape must be a shape of 4 axes"),
@@ -297,7 +329,11 @@ BAD = [
     (lambda: mk.attention(Q, Q, Q[:, :, :4]), ValueError, "must agree in batch, heads and length"),
     (lambda: mk.attention(Q, Q[..., :4], Q), ValueError, "q .* has 8 features per head, k .* has 4"),
     (lambda: mk.attention(Q, Q[:1], Q[:1]), ValueError, "has batch 2, k .* has 1"),
-    (lambda: mk.attention(Q, Q, Q, np.ones((5, 4), bool)), ValueError, r"mask \(5, 4\) does not broadcast to .* \(2, 4, 5, 5\)"),
+    (
+        lambda: mk.attention(Q, Q, Q, np.ones((5, 4), bool)),
+        ValueError,
+        r"mask \(5, 4\) does not broadcast to .* \(2, 4, 5, 5\)",
+    ),
     (lambda: mk.attention(Q, Q, Q, np.ones((5, 5), int)), TypeError, r"mask must be bool .* or float .*, got int64"),
     (lambda: mk.attention(Q, Q, Q, np.ones((5, 5))), TypeError, "q is float32 but mask is float64"),
     (lambda: mk.attention(Q, Q, Q, scale="1"), TypeError, "scale must be a number"),
@@ -306,7 +342,11 @@ BAD = [
     (lambda: mk.attention_backward(Q, Q, Q, Q, Q, Q), ValueError, r"lse must have shape \(2, 4, 5\)"),
     (lambda: mk.int8_matmul(A, I8.T), TypeError, "a must be int8, got float32"),
     (lambda: mk.int8_matmul(I8, np.ones((1, 3, 2), np.int8)), ValueError, r"b must have 2 axes \(K, N\)"),
-    (lambda: mk.int8_matmul(*(np.ones(s, np.int8) for s in ((1, 1 << 17), (1 << 17, 1)))), ValueError, "could overflow int32"),
+    (
+        lambda: mk.int8_matmul(*(np.ones(s, np.int8) for s in ((1, 1 << 17), (1 << 17, 1)))),
+        ValueError,
+        "could overflow int32",
+    ),
     (lambda: mk.int8_linear(A, I8, ONE, x_scale=0.0), ValueError, "x_scale must be positive and finite, got 0.0"),
     (lambda: mk.int8_linear(A, I8, ONE, x_scale=float("nan")), ValueError, "positive and finite"),
     (lambda: mk.int8_linear(A, I8, ONE[:1]), ValueError, r"w_scale must have shape \(2,\)"),
@@ -321,3 +361,23 @@ def test_bad_arguments_raise_in_the_users_words(case):
     for _ in range(2):
         with pytest.raises(error, match=match):
             call()
+
+
+# --- the README ---
+
+
+def _examples():
+    text = (Path(mk.__file__).parent / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(_examples())))
+def test_readme_examples_run(number):
+    done = subprocess.run([sys.executable, "-c", _examples()[number]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("(1, 4, 8, 8) tiled", str((*mk.variants("matmul"), "outer")))[number]
+
+
+def test_readme_names_every_public_function():
+    text = (Path(mk.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert [name for name in mk.__all__ if f"`{name}(" not in text] == []

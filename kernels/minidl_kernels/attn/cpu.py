@@ -1,8 +1,9 @@
-"""Attention without a matrix of scores: blocks of keys stream past a block of queries, whose softmax is kept up to date.
+"""Attention without a matrix of scores: blocks of keys stream past a block of queries, its softmax kept up to date.
 
-Everything is transposed, so that lanes are queries: a block of scores is (keys, queries), computed by the register tile
-from rows of k as they lie in memory and the turned queries; maxima and sums run down the rows, never across lanes; and the
-tile adds v^T p to the turned output. The backward makes p again from lse and needs five products of the same kind.
+Everything is transposed, so that lanes are queries: a block of scores is (keys, queries), computed by the register
+tile from rows of k as they lie in memory and the turned queries; maxima and sums run down the rows, never across
+lanes; and the tile adds v^T p to the turned output. The backward makes p again from lse and needs five products of
+the same kind.
 
 Milakov and Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
 
@@ -28,7 +29,8 @@ Array = NDArray[Any]
 KEYS = 64  # keys in a block: a multiple of the tile's rows on every tier but avx2, whose tile overshoots into PAD rows
 PAD = 8
 VECTORS = 2
-# The backward works through all keys of a head in one task, unless there are fewer heads than this: then through stretches.
+# The backward works through all keys of a head in one task, unless there are fewer heads than this: then through
+# stretches.
 TASKS = 16
 
 
@@ -51,7 +53,7 @@ class _Sizes(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """Addresses of tables of offsets for the tile (see gather.py). A table of rows repeats its last entry to fill a tile."""
+    """Addresses of tables of offsets for the tile (gather.py). Tables of rows repeat the last entry to fill a tile."""
 
     k_rows: int  # of key s in k
     v_rows: int
@@ -63,7 +65,9 @@ class _Tables(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _tables(s: int, d: int, e: int, k_row: int, v_row: int, ncols: int, d_pad: int, e_pad: int) -> tuple[_Tables, Array]:
+def _tables(
+    s: int, d: int, e: int, k_row: int, v_row: int, ncols: int, d_pad: int, e_pad: int
+) -> tuple[_Tables, Array]:
     """The tables and the array that holds them."""
 
     def clamped(n: int, step: int) -> Array:
@@ -105,8 +109,8 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
     differentiate = softmax.differentiate(dtype, VECTORS, nlanes)
 
     @jit(inner=True)
-    def turn(source, row, some, width, factor, to):  # type: ignore[no-untyped-def]
-        """`some` rows of `width` numbers, as columns: to[i, lane] = source[lane, i] * factor, zeros in the other lanes."""
+    def turn(source, row, some, width, factor, to):
+        """`some` rows of `width` numbers as columns: to[i, lane] = source[lane, i] * factor, zeros in other lanes."""
         x, y = pointer(source), pointer(to)
         for lane in range(ncols):
             if lane < some:
@@ -117,7 +121,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                     y[i * ncols + lane] = zero
 
     @jit(inner=True)
-    def forbid(z, image, head, t0, some, s0, count, mask, scores):  # type: ignore[no-untyped-def]
+    def forbid(z, image, head, t0, some, s0, count, mask, scores):
         """-inf where a query may not attend; a float mask is added."""
         x = pointer(scores)
         if z.mask_kind:
@@ -136,7 +140,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                     x[i * ncols + lane] = low
 
     @jit(inner=True)
-    def attend(task, slot, z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+    def attend(task, slot, z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes):
         """One block of queries of one head."""
         blocks = (z.t + ncols - 1) // ncols
         image, head, t0 = task // (blocks * z.h), task // blocks % z.h, task % blocks * ncols
@@ -177,12 +181,12 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             logs[lane] = most[lane] + math.log(total[lane]) if total[lane] != zero else low
 
     @jit(tag=tag)
-    def forward(z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+    def forward(z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):
         tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
         parallel_for(attend, tasks, nthreads, (z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes))
 
     @jit(inner=True)
-    def retrace(task, slot, z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+    def retrace(task, slot, z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes):
         """One stretch of keys of one head of k: its dk and dv, and its part of dq."""
         stretches, length, d_pad, e_pad = grid
         stretch, kv_head = task % stretches, task // stretches % z.hk
@@ -191,7 +195,8 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         share = z.h // z.hk
         keys = k + (image * z.k[0] + kv_head * z.k[1]) * size
         values = v + (image * z.v[0] + kv_head * z.v[1]) * size
-        # Scratch: turned q and dout, both with padded rows, scores and dp, turned dq, three numbers per lane, dk and dv.
+        # Scratch: turned q and dout, both with padded rows, scores and dp, turned dq, three numbers per lane, dk and
+        # dv.
         turned_q = scratch + slot * scratch_bytes
         turned_o = turned_q + z.d * ncols * size
         lines_q = turned_o + z.e * ncols * size
@@ -266,7 +271,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                 to_v[line * z.e + i] = total_v[line * e_pad + i]
 
     @jit(tag=tag)
-    def backward(z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+    def backward(z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):
         args = (z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes)
         parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
 

@@ -1,6 +1,7 @@
-"""Attention by its definition, all scores at once: what a NumPy user would write, with care where nothing may be attended to.
+"""Attention by its definition, all scores at once: what a NumPy user would write, with care where no key is allowed.
 
-Vaswani et al. 2017, "Attention Is All You Need", equation 1. Heads are grouped as in Ainslie et al. 2023, arXiv:2305.13245.
+Vaswani et al. 2017, "Attention Is All You Need", equation 1. Heads are grouped as in Ainslie et al. 2023,
+arXiv:2305.13245.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The vector steps of streaming attention: lanes are queries, rows are keys, so that a softmax never crosses lanes.
 
-Exponentials are a polynomial in vectors (LLVM has no vector exp here): exp(x) = 2^n * p(r) with n = round(x / ln 2) and
-r = x - n ln 2, |r| <= ln 2 / 2, p the Taylor series to degree 7 (float32) or 13 (float64), whose rest is below 0.1 units
-in the last place. The error is below 1 unit in the last place; results below 3 times the smallest normal number
-are 0; exp(NaN) = NaN, exp(inf) = inf.
+Exponentials are a polynomial in vectors (LLVM has no vector exp here): exp(x) = 2^n * p(r) with n = round(x / ln 2)
+and r = x - n ln 2, |r| <= ln 2 / 2, p the Taylor series to degree 7 (float32) or 13 (float64), whose rest is below
+0.1 units in the last place. The error is below 1 unit in the last place; results below 3 times the smallest normal
+number are 0; exp(NaN) = NaN, exp(inf) = inf.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def exponentials(dtype: str, nlanes: int) -> Any:
 
 @functools.cache
 def absorb(dtype: str, nvectors: int, nlanes: int) -> Any:
-    """absorb(count, scores, m, l, alpha): take `count` more keys into the softmax of each lane; all but count are addresses.
+    """absorb(count, scores, m, l, alpha): take `count` more keys into the softmax of each lane.
 
-    scores (count, lanes) become exp(scores - m) for the new maximum m, and are added to l; alpha = exp(old m - m) is
-    what sums from before must be multiplied with, as was done to l.
+    All but count are addresses. scores (count, lanes) become exp(scores - m) for the new maximum m, and are added to
+    l; alpha = exp(old m - m) is what sums from before must be multiplied with, as was done to l.
     Milakov, Gimelshein 2018, "Online normalizer calculation for softmax", arXiv:1805.02867.
     """
 
@@ -159,8 +159,8 @@ def shrink(dtype: str, nvectors: int, nlanes: int) -> Any:
 def differentiate(dtype: str, nvectors: int, nlanes: int) -> Any:
     """differentiate(count, scores, dp, lse, delta, scale): scores become p = exp(scores - lse), dp becomes ds.
 
-    ds = p * (dp - delta) * scale. All but count are addresses; lse, delta and scale hold one number per lane, lse = +inf
-    in lanes without keys, which makes p zero.
+    ds = p * (dp - delta) * scale. All but count are addresses; lse, delta and scale hold one number per lane, lse =
+    +inf in lanes without keys, which makes p zero.
     """
 
     @intrinsic

@@ -3,8 +3,8 @@
     x (N, C, H, W), w (K, C / groups, R, S), b (K,) -> y (N, K, P, Q)
 
 float32 and float64; sums are taken in the dtype of the arrays. x counts as zero outside its borders, so an infinite
-weight beside the border gives NaN, as 0 * inf does; in conv2d_dx only the taps that touched x take part. N = 0, C = 0 and
-K = 0 are legal.
+weight beside the border gives NaN, as 0 * inf does; in conv2d_dx only the taps that touched x take part. N = 0, C = 0
+and K = 0 are legal.
 
 Every variant takes (x, w, b, stride, padding, dilation, groups), (dy, w, x_shape, ...) or (dy, x, w_shape, ...), all
 positional.

@@ -1,7 +1,8 @@
-"""Convolution and its gradients as implicit matrix products: the register tile reads the image through a table of offsets (plan.py).
+"""Convolution and its gradients as implicit matrix products: the tile reads the image through a table (plan.py).
 
-A task is one strip of rows of one image and one group: it copies what the strip reads into planes in its thread's scratch memory, walks
-the tile over them, and writes finished rows. Every output is one sum over channels and taps in the same order, however the work is cut.
+A task is one strip of rows of one image and one group: it copies what the strip reads into planes in its thread's
+scratch memory, walks the tile over them, and writes finished rows. Every output is one sum over channels and taps in
+the same order, however the work is cut.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _fill(dtype: str) -> Any:
     pointer = gather.pointer(dtype)
 
     @jit(inner=True)
-    def fill(numbers, bases, source, first, count, planes):  # type: ignore[no-untyped-def]
+    def fill(numbers, bases, source, first, count, planes):
         height, width, pitch = numbers[SRC_H], numbers[SRC_W], numbers[PITCH]
         step_h, step_w = numbers[SRC_STEP_H], numbers[SRC_STEP_W]
         src, dst = pointer(source), pointer(planes)
@@ -107,13 +108,13 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
     tag = f"{dtype} {tier} {nrows}x{nvectors}"
     size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
     ncols = nvectors * lanes
-    pointer, indices = gather.pointer(dtype), gather.pointer("int64")
+    pointer = gather.pointer(dtype)
     wide, narrow = gather.product(dtype, nrows, nvectors, lanes), gather.product(dtype, nrows, 1, lanes)
     fill = _fill(dtype)
 
     @jit(inner=True)
-    def pack(panel, slot, numbers, taps, weights, packed):  # type: ignore[no-untyped-def]
-        """Weights in the order in which the tile reads them: (panel of nrows outputs, channel, tap, row), short panels filled with zeros."""
+    def pack(panel, slot, numbers, taps, weights, packed):
+        """Weights as the tile reads them: (panel of nrows outputs, channel, tap, row), short panels end in zeros."""
         c_in, c_out, ntaps = numbers[C_IN], numbers[C_OUT], numbers[TAPS]
         npanels = (c_out + nrows - 1) // nrows
         group, first = panel // npanels, panel % npanels * nrows
@@ -131,7 +132,7 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
                 i += nrows
 
     @jit(inner=True)
-    def strip(task, slot, numbers, bases, cols, rows, source, packed, bias, out, scratch):  # type: ignore[no-untyped-def]
+    def strip(task, slot, numbers, bases, cols, rows, source, packed, bias, out, scratch):
         """One strip of one image and group."""
         groups, strips, c_in, c_out = numbers[GROUPS], numbers[STRIPS], numbers[C_IN], numbers[C_OUT]
         pitch, width, planes, depth = numbers[PITCH], numbers[WIDTH], numbers[PLANES], c_in * numbers[TAPS]
@@ -150,7 +151,8 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
                 numbers[STRIP_ROWS] + numbers[REACH],
                 held + c * planes * size,
             )
-        # The last tile may read beyond the last plane; what it finds there is not written, but must be a number that costs no time.
+        # The last tile may read beyond the last plane; what it finds there is not written, but must be a number that
+        # costs no time.
         slack = pointer(held + c_in * planes * size)
         for j in range(ncols):
             slack[j] = 0
@@ -208,7 +210,7 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
     no_bias = np.dtype(dtype).type(0)
 
     @jit(tag=tag)
-    def convolve(images, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads):  # type: ignore[no-untyped-def]
+    def convolve(images, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads):
         npanels = (numbers[C_OUT] + nrows - 1) // nrows
         parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, weights, packed))
         tasks = images * numbers[GROUPS] * numbers[STRIPS]
@@ -230,7 +232,7 @@ DOTS = 5
 
 @functools.cache
 def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
-    """dw as a product over pixels: the tile's rows are taps and channels of x, its columns are filters, whose dy is turned for it."""
+    """dw as a product over pixels: the tile's rows are channels and taps of x, its columns filters, with dy turned."""
     size, lanes, nrows = np.dtype(dtype).itemsize, gather.lanes(dtype, tier), gather.rows(tier)
     ncols = nvectors * lanes
     pointer = gather.pointer(dtype)
@@ -238,7 +240,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
     fill = _fill(dtype)
 
     @jit(inner=True)
-    def spread(task, slot, numbers, bases, x, first, planes):  # type: ignore[no-untyped-def]
+    def spread(task, slot, numbers, bases, x, first, planes):
         """One channel of one image into its planes."""
         held = planes + task * numbers[PLANES] * size
         area = numbers[SRC_H] * numbers[SRC_W]
@@ -246,7 +248,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
         fill(numbers, bases, x + (first * channels + task) * area * size, 0, numbers[ROWS] + numbers[REACH], held)
 
     @jit(inner=True)
-    def turn(task, slot, numbers, dy, first, turned):  # type: ignore[no-untyped-def]
+    def turn(task, slot, numbers, dy, first, turned):
         """`ncols` filters of one image and group: dy with the filters side by side, zeros between the rows."""
         c_out, pitch, ncol = numbers[C_OUT], numbers[PITCH], numbers[COLS]
         blocks = (c_out + ncols - 1) // ncols
@@ -268,7 +270,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
                 to[at + q] = 0
 
     @jit(inner=True)
-    def multiply(task, slot, images, numbers, depth, rows, cols, planes, turned, sums, add):  # type: ignore[no-untyped-def]
+    def multiply(task, slot, images, numbers, depth, rows, cols, planes, turned, sums, add):
         """`nrows` rows of dw (turned) for one group and block of filters, over all images of the chunk in order."""
         blocks, bands = (numbers[C_OUT] + ncols - 1) // ncols, (depth + nrows - 1) // nrows
         groups, block, band = numbers[GROUPS], task // bands, task % bands
@@ -280,7 +282,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
             tile(run, a, rows + band * nrows * 8, 1, b, cols, c, ncols, min(1, add + i))
 
     @jit(inner=True)
-    def write(task, slot, numbers, depth, sums, dw):  # type: ignore[no-untyped-def]
+    def write(task, slot, numbers, depth, sums, dw):
         """One filter of dw, out of the turned sums."""
         c_out = numbers[C_OUT]
         blocks, bands = (c_out + ncols - 1) // ncols, (depth + nrows - 1) // nrows
@@ -291,7 +293,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
             to[i] = src[i * ncols + k % ncols]
 
     @jit(tag=f"{dtype} {tier} {nvectors}")
-    def sums(images, chunk, numbers, bases, depth, rows, cols, dy, x, dw, planes, turned, totals, nthreads):  # type: ignore[no-untyped-def]
+    def sums(images, chunk, numbers, bases, depth, rows, cols, dy, x, dw, planes, turned, totals, nthreads):
         groups, c_out = numbers[GROUPS], numbers[C_OUT]
         blocks, bands = (c_out + ncols - 1) // ncols, (depth + nrows - 1) // nrows
         for first in range(0, images, chunk):
@@ -313,9 +315,15 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
     dots, fill = gather.dots(dtype, DOTS, lanes), _fill(dtype)
 
     @jit(inner=True)
-    def filters(task, slot, images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes):  # type: ignore[no-untyped-def]
+    def filters(task, slot, images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes):
         """The filter of one group, over all images in order."""
-        groups, c_in, planes, pitch, ncol = numbers[GROUPS], numbers[C_IN], numbers[PLANES], numbers[PITCH], numbers[COLS]
+        groups, c_in, planes, pitch, ncol = (
+            numbers[GROUPS],
+            numbers[C_IN],
+            numbers[PLANES],
+            numbers[PITCH],
+            numbers[COLS],
+        )
         area_x, area_y = numbers[SRC_H] * numbers[SRC_W], numbers[ROWS] * ncol
         run = (numbers[ROWS] * pitch + lanes - 1) // lanes * lanes
         held = scratch + slot * scratch_bytes
@@ -340,7 +348,7 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
             made[t] = found[t]
 
     @jit(tag=f"{dtype} {tier}")
-    def gradient(images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes, nthreads):  # type: ignore[no-untyped-def]
+    def gradient(images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes, nthreads):
         args = (images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes)
         parallel_for(filters, numbers[GROUPS], nthreads, args)
 
@@ -405,7 +413,8 @@ def conv2d_dx(
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     w = _plain(w)
     if not np.isfinite(w).all():
-        # The planes hold zeros around dy, which an infinite weight would turn into NaN; the definition has no such products.
+        # The planes hold zeros around dy, which an infinite weight would turn into NaN; the definition has no such
+        # products.
         return im2col.conv2d_dx(dy, w, x_shape, stride, padding, dilation, groups)
     dx = np.empty(g.x_shape, dy.dtype)
     if dx.size:
@@ -494,6 +503,7 @@ def conv2d_dw(
                 nthreads,
             )
     if not np.isfinite(dw).all():
-        # The gaps between the rows of dy are zeros, which an infinite x beside them turned into NaN; the definition has no such products.
+        # The gaps between the rows of dy are zeros, which an infinite x beside them turned into NaN; the definition
+        # has no such products.
         return im2col.conv2d_dw(dy, x, w_shape, stride, padding, dilation, groups)
     return dw

@@ -43,8 +43,14 @@ Pair = int | tuple[int, int]
 
 
 @lru_cache(maxsize=1024)
-def geometry(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Geometry:
+def geometry(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Geometry:
     """Geometry of conv2d(x, w, ...) for valid arguments."""
-    n, k, p, q = checks.conv_geometry("conv2d", x_shape, w_shape, stride, padding, dilation, groups)
-    pairs = [checks.pair("conv2d", name, v, 0) for name, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
-    return Geometry(n, *x_shape[1:], k, *w_shape[2:], p, q, operator.index(groups), *pairs)
+    _, k, p, q = checks.conv_geometry("conv2d", x_shape, w_shape, stride, padding, dilation, groups)
+    (n, c, h, w), (r, s) = x_shape, w_shape[2:]
+    return Geometry(n, c, h, w, k, r, s, p, q, operator.index(groups), _pair(stride), _pair(padding), _pair(dilation))
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return checks.pair("conv2d", "value", value, 0)

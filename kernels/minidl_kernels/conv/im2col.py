@@ -1,4 +1,4 @@
-"""Convolution as one matrix product in NumPy: every window becomes a column. What a NumPy user would write, with BLAS for the product.
+"""Convolution as one matrix product in NumPy: every window becomes a column. What a NumPy user would write.
 
 Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks for Document Processing".
 """
@@ -47,7 +47,9 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     return y
 
 
-def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+def conv2d_dx(
+    dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """The columns' gradient w.T @ dy, added back to where each column was read (col2im)."""
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
@@ -56,11 +58,15 @@ def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, paddi
     dxp = np.zeros((g.n, g.c, g.h + 2 * ph, g.w + 2 * pw), dy.dtype)
     for r in range(g.r):
         for s in range(g.s):
-            dxp[:, :, r * dh : r * dh + (g.p - 1) * sh + 1 : sh, s * dw : s * dw + (g.q - 1) * sw + 1 : sw] += cols[:, :, r, s]
+            dxp[:, :, r * dh : r * dh + (g.p - 1) * sh + 1 : sh, s * dw : s * dw + (g.q - 1) * sw + 1 : sw] += cols[
+                :, :, r, s
+            ]
     return np.ascontiguousarray(dxp[:, :, ph : ph + g.h, pw : pw + g.w])
 
 
-def conv2d_dw(dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+def conv2d_dw(
+    dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)

@@ -1,9 +1,10 @@
 """A convolution laid out for the tile: which numbers are copied where, and at which offset each tap then finds them.
 
-The input is copied, padding included, into planes of rows `pitch` apart. With stride 1 a tap (r, s) then finds the numbers of *all* outputs,
-row after row, in one run of memory that starts at r * pitch + s: the tile walks through runs, and the few columns between Q and the pitch
-are computed and not written. With a larger stride the input is first dealt out to one plane per remainder (phase), within which every
-stride is 1 again. The gradient for the input is the same thing the other way round: one stride-1 convolution of dy per phase of dx.
+The input is copied, padding included, into planes of rows `pitch` apart. With stride 1 a tap (r, s) then finds the
+numbers of *all* outputs, row after row, in one run of memory that starts at r * pitch + s: the tile walks through
+runs, and the few columns between Q and the pitch are computed and not written. With a larger stride the input is
+first dealt out to one plane per remainder (phase), within which every stride is 1 again. The gradient for the input
+is the same thing the other way round: one stride-1 convolution of dy per phase of dx.
 
 A `Plan` is the table that the kernels read, of one such convolution:
 
@@ -61,14 +62,19 @@ TASKS = 8
 
 
 class Plan(NamedTuple):
-    """numbers: see above; bases: (2, PHASES) source row and column of each plane's first element; taps: (TAPS,) offset in a filter;
-    cols: (C_IN * TAPS,) offset in the planes; tasks per image: groups * strips; packed: elements of the packed weights."""
+    """What the kernels read.
+
+    numbers  see above
+    bases    (2, PHASES): source row and column of each plane's first element
+    taps     (TAPS,): offsets in a filter
+    cols     (C_IN * TAPS,): offsets in the planes
+    packed   elements of the packed weights
+    """
 
     numbers: Ints
     bases: Ints
     taps: Ints
     cols: Ints
-    tasks: int
     packed: int
 
 
@@ -89,7 +95,11 @@ def _plan(
     tile: tuple[int, int],
     whole: bool = False,
 ) -> Plan:
-    """`whole`: one strip per image; `phases`: source (row, column) of each plane's first element; `taps`: (phase, row, column, offset in a filter); `tile`: rows, columns."""
+    """Cut the work into strips (`whole`: one per image) and lay out the memory.
+
+    phases: source (row, column) of each plane's first element; taps: (phase, row, column, offset in a filter); tile:
+    its rows and columns.
+    """
     c_in, c_out = channels
     rows, cols = outputs
     reach = max((t[1] for t in taps), default=0)
@@ -117,7 +127,6 @@ def _plan(
         np.array(phases, np.int64).reshape(-1, 2).T.copy(),
         np.array([t[3] for t in taps], np.int64),
         (np.arange(c_in, dtype=np.int64)[:, None] * planes + np.array(offsets, np.int64)).ravel(),
-        g.groups * strips,
         g.groups * -(-c_out // tile[0]) * tile[0] * c_in * len(taps),
     )
 
@@ -168,14 +177,25 @@ def backward(g: Geometry, itemsize: int, tile: tuple[int, int]) -> tuple[Plan, .
         stride, padding, dilation = g.stride[axis], g.padding[axis], g.dilation[axis]
         found = []
         for phase in range(stride):
-            # x[h] met dy[p] under tap r where h + padding = p * stride + r * dilation; here h + padding = m * stride + phase.
+            # x[h] met dy[p] under tap r where h + padding = p * stride + r * dilation; here h + padding = m * stride
+            # + phase.
             first = -(-(padding - phase) // stride)
             last = (size - 1 + padding - phase) // stride
             if last < first:
                 continue
-            taps = [(r, (r * dilation - phase) // stride) for r in range(window) if (r * dilation - phase) % stride == 0]
+            taps = [
+                (r, (r * dilation - phase) // stride) for r in range(window) if (r * dilation - phase) % stride == 0
+            ]
             back = max((e for _, e in taps), default=0)
-            found.append((last - first + 1, first * stride + phase - padding, first - back, stride, [(r, back - e) for r, e in taps]))
+            found.append(
+                (
+                    last - first + 1,
+                    first * stride + phase - padding,
+                    first - back,
+                    stride,
+                    [(r, back - e) for r, e in taps],
+                )
+            )
         return found
 
     window = g.r * g.s

@@ -39,7 +39,9 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     return y
 
 
-def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+def conv2d_dx(
+    dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """Each dy[n, k, p, q] goes back, times w[k, c, r, s], to the element of x that the tap (r, s) read."""
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (ph, pw), (h, wd) = g.padding, (g.h, g.w)
@@ -53,7 +55,9 @@ def conv2d_dx(dy: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, paddi
     return np.ascontiguousarray(dxp[:, :, ph : ph + h, pw : pw + wd])
 
 
-def conv2d_dw(dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+def conv2d_dw(
+    dy: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """dw[k, c, r, s] = sum_npq dy[n, k, p, q] * xp[n, c, p * stride + r * dilation, q * stride + s * dilation]"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     xp = _pad(x, g)

@@ -1,4 +1,4 @@
-"""The register tile behind tables: a product whose operands are found through offsets, so that nothing has to be packed.
+"""The register tile behind tables: a product whose operands are found through offsets, not packed.
 
     C[r, j] (+)= sum over i < k of A[rows[r] + i * step] * B[cols[i] + j]        r < R rows, j < V vectors of lanes
 
@@ -70,7 +70,8 @@ def _table(builder: ir.IRBuilder, base: ir.Value, table: ir.Value, index: ir.Val
 def product(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
     """The tile, as a function for kernels: product(k, a, rows, step, b, cols, c, ldc, add).
 
-    a, b, c, rows, cols are addresses, step and ldc counts of elements. With add = 0 C is written, with 1 it is added to.
+    a, b, c, rows, cols are addresses, step and ldc counts of elements. With add = 0 C is written, with 1 it is added
+    to.
     """
     size = np.dtype(dtype).itemsize
 
