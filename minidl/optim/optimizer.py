@@ -1,0 +1,260 @@
+"""What optimizers share: groups of parameters, their state, torch's layout of both, and the walk of a step.
+
+A step writes into the parameters' arrays; nothing of it is recorded. An update is elementwise, so a large parameter is
+taken in blocks that stay in the CPU's cache from the first operation of the formula to the last.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import devices
+from minidl.autograd import enable_grad
+from minidl.nn.module import clear_grad
+from minidl.nn.parameter import Parameter
+from minidl.storage import Packed
+from minidl.tensors import HookHandle, Tensor, wrap
+
+BLOCK = 32768  # elements at a time: a handful of float32 arrays of this size fit a 1 MiB second-level cache
+
+
+class Optimizer:
+    """Base of the optimizers. A subclass defines ``update(p, g, state, group)``, on arrays.
+
+    Args:
+        params: Tensors, or (name, Tensor) pairs, or dicts ``{"params": ..., "lr": ...}``: groups with own options.
+        defaults: options of groups that do not set them.
+
+    Raises TypeError for what is no such iterable or a packed (quantized) parameter; ValueError for an empty list, a
+    parameter listed twice, or a tensor that is not a leaf.
+    """
+
+    def __init__(self, params: Any, defaults: dict[str, Any]):
+        if isinstance(params, (Tensor, dict, str)) or not isinstance(params, Iterable):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+                f"{type(params).__name__}"
+            )
+        self.defaults = defaults
+        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self.steps_taken = 0  # in this process; a scheduler warns when it is stepped first
+        self._pre_hooks: dict = {}
+        self._post_hooks: dict = {}
+        self._scratch: dict[tuple, Any] = {}
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own, such as newly unfrozen layers."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        group = dict(param_group)
+        given = group["params"]
+        if isinstance(given, set):
+            raise TypeError(
+                "optimizer parameters need to be in ordered collections, but sets have no order; use a list"
+            )
+        params = [given] if isinstance(given, Tensor) else list(given)
+        if params and all(isinstance(p, tuple) for p in params):
+            group["param_names"] = [name for name, _ in params]
+            params = [p for _, p in params]
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for i, p in enumerate(params):
+            if not isinstance(p, Tensor):
+                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+            if isinstance(p.array, Packed):
+                raise TypeError(
+                    f"parameter {i} of the group, of shape {tuple(p.shape)}, is packed as {p.array.kind} and cannot be "
+                    "trained: optimize the float model and quantize it afterwards, unpack it with "
+                    "minidl.compress.dequantize_(model), or pass only those that are not p.packed"
+                )
+            if not p.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+            if id(p) in known:
+                raise ValueError("some parameters appear in more than one parameter group, or twice in one")
+            known.add(id(p))
+        group["params"] = params
+        for name, default in self.defaults.items():
+            group.setdefault(name, default)
+        self.check(group)
+        self.param_groups.append(group)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for options of a group that make no sense."""
+        for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay"):
+            if name in group and not group[name] >= 0:
+                label = {"lr": "learning rate", "eps": "epsilon value", "momentum": "momentum value"}
+                raise ValueError(f"Invalid {label.get(name, name + ' value')}: {group[name]}")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient. `closure`, if given, computes the loss anew; it is returned."""
+        for hook in list(self._pre_hooks.values()):
+            hook(self, (closure,), {})
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p._grad is None:
+                    continue
+                if isinstance(p.array, Packed):
+                    raise TypeError(
+                        f"a parameter of shape {tuple(p.shape)} was packed as {p.array.kind}: stop training it"
+                    )
+                g = p._grad.array
+                if g.shape != p.array.shape or g.dtype != p.array.dtype:
+                    raise RuntimeError(
+                        f"the gradient is {g.dtype} {tuple(g.shape)}, its parameter {p.array.dtype} {tuple(p.shape)}"
+                    )
+                self.update(p, g, self.state[p], group)
+                if isinstance(p, Parameter) and p.mask is not None:
+                    p.apply_mask_()  # after the update: momentum and decay cannot bring a pruned weight back
+                else:
+                    p.bump()
+        self.steps_taken += 1
+        for hook in list(self._post_hooks.values()):
+            hook(self, (closure,), {})
+        return loss
+
+    def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Change ``p.array`` in place, given its gradient, an array; `state` is kept from step to step."""
+        raise NotImplementedError
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or fill them with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                clear_grad(p, set_to_none)
+
+    # -- for the formulas ---------------------------------------------------------------------------------------------
+
+    def blocks(self, *arrays: Any) -> Iterator[tuple]:
+        """The arrays, of one shape, piece by piece: flat blocks, then two scratch arrays of the block's size.
+
+        An array given as None comes back as None.
+        """
+        first = arrays[0]
+        whole = first.size <= BLOCK or not isinstance(first, np.ndarray)
+        if whole or not all(a is None or a.flags.c_contiguous for a in arrays):
+            yield (*arrays, *self._scratch_like(first))
+            return
+        flat = [None if a is None else a.reshape(-1) for a in arrays]
+        scratch = self._scratch_like(flat[0][:BLOCK])  # type: ignore[index]
+        for i in range(0, first.size, BLOCK):
+            n = min(BLOCK, first.size - i)
+            yield (*[None if a is None else a[i : i + n] for a in flat], *[s[:n] for s in scratch])
+
+    def _scratch_like(self, a: Any) -> tuple[Any, Any]:
+        key = (a.shape, a.dtype, type(a))
+        found = self._scratch.get(key)
+        if found is None:
+            xp = devices.array_module(a)
+            if len(self._scratch) > 64:  # many odd shapes: start afresh rather than keep them all
+                self._scratch.clear()
+            found = self._scratch[key] = (xp.empty(a.shape, a.dtype), xp.empty(a.shape, a.dtype))
+        return found
+
+    @staticmethod
+    def count(state: dict[str, Any]) -> int:
+        """One more step of this parameter: the number of it, from 1. Kept as torch keeps it, a float32 scalar."""
+        if "step" not in state:
+            state["step"] = wrap(np.zeros((), np.float32))
+        state["step"].array += 1
+        return int(state["step"].array)
+
+    @staticmethod
+    def moment(state: dict[str, Any], name: str, p: Tensor) -> Any:
+        """The array of that name in the state; zeros at first."""
+        if state.get(name) is None:
+            state[name] = wrap(devices.array_module(p.array).zeros_like(p.array, order="C"))
+        return state[name].array
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a step depends on, in torch's layout: parameters are numbered in order through all groups.
+
+        ``{"state": {0: {"momentum_buffer": ...}, ...}, "param_groups": [{"lr": ..., "params": [0, 1]}, ...]}``; the
+        tensors share memory with the optimizer.
+        """
+        number: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                number[id(p)] = len(number)
+            packed = {k: v for k, v in group.items() if k != "params"}
+            groups.append({**packed, "params": [number[id(p)] for p in group["params"]]})
+        state = {number[id(p)]: dict(s) for p, s in self.state.items() if id(p) in number}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state_dict(), copied; one of torch's with its tensors as arrays, too.
+
+        Float state takes the parameter's dtype and device. Raises ValueError when the groups are of other sizes, or a
+        state is of another shape than its parameter; nothing has changed then.
+        """
+        groups, saved = self.param_groups, state_dict["param_groups"]
+        if len(groups) != len(saved):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(g["params"]) != len(s["params"]) for g, s in zip(groups, saved, strict=True)):
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
+        params = {
+            n: p for g, s in zip(groups, saved, strict=True) for n, p in zip(s["params"], g["params"], strict=True)
+        }
+        state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for n, entries in state_dict["state"].items():
+            n = int(n)
+            if n not in params:
+                raise ValueError(f"loaded state dict has a state for parameter {n}, which is in no group")
+            state[params[n]] = {k: _own(k, v, params[n]) for k, v in entries.items()}
+        new_groups = []
+        for group, s in zip(groups, saved, strict=True):
+            options = {k: tuple(v) if isinstance(v, list) and k != "param_names" else v for k, v in s.items()}
+            new_groups.append({**group, **options, "params": group["params"]})
+        self.state, self.param_groups = state, new_groups
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_scratch": {}}
+
+    # -- hooks and looks ----------------------------------------------------------------------------------------------
+
+    def register_step_pre_hook(self, hook: Callable) -> HookHandle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step. Returns a handle with ``remove()``."""
+        return HookHandle(self._pre_hooks, hook)
+
+    def register_step_post_hook(self, hook: Callable) -> HookHandle:
+        """Call ``hook(optimizer, args, kwargs)`` after each step. Returns a handle with ``remove()``."""
+        return HookHandle(self._post_hooks, hook)
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {k}: {group[k]}" for k in sorted(group) if k not in ("params", "param_names")]
+        return "\n".join([*lines, ")"])
+
+
+def _own(name: str, value: Any, p: Tensor) -> Any:
+    """A copy of a piece of state, as the optimizer of `p` holds it."""
+    array = value.array if isinstance(value, Tensor) else value
+    if not hasattr(array, "dtype"):
+        return wrap(np.asarray(array, np.float32)) if name == "step" and not isinstance(array, bool) else value
+    if name == "step":
+        return wrap(np.array(array, np.float32).reshape(()))
+    if tuple(array.shape) != tuple(p.shape):
+        raise ValueError(f"state '{name}' has shape {tuple(array.shape)}, its parameter {tuple(p.shape)}")
+    dtype = p.array.dtype if array.dtype.kind == "f" else array.dtype
+    return wrap(devices.move(array.astype(dtype, order="C", copy=True), p.device))
