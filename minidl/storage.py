@@ -13,12 +13,17 @@ import numpy as np
 import minidl_kernels as kernels
 
 
+class PackedError(TypeError, AttributeError):
+    """Something was asked of a packed array that only the float array can do."""
+
+
 class Packed:
     """Base of packed arrays; ``shape`` and ``dtype`` are those of the array it stands for."""
 
     shape: tuple[int, ...]
     dtype = np.dtype("float32")
     kind = "packed"
+    mask: Any = None  # bool, False where a weight is pruned and its code is 0; None: nothing is pruned
     __array_ufunc__ = None  # arithmetic with NumPy arrays is refused
 
     @property
@@ -40,6 +45,11 @@ class Packed:
         """The arrays that are stored, by name."""
         raise NotImplementedError
 
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Any:
+        """The storage with these arrays, the inverse of `arrays`. Raises ValueError if they do not fit."""
+        raise NotImplementedError
+
     def dequantize(self) -> np.ndarray:
         """The float32 array it stands for."""
         raise NotImplementedError
@@ -59,15 +69,15 @@ class Packed:
         )
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError(self._advice("this op"))
+        raise PackedError(self._advice("this op"))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise TypeError(self._advice(f"array.{name}"))
+        raise PackedError(self._advice(f"array.{name}"))
 
     def _refuse(self, *_: Any) -> Any:
-        raise TypeError(self._advice("arithmetic"))
+        raise PackedError(self._advice("arithmetic"))
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __matmul__ = __rmatmul__ = __neg__ = __pow__ = __getitem__ = __gt__ = __lt__ = _refuse
@@ -80,17 +90,24 @@ class Int8(Packed):
         q: int8, in [-127, 127], of the weight's shape (N, ...).
         scale: float32 (N,), positive.
         x_scale: the scale of the input's activations when they are quantized statically; None: measured on each input.
+        mask: which weights are kept, as `Parameter.mask`, for packed storage that travels without its parameter.
+
+    Raises ValueError for dtypes or shapes that do not fit, -128, and scales that are not positive and finite.
     """
 
     kind = "int8"
 
-    def __init__(self, q: np.ndarray, scale: np.ndarray, x_scale: float | None = None):
+    def __init__(self, q: np.ndarray, scale: np.ndarray, x_scale: float | None = None, mask: Any = None):
         q, scale = np.ascontiguousarray(q), np.ascontiguousarray(scale, np.float32)
         if q.dtype != np.int8 or scale.shape != q.shape[:1]:
             raise ValueError(f"Int8 takes q int8 (N, ...) and scale (N,), got {q.dtype} {q.shape} and {scale.shape}")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError("Int8 scales must be positive and finite")
-        self.q, self.scale, self.x_scale, self.shape = q, scale, x_scale, q.shape
+        if x_scale is not None and not 0 < x_scale < np.inf:
+            raise ValueError(f"Int8's x_scale must be positive and finite, got {x_scale}")
+        if q.min(initial=0) < -127:
+            raise ValueError("Int8 is symmetric: its codes are -127 ... 127")
+        self.q, self.scale, self.x_scale, self.shape, self.mask = q, scale, x_scale, q.shape, mask
 
     def arrays(self) -> dict[str, np.ndarray]:
         """q and scale, and x_scale if static."""
@@ -99,9 +116,15 @@ class Int8(Packed):
             out["x_scale"] = np.array([self.x_scale], np.float32)
         return out
 
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Int8:
+        """From q, scale and, if static, x_scale."""
+        x_scale = arrays.get("x_scale")
+        return cls(arrays["q"], arrays["scale"], None if x_scale is None else float(x_scale.item()))
+
     def copy(self) -> Int8:
         """A copy in memory of its own."""
-        return Int8(self.q.copy(), self.scale.copy(), self.x_scale)
+        return Int8(self.q.copy(), self.scale.copy(), self.x_scale, None if self.mask is None else self.mask.copy())
 
     def dequantize(self) -> np.ndarray:
         """q * scale, float32."""
