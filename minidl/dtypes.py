@@ -113,6 +113,7 @@ def default() -> np.dtype:
 
 # -- promotion, as torch's: an array's own dtype counts before a 0-d array's, and that before a Python number's; a lower
 #    rank changes the result only when it is of a higher kind (bool < integer < float).
+_NUMBERS = (builtins.bool, builtins.int, builtins.float)
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
@@ -124,11 +125,13 @@ def result_type(*args: Any) -> np.dtype:
     (dtype('float32'), dtype('float32'))
     """
     ranks: list[np.dtype | None] = [None, None, None]  # arrays, 0-d arrays, Python numbers
+    only_numbers = all(isinstance(a, _NUMBERS) for a in args)
     for a in args:
-        if isinstance(a, builtins.bool | builtins.int | builtins.float):
+        if isinstance(a, _NUMBERS):
             rank = 2
             dt = _FROM_PYTHON[type(a)] if type(a) in _FROM_PYTHON else np.asarray(a).dtype
-            if dt.kind == "f":
+            # np.float64 is a Python float too: with an array it counts as one, among numbers it keeps its precision
+            if dt.kind == "f" and (type(a) is builtins.float or not only_numbers):
                 dt = _default
         else:
             dt = a.dtype.dtype if isinstance(a.dtype, DType) else a.dtype

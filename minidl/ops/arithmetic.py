@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import OpType, op
-from minidl.ops.common import Binary, meet_float, unbroadcast
+from minidl.ops.common import Binary, broadcast, meet_float, unbroadcast
 
 
 @op(method="add", operator="add", inplace=True)
@@ -58,12 +59,9 @@ class mul(Binary):
         return ctx.wanted(lambda: unbroadcast(dy * b, ctx.a_shape), lambda: unbroadcast(dy * a, ctx.b_shape))
 
 
-@op(method="div", operator="truediv", inplace=True)
-class div(Binary):
-    """y = a / b;    da = dy / b,    db = -dy y / b
-
-    ``rounding_mode`` "floor" or "trunc" rounds the quotient; it then has no gradient.
-    """
+@op(operator="truediv")
+class true_divide(Binary):
+    """y = a / b;    da = dy / b,    db = -dy y / b"""
 
     promote = staticmethod(meet_float)
 
@@ -77,6 +75,35 @@ class div(Binary):
     def backward(ctx, dy: Any) -> Any:
         b, y = ctx.saved
         return ctx.wanted(lambda: unbroadcast(dy / b, ctx.a_shape), lambda: unbroadcast(-dy * y / b, ctx.b_shape))
+
+
+@op()
+class rounded_divide(Binary):
+    """y = a / b rounded down ("floor") or towards 0 ("trunc"), integers staying integers; its gradient is 0"""
+
+    def forward(ctx, a: Any, b: Any, rounding_mode: str) -> Any:
+        ctx.sizes(a, b)
+        _no_zero_division(a, b)
+        if rounding_mode == "floor":
+            return np.floor_divide(a, b)
+        if rounding_mode != "trunc":
+            raise RuntimeError(f"div: rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
+        if _kind(a, b) == "f":
+            return np.trunc(np.true_divide(a, b))
+        q, r = np.divmod(a, b)
+        return q + ((r != 0) & (q < 0))
+
+    def shape(a: Any, b: Any, *_: Any) -> Any:  # type: ignore[override]
+        return broadcast(a, b)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(lambda: unbroadcast(dy * 0.0, ctx.a_shape), lambda: unbroadcast(dy * 0.0, ctx.b_shape))
+
+
+@op(method="div", inplace=True)
+def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
+    """a / b; with ``rounding_mode`` "floor" or "trunc" the rounded quotient, whose gradient is 0."""
+    return true_divide(a, b) if rounding_mode is None else rounded_divide(a, b, rounding_mode)
 
 
 @op(method="pow", operator="pow", inplace=True)
@@ -104,6 +131,10 @@ class pow(Binary):
             return unbroadcast(where(b == 0, 0.0, dy * (b * pow(a, where(b == 0, 1.0, b - 1)))), ctx.a_shape)
 
         def db() -> Any:
+            if isinstance(a, (int, float)):
+                if a == 0:
+                    return where(b >= 0, 0.0, dy * (y * -math.inf))
+                return dy * (y * (math.log(a) if a > 0 else math.nan))
             zero = (a == 0) & (b >= 0)
             return unbroadcast(where(zero, 0.0, dy * (y * log(where(zero, 1.0, a)))), ctx.b_shape)
 
@@ -166,9 +197,13 @@ class floor_divide(Binary):
         return np.floor_divide(a, b)
 
 
+def _kind(a: Any, b: Any) -> str:
+    """The kind of an op's operands, which have met already unless one is a Python number."""
+    return next((x.dtype.kind for x in (a, b) if hasattr(x, "dtype")), "f")
+
+
 def _no_zero_division(a: Any, b: Any) -> None:
-    dtype = getattr(a, "dtype", getattr(b, "dtype", None))
-    if dtype is not None and dtype.kind in "iu" and np.any(np.asarray(b) == 0):
+    if _kind(a, b) in "iu" and np.any(np.asarray(b) == 0):
         raise RuntimeError("ZeroDivisionError: integer division or remainder by zero")
 
 

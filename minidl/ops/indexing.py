@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ def plain_index(index: Any) -> Any:
     if isinstance(index, np.ndarray):
         if index.dtype.kind not in "biu":
             raise IndexError(f"tensors used as indices must be long, int, uint8 or bool tensors, not {index.dtype}")
+        if index.dtype == np.uint8:
+            warnings.warn(
+                "indexing with uint8 is deprecated: it is taken as a mask, as in torch; use a bool or int64 tensor",
+                UserWarning,
+                stacklevel=4,
+            )
+            index = index.astype(bool)
         if index.ndim == 0:
             return int(index) if index.dtype.kind != "b" else bool(index)
     return index
@@ -37,6 +45,25 @@ def _is_basic(index: Any) -> bool:
         i is None or i is Ellipsis or (isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool))
         for i in parts
     )
+
+
+def _split_index(index: Any) -> Any:
+    """torch's meaning of ``x[0, :, [1, 2]]``: first the integers, then the arrays on what is left, as two indices.
+
+    NumPy takes an integer beside arrays for one of the arrays, which moves dimensions. None where the two agree.
+    """
+    if not isinstance(index, tuple):
+        return None
+    whole = [isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in index]
+    if not any(whole) or not any(isinstance(i, (np.ndarray, bool)) for i in index):
+        return None
+    first: list[Any] = []
+    for i, integer in zip(index, whole, strict=True):
+        if integer or i is Ellipsis:
+            first.append(i)
+        elif i is not None and not isinstance(i, bool):
+            first += [slice(None)] * (i.ndim if isinstance(i, np.ndarray) and i.dtype.kind == "b" else 1)
+    return tuple(first), tuple(i for i, integer in zip(index, whole, strict=True) if not integer)
 
 
 class _GetItem(Op):
@@ -93,7 +120,9 @@ def scatter_rows(y: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
 
 
 def _getitem_method(self: Tensor, index: Any) -> Tensor:
-    return getitem(self, plain_index(index))
+    index = plain_index(index)
+    parts = _split_index(index) if type(index) is tuple else None
+    return getitem(self, index) if parts is None else getitem(getitem(self, parts[0]), parts[1])
 
 
 def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
@@ -101,6 +130,10 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
     from minidl.inplace import check_writable, take_place
 
     index = plain_index(index)
+    parts = _split_index(index)
+    if parts is not None:
+        self[parts[0]][parts[1]] = value
+        return
     check_writable(self)
     new = value.array if isinstance(value, Tensor) else value
     place = self.array[index]

@@ -40,7 +40,7 @@ class matmul(Op):
         if a.dtype != b.dtype:
             raise RuntimeError(f"expected both operands to have the same dtype, but got {a.dtype} @ {b.dtype}")
         ctx.save(a, b)
-        return kernels.matmul(a, b)
+        return _product(a, b)
 
     def backward(ctx, dc: Any) -> Any:
         a, b = ctx.saved
@@ -51,6 +51,16 @@ class matmul(Op):
             da, db = _matmul_grads(ctx, reshape(dc, shape), a2, b2)
             return da if da is None else reshape(da, tuple(a.shape)), db if db is None else reshape(db, tuple(b.shape))
         return _matmul_grads(ctx, dc, a, b)
+
+
+def _product(a: Any, b: Any) -> Any:
+    """The kernel's product, vectors taken as matrices and given back as vectors."""
+    if a.ndim > 1 and b.ndim > 1:
+        return kernels.matmul(a, b)
+    matmul.shape(a.shape, b.shape)
+    y = kernels.matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
+    y = y[..., 0] if b.ndim == 1 else y
+    return y[..., 0] if a.ndim == 1 and b.ndim == 1 else y[..., 0, :] if a.ndim == 1 else y
 
 
 def _matmul_grads(ctx: Any, dc: Any, a: Any, b: Any) -> Any:
@@ -98,7 +108,9 @@ class linear(Op):
             raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
         ctx.save(x, w)
         if w.ndim == 1:
-            return kernels.matmul(x, w)
+            require(b is None, "a weight that is a vector, {}, takes no bias", w.shape)
+            linear.shape(x.shape, w.shape)
+            return _product(x, w)
         return kernels.linear(x, w, b)
 
     def backward(ctx, dy: Any) -> Any:

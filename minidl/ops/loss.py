@@ -102,7 +102,7 @@ class spread_class(Op):
     def forward(ctx, x: Any, at: Any, weight: Any, classes: int) -> Any:
         ctx.at, ctx.weight = at, weight
         y = np.zeros((len(at), classes), x.dtype)
-        y[np.arange(len(at)), at] = -weight * x
+        y[np.arange(len(at)), at] = np.where(weight == 0, 0, -weight * x)  # 0 for ignored targets, even of a NaN
         return y
 
     def backward(ctx, dy: Any) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from minidl import dtypes
 from minidl.autograd import Op, OpType, attach, op
-from minidl.ops.common import Elementwise
+from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast
 from minidl.ops.indexing import where
 from minidl.tensors import Tensor
 
@@ -361,29 +362,39 @@ class softplus(Elementwise):
 
 @op(method="clamp", inplace=True)
 class clamp(Op):
-    """y = min(max(x, low), high);    dx = dy where low <= x <= high"""
+    """y = min(max(x, low), high);    dx = dy where low <= x <= high
+
+    The bounds are numbers or tensors, which broadcast; a tensor gets dy where it is what y was clamped to.
+    """
+
+    def promote(arrays: Any) -> Any:  # type: ignore[override]
+        given = [a for a in arrays if a is not None]
+        meet = dtypes.result_type(*given)
+        return None if all(getattr(a, "dtype", meet) == meet for a in given) else meet
 
     def forward(ctx, x: Any, min: Any = None, max: Any = None) -> Any:
         if min is None and max is None:
             raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
-        if x.dtype.kind in "iu" and any(isinstance(v, float) for v in (min, max)):
-            from minidl import dtypes
-
-            x = x.astype(dtypes.default())
-        y = x
-        inside: Any = True
+        y: Any = x
+        ctx.shapes = (x.shape, shape_of(min), shape_of(max))
+        inside: Any = np.ones((), bool)
+        ctx.below = ctx.above = np.zeros((), bool)
         if min is not None:
-            y, inside = np.maximum(y, min), x >= min
+            y, inside, ctx.below = np.maximum(y, min), x >= min, x < min
         if max is not None:
-            y, inside = np.minimum(y, max), inside & (x <= max)
-        ctx.inside = inside if ctx.recording else None
-        return y if y is not x else x.copy()
+            y, inside, ctx.above = np.minimum(y, max), inside & (x <= max), x > max
+        if min is not None and max is not None:
+            ctx.above = ctx.above | (np.asarray(max) < min)
+            ctx.below = ctx.below & ~(np.asarray(max) < min)
+        ctx.inside = inside
+        return y
 
-    def shape(x: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        return x
+    def shape(x: Any, min: Any = None, max: Any = None) -> Any:  # type: ignore[override]
+        return broadcast(x, *(s for s in (min, max) if isinstance(s, tuple)))
 
     def backward(ctx, dy: Any) -> Any:
-        return dy * ctx.inside
+        masks = zip((ctx.inside, ctx.below, ctx.above), ctx.shapes, strict=True)
+        return ctx.wanted(*[lambda m=m, s=s: unbroadcast(where(m, dy, 0.0), s) for m, s in masks])
 
 
 def _rounding(name: str, doc: str, function: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
 from minidl.ops.common import pair
 from minidl.ops.movement import reshape, unsqueeze
@@ -56,43 +57,25 @@ def _padded(x: Any, k: Any, s: Any, p: Any, d: Any, out: Any, value: Any) -> Any
     return y
 
 
-@op()
-class max_pool2d_index(Op):
-    """For each window the flat position, in its H x W plane, of its greatest element: the first of equals, NaN wins"""
+class _MaxPool2d(Op):
+    """y = the greatest element of each window and its flat place in the plane; dy goes back to that place
 
-    differentiable = False
+    x (N, C, H, W) -> y, index (N, C, P, Q)
+    """
 
-    def forward(
-        ctx, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-    ) -> Any:
-        k, s, p, d, out = _geometry(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
-        low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        padded = _padded(x, k, s, p, d, out, low)
-        best = _tap(padded, 0, 0, s, d, out).copy()
-        tap = np.zeros(best.shape, np.int32)
-        # taps in the padding never win: a window's first tap inside the input is where the search starts
-        inside = taps_inside(x.shape[-2:], k, s, p, d, out)
-        started = np.broadcast_to(inside[0, 0], best.shape)
-        for i in range(k[0]):
-            for j in range(k[1]):
-                if i == j == 0:
-                    continue
-                v = _tap(padded, i, j, s, d, out)
-                better = ((v > best) | (v != v) | ~started) & inside[i, j]
-                np.copyto(best, v, where=better)
-                tap[better] = i * k[1] + j
-                started = started | inside[i, j]
-        row = np.arange(out[0])[:, None] * s[0] - p[0] + (tap // k[1]) * d[0]
-        col = np.arange(out[1]) * s[1] - p[1] + (tap % k[1]) * d[1]
-        return row.astype(np.int64) * x.shape[-1] + col
+    def forward(ctx, x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> Any:
+        y, index = kernels.max_pool2d(x, window, stride, padding, dilation, size)
+        ctx.index, ctx.plane = index, x.shape[2:]
+        return y, index
+
+    def backward(ctx, dy: Any, _: Any) -> Any:
+        n, c, p, q = ctx.index.shape
+        h, w = ctx.plane
+        dx = scatter_plane(reshape(dy, (n, c, p * q)), ctx.index.reshape(n, c, p * q), h * w)
+        return reshape(dx, (n, c, h, w))
 
 
-def taps_inside(size: Any, k: Any, s: Any, p: Any, d: Any, out: Any) -> np.ndarray:
-    """(R, S, P, Q) bool: does tap (r, s) of window (p, q) lie inside the input?"""
-    rows = np.arange(k[0])[:, None] * d[0] + np.arange(out[0]) * s[0] - p[0]
-    cols = np.arange(k[1])[:, None] * d[1] + np.arange(out[1]) * s[1] - p[1]
-    r, c = (rows >= 0) & (rows < size[0]), (cols >= 0) & (cols < size[1])
-    return r[:, None, :, None] & c[None, :, None, :]
+_MaxPool2d.__name__ = "max_pool2d"
 
 
 @op()
@@ -105,17 +88,17 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """y = the greatest element of each window; the gradient goes to that element.
+    """y = the greatest element of each window; the gradient goes to that element: the first of equals, NaN wins.
 
     input (N, C, H, W) or (C, H, W); stride is kernel_size unless given. With return_indices also where, flat in H x W.
     """
     require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
-    at = max_pool2d_index(input, kernel_size, stride, padding, dilation, ceil_mode)
-    lead, (p, q) = tuple(input.shape[:-2]), at.shape[-2:]
-    h, w = input.shape[-2:]
-    y = gather_plane(reshape(input, (*lead, h * w)), reshape(at, (*lead, p * q)))
-    y = reshape(y, (*lead, p, q))
-    return (y, at) if return_indices else y
+    if len(input.shape) == 3:
+        y, index = max_pool2d(unsqueeze(input, 0), kernel_size, stride, padding, dilation, ceil_mode, True)
+        y, index = squeeze_dim(y, 0), squeeze_dim(index, 0)
+    else:
+        y, index = _MaxPool2d(input, *_geometry(input.shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
+    return (y, index) if return_indices else y
 
 
 @op()
@@ -124,7 +107,7 @@ class gather_plane(Op):
 
     def forward(ctx, x: Any, index: Any) -> Any:
         ctx.index, ctx.width = index, x.shape[-1]
-        return np.take_along_axis(x, index, -1)
+        return kernels.gather_plane(x, index)
 
     def backward(ctx, dy: Any) -> Any:
         return scatter_plane(dy, ctx.index, ctx.width)
@@ -136,10 +119,7 @@ class scatter_plane(Op):
 
     def forward(ctx, x: Any, index: Any, width: int) -> Any:
         ctx.index = index
-        rows = int(np.prod(x.shape[:-1], dtype=np.int64))
-        flat = (index.reshape(rows, -1) + np.arange(rows)[:, None] * width).reshape(-1)
-        y = np.bincount(flat, weights=x.reshape(-1), minlength=rows * width)  # sums in float64, in order
-        return y.astype(x.dtype).reshape(*x.shape[:-1], width)
+        return kernels.scatter_plane(x, index, width)
 
     def backward(ctx, dy: Any) -> Any:
         return gather_plane(dy, ctx.index)

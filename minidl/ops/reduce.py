@@ -74,10 +74,11 @@ class mean(Reduction):
 
 class _Extreme(Reduction):
     def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.movement import cast
+
         x, y = ctx.saved
-        hit = x == ctx.stretch(y)
-        count = sum(hit, ctx.dims, True)
-        return broadcast_to(put_back(dy, ctx.dims, ctx.keepdim), ctx.size) * hit / count
+        hit = cast(x == ctx.stretch(y), dy.dtype)
+        return put_back(dy, ctx.dims, ctx.keepdim) / sum(hit, ctx.dims, True) * hit
 
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
         dims = ctx.over(x, dim, keepdim)
