@@ -24,7 +24,6 @@ class Packed:
     dtype = np.dtype("float32")
     kind = "packed"
     mask: Any = None  # bool, False where a weight is pruned and its code is 0; None: nothing is pruned
-    __array_ufunc__ = None  # arithmetic with NumPy arrays is refused
 
     @property
     def ndim(self) -> int:
@@ -70,6 +69,9 @@ class Packed:
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise PackedError(self._advice("this op"))
+
+    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> Any:
+        raise PackedError(self._advice(ufunc.__name__))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,0 +1,108 @@
+"""The command ``minidl``: `demo` trains, compresses and measures; `info` tells what this machine would run.
+
+Exit codes: 0 done; 2 wrong usage, or input and output that cannot be used (one line on stderr says why); 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from minidl import __version__
+
+__all__ = ["UserError", "main"]
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what, where, and how."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: those of the process) and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        if arguments.command == "demo":
+            from minidl.demo import main as command
+        else:
+            from minidl.info import main as command  # type: ignore[assignment]
+        command(arguments)
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        print(f"minidl {arguments.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nminidl {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `minidl info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minidl",
+        description="A deep learning engine on NumPy: training, fast kernels, pruning, int8.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"minidl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        allow_abbrev=False,
+        help="train a small CNN on real digits, prune it, quantize it, and measure all of that",
+        description="Train a small CNN on the 1,797 handwritten digits in the package (or on your images), prune 80 % "
+        "of its weights and retrain, quantize both to int8, and measure accuracy, size and speed of the four.",
+    )
+    demo.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your images: an .npz file, an idx file, or a folder of idx files such as MNIST's",
+    )
+    demo.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of everything random (default 0)")
+    demo.add_argument(
+        "--epochs", metavar="N", type=_epochs, help="passes over the data in training (default: by their number)"
+    )
+    demo.add_argument(
+        "--quick", action="store_true", help="a tenth of the training, to see it work; the figures are worse"
+    )
+    demo.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    demo.add_argument("--plot", metavar="FILE", help="draw loss, confusion and table as a picture (.png, .svg, .pdf)")
+    demo.add_argument(
+        "--out", metavar="DIR", help="keep the four models there as safetensors files (default: not kept)"
+    )
+
+    info = commands.add_parser(
+        "info",
+        allow_abbrev=False,
+        help="what this machine offers and what each kernel would run here",
+        description="Versions, CPU features and tier, threads, BLAS, GPU, kernel cache, what each kernel would run.",
+    )
+    info.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**63 - 1)
+
+
+def _epochs(text: str) -> int:
+    return _whole(text, 1, 100_000)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{number} is not in {low} ... {high}")
+    return number

@@ -1,0 +1,49 @@
+"""Compression: fewer weights and smaller ones, in the same model, with what it gained and cost measured.
+
+`prune_` and `quantize_` change parameters in place; the module tree, its names and its state_dict keys stay. `report`
+says what a model holds and how it does, `save_model` writes it as small as it is.
+"""
+
+from minidl.compress.files import load_model, load_state, save_model, stored_bytes
+from minidl.compress.prune import (
+    fan_in_mask,
+    magnitude_mask,
+    magnitude_masks,
+    masks,
+    prune_,
+    random_mask,
+    remove_masks_,
+    rms_mask,
+    sparsity,
+)
+from minidl.compress.quantize import absmax_scale, dequantize_, dequantize_array, quantize_, quantize_array
+from minidl.compress.reports import Report, Row, latencies, report
+
+__all__ = [
+    # pruning: models, then mask makers
+    "prune_",
+    "masks",
+    "remove_masks_",
+    "sparsity",
+    "magnitude_mask",
+    "magnitude_masks",
+    "random_mask",
+    "fan_in_mask",
+    "rms_mask",
+    # quantization: models, then arrays
+    "quantize_",
+    "dequantize_",
+    "absmax_scale",
+    "quantize_array",
+    "dequantize_array",
+    # files
+    "save_model",
+    "load_model",
+    "load_state",
+    "stored_bytes",
+    # what it gained and cost
+    "report",
+    "Report",
+    "Row",
+    "latencies",
+]

@@ -1,0 +1,230 @@
+"""What a model holds and how it does: parameters, nonzeros, bytes, loss, accuracy, milliseconds; nothing estimated."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minidl.compress.files import stored_bytes
+from minidl.devices import array_module, is_cuda_array
+from minidl.storage import Packed
+from minidl.tensors import Tensor, wrap
+
+__all__ = ["Report", "Row", "latencies", "report"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: its path, its class, the shape and storage of its weight, and what its own parameters come to."""
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    storage: str
+    parameters: int
+    nonzeros: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model's layers and totals; `print(report)` shows the table.
+
+    Attributes:
+        rows: one for each layer that has parameters or buffers of its own.
+        parameters, nonzeros: numbers of the parameters.
+        bytes: what parameters and buffers take in a file of `save_model`, without the file's header.
+        loss, accuracy: over the given data; None without data, accuracy also when the targets are no classes.
+        infer_ms_batch, infer_ms_one: median milliseconds for a batch of `batch` inputs, and for one; None without data.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: int
+    nonzeros: int
+    bytes: int
+    loss: float | None = None
+    accuracy: float | None = None
+    infer_ms_batch: float | None = None
+    infer_ms_one: float | None = None
+    batch: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        fields = {k: v for k, v in vars(self).items() if k != "rows"}
+        return {"layers": [{**vars(r), "shape": list(r.shape)} for r in self.rows], **fields}
+
+    def __str__(self) -> str:
+        head = ("layer", "", "weight", "stored as", "parameters", "nonzeros", "", "bytes")
+        body = [
+            (
+                r.name, r.layer, "x".join(map(str, r.shape)), r.storage,
+                f"{r.parameters:,}", f"{r.nonzeros:,}", _percent(r.nonzeros, r.parameters), f"{r.bytes:,}",
+            )
+            for r in self.rows
+        ]  # fmt: skip
+        total = (
+            "total", "", "", "", f"{self.parameters:,}", f"{self.nonzeros:,}",
+            _percent(self.nonzeros, self.parameters), f"{self.bytes:,}",
+        )  # fmt: skip
+        lines = table(head, [*body, total], left=4, rule_before_last=True)
+        measured = []
+        if self.loss is not None:
+            measured.append(f"loss {self.loss:.4f}")
+        if self.accuracy is not None:
+            measured.append(f"accuracy {self.accuracy:.4f}")
+        if self.infer_ms_batch is not None and self.infer_ms_one is not None:
+            measured.append(f"{self.infer_ms_batch:.3f} ms for {self.batch}, {self.infer_ms_one:.3f} ms for one")
+        return "\n".join([*lines, *([", ".join(measured)] if measured else [])])
+
+
+def report(model: Any, data: Any = None, *, loss: Callable[[Any, Any], Any] | None = None, repeats: int = 20) -> Report:
+    """Count a model's parameters layer by layer, and with `data` also measure its loss, accuracy and inference time.
+
+    Args:
+        data: (x, y), arrays or Tensors, or an iterable of such batches, a DataLoader for instance. The model runs in
+            evaluation mode, without gradients, and is left in the mode it was in. Times are of the first batch.
+        loss: of (output, target), a mean over the batch; default cross_entropy.
+        repeats: how often the inference is timed.
+
+    Raises ValueError for data without a batch.
+
+    >>> from minidl import nn
+    >>> print(report(nn.Sequential(nn.Linear(3, 2), nn.ReLU())))
+    layer          weight  stored as  parameters  nonzeros           bytes
+    0      Linear  2x3     float32             8         8  100.0 %     32
+    ----------------------------------------------------------------------
+    total                                      8         8  100.0 %     32
+    """
+    rows = tuple(_rows(model))
+    totals = {
+        "parameters": sum(r.parameters for r in rows),
+        "nonzeros": sum(r.nonzeros for r in rows),
+        "bytes": sum(r.bytes for r in rows),
+    }
+    if data is None:
+        return Report(rows, **totals)
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        mean, accuracy, x = _score(model, data, loss)
+        ms = latencies({"batch": lambda: model(x), "one": lambda: model(wrap(x.array[:1]))}, repeats)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Report(
+        rows, **totals, loss=mean, accuracy=accuracy, infer_ms_batch=ms["batch"], infer_ms_one=ms["one"], batch=len(x)
+    )
+
+
+def _rows(model: Any) -> Iterable[Row]:
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        parameters = nonzeros = size = 0
+        shape: tuple[int, ...] = ()
+        storage = ""
+        stored = set(module.state_dict(keep_vars=True))
+        own = dict(module.named_parameters(recurse=False))
+        tensors = {**own, **dict(module.named_buffers(recurse=False))}
+        for key, t in tensors.items():
+            if id(t) in seen:
+                continue
+            seen.add(id(t))
+            if key in own:
+                parameters += t.numel()
+                nonzeros += nonzero(t)
+                if not storage or t.ndim > len(shape):
+                    shape, storage = tuple(t.shape), _storage(t)
+            if key in stored:
+                size += stored_bytes(t)
+        if parameters or size:
+            yield Row(name or type(module).__name__, type(module).__name__, shape, storage, parameters, nonzeros, size)
+
+
+def nonzero(t: Tensor) -> int:
+    """How many elements are not 0; of packed storage, how many codes."""
+    a = t.array.q if isinstance(t.array, Packed) else t.array
+    return int(array_module(a).count_nonzero(a))
+
+
+def _storage(t: Tensor) -> str:
+    kind = t.array.kind if isinstance(t.array, Packed) else str(t.array.dtype)
+    return kind if getattr(t, "mask", None) is None else f"{kind}, pruned"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def _score(model: Any, data: Any, loss: Callable[[Any, Any], Any] | None) -> tuple[float, float | None, Tensor]:
+    """Mean loss, accuracy if the targets are classes, and the first batch."""
+    from minidl import metrics
+    from minidl.autograd import no_grad
+    from minidl.nn.functional import cross_entropy
+
+    loss = cross_entropy if loss is None else loss
+    total, n, first = 0.0, 0, None
+    hits: Any = None
+    pair = isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(a, "shape") for a in data)
+    with no_grad():
+        for x, y in [data] if pair else data:
+            x, y = (a if isinstance(a, Tensor) else wrap(a) for a in (x, y))
+            if len(x) == 0:
+                continue
+            out = model(x)
+            total += float(loss(out, y).array) * len(x)
+            n += len(x)
+            if first is None:
+                first = x
+                hits = metrics.Running(metrics.accuracy) if y.array.dtype.kind in "iu" and out.ndim > y.ndim else None
+            if hits is not None:
+                hits.update(out, y)
+    if first is None:
+        raise ValueError("report: the data hold no batch")
+    return total / n, None if hits is None else hits.value(), first
+
+
+def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, seconds: float = 0.3) -> dict[str, float]:
+    """Median milliseconds of each call, timed in turns so that all see the same machine.
+
+    Every call runs three times first (compilation, caches), then once in each of `repeats` rounds; rounds go on while
+    less than `seconds` were measured for each call, up to ten times `repeats`. Gradients are off. A GPU is waited for.
+    """
+    from minidl.autograd import no_grad
+
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with no_grad():
+        for call in calls.values():
+            for _ in range(3):
+                _finish(call())
+        start, rounds = time.perf_counter(), 0
+        while rounds < repeats or (rounds < 10 * repeats and time.perf_counter() - start < seconds * len(calls)):
+            rounds += 1
+            for name, call in calls.items():
+                begin = time.perf_counter()
+                _finish(call())
+                times[name].append(time.perf_counter() - begin)
+    return {name: 1000 * statistics.median(found) for name, found in times.items()}
+
+
+def _finish(y: Any) -> None:
+    a = y.array if isinstance(y, Tensor) else y
+    if is_cuda_array(a):
+        a.device.synchronize()
+
+
+def table(
+    head: Iterable[str], body: Iterable[Iterable[str]], left: int = 1, rule_before_last: bool = False
+) -> list[str]:
+    """Lines of a table in columns: the first `left` of them flush left, the others flush right."""
+    rows = [tuple(head), *map(tuple, body)]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip()
+        for r in rows
+    ]
+    if rule_before_last:
+        lines.insert(-1, "-" * max(map(len, lines)))
+    return lines
