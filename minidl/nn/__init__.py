@@ -1,6 +1,6 @@
 """Layers and models, under torch.nn's names."""
 
-from minidl.nn import functional, init
+from minidl.nn import functional, init, utils
 from minidl.nn.activations import (
     GELU,
     LeakyReLU,
@@ -13,19 +13,44 @@ from minidl.nn.activations import (
     Softplus,
     Tanh,
 )
+from minidl.nn.attention import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.dropout import Dropout, Dropout2d
+from minidl.nn.embeddings import Embedding
 from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
+from minidl.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from minidl.nn.module import Module
+from minidl.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from minidl.nn.summaries import summary
 
 __all__ = [
     # the base
-    "Module", "Parameter", "Buffer", "functional", "init",
+    "Module", "Parameter", "Buffer", "functional", "init", "utils", "summary",
     # containers
     "Sequential", "ModuleList", "ModuleDict", "ParameterList",
     # products and shapes
-    "Linear", "Bilinear", "Identity", "Flatten", "Unflatten", "Conv1d", "Conv2d", "ConvTranspose2d",
+    "Linear", "Bilinear", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding", "Identity", "Flatten", "Unflatten",
+    # attention
+    "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
+    # pooling, normalisation, dropout
+    "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
+    "BatchNorm1d", "BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm", "Dropout", "Dropout2d",
     # activations
     "ReLU", "ReLU6", "LeakyReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "Softplus", "Softmax", "LogSoftmax",
+    # losses
+    "CrossEntropyLoss", "NLLLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss",
+    "KLDivLoss",
 ]  # fmt: skip

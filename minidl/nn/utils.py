@@ -1,0 +1,86 @@
+"""Small helpers on parameters, under torch.nn.utils's names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minidl import devices
+from minidl.ops.movement import cat, reshape
+from minidl.tensors import Tensor, wrap
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
+
+
+def _gradients(parameters: Any) -> list[Tensor]:
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return [p._grad for p in parameters if p._grad is not None]
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """Scale all gradients, in place, so that their common norm is at most `max_norm`; returns the norm before.
+
+    g *= min(1, max_norm / (norm + 1e-6)), with the norm of all gradients as one vector; Pascanu et al. 2013
+    (arXiv:1211.5063). norm_type may be infinity. Raises RuntimeError for a NaN or infinite norm, if asked to.
+    """
+    grads = _gradients(parameters)
+    max_norm, norm_type = float(max_norm), float(norm_type)
+    if not grads:
+        return wrap(np.float32([0.0]).reshape(()))
+    total = _norm(np.array([_norm(g.array, norm_type) for g in grads], np.float64), norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
+            "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
+            "`error_if_nonfinite=False`"
+        )
+    scale = max_norm / (total + 1e-6)
+    if not scale >= 1:  # NaN too: it is passed on
+        for g in grads:
+            g.array *= scale
+            g.bump()
+    return wrap(np.asarray(total, grads[0].array.dtype))
+
+
+def _norm(a: Any, p: float) -> float:
+    """(sum |a|^p)^(1/p), added in float64: squares of float32 may overflow it."""
+    flat = a.reshape(-1)
+    if p == math.inf:
+        return float(abs(flat).max()) if flat.size else 0.0
+    total = 0.0
+    for i in range(0, flat.size, 65536):
+        part = abs(flat[i : i + 65536].astype(np.float64))
+        total += float(part.dot(part)) if p == 2.0 else float((part**p).sum())
+    return total ** (1 / p)
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Clamp every gradient element to [-clip_value, clip_value], in place."""
+    for g in _gradients(parameters):
+        devices.array_module(g.array).clip(g.array, -float(clip_value), float(clip_value), out=g.array)
+        g.bump()
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters, one after another, as one vector; differentiable."""
+    return cat([reshape(p, (-1,)) for p in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Copy a vector's parts into the parameters. TypeError unless `vec` is a Tensor, ValueError for another size."""
+    if not isinstance(vec, Tensor):
+        raise TypeError(f"expected a Tensor, but got {type(vec).__name__}")
+    parameters = list(parameters)
+    size = sum(p.numel() for p in parameters)
+    if vec.ndim != 1 or vec.numel() != size:
+        raise ValueError(f"the parameters have {size} elements together, the vector has shape {tuple(vec.shape)}")
+    start = 0
+    for p in parameters:
+        p.array[...] = vec.array[start : start + p.numel()].reshape(p.array.shape)
+        p.bump()
+        start += p.numel()
