@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import checks
 from .registry import call, ops, table, use, variants, which
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ __all__ = [
     "int8_matmul",
     "linear",
     "matmul",
+    "max_pool2d",
+    "gather_plane",
+    "scatter_plane",
     "set_num_threads",
     "table",
     "use",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 _ops = ops()
+_max_pool2d, _scatter_plane, _gather_plane = (_ops[n] for n in ("max_pool2d", "scatter_plane", "gather_plane"))
 _matmul, _linear = _ops["matmul"], _ops["linear"]
 _conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
 _attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
@@ -178,6 +183,51 @@ def attention_backward(
     [0.5, 0.5]
     """
     return call(_attention_backward, (dout, q, k, v, out, lse, mask, causal, scale))
+
+
+def max_pool2d(
+    x: Array, window: Pair, stride: Pair, padding: Pair = 0, dilation: Pair = 1, size: tuple[int, int] | None = None
+) -> tuple[Array, Array]:
+    """The greatest element of each window and where it is.    x (N, C, H, W) -> y, index (N, C, P, Q)
+
+    index is int64, flat in the H x W plane. Of equals the first wins; NaN wins over numbers. `size` is (P, Q): by
+    default every whole window; more of them where the last may be partial. Raises ValueError for shapes that do not
+    fit, or a window that lies outside x altogether.
+
+    >>> import numpy as np
+    >>> y, index = max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2, 2)
+    >>> y[0, 0].tolist(), index[0, 0].tolist()
+    ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
+    """
+    checks.array("max_pool2d", "x", x, 4, "(N, C, H, W)")
+    given = (("window", window, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
+    pairs = [checks.pair("max_pool2d", *v) for v in given]
+    if size is None:
+        taps = zip(x.shape[2:], *pairs)
+        size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in taps)
+    return call(_max_pool2d, (x, *pairs, checks.shape("max_pool2d", "size", size, 2)))
+
+
+def scatter_plane(x: Array, index: Array, width: int) -> Array:
+    """Zeros with x added at index.    x (..., L), index (..., L) int -> y (..., width)
+
+    y[..., index[..., i]] += x[..., i], in order of i. Raises IndexError for an index outside 0 .. width - 1.
+
+    >>> import numpy as np
+    >>> scatter_plane(np.array([1.0, 2.0, 3.0]), np.array([0, 2, 0]), 3).tolist()
+    [4.0, 0.0, 2.0]
+    """
+    return call(_scatter_plane, (x, index, width))
+
+
+def gather_plane(x: Array, index: Array) -> Array:
+    """x at index.    x (..., W), index (..., L) int -> y (..., L); IndexError for an index outside 0 .. W - 1.
+
+    >>> import numpy as np
+    >>> gather_plane(np.array([1.0, 2.0, 3.0]), np.array([2, 0])).tolist()
+    [3.0, 1.0]
+    """
+    return call(_gather_plane, (x, index))
 
 
 def int8_matmul(a: Array, b: Array) -> Array:

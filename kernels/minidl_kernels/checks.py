@@ -315,3 +315,41 @@ def int8_conv2d(
     array(op, "w_q", w_q, 4, "(K, C / groups, R, S)")
     conv_geometry(op, tuple(x.shape), tuple(w_q.shape), stride, padding, dilation, groups)
     _quantized(op, x, w_q, w_scale, b, x_scale)
+
+
+def max_pool2d(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> None:
+    """Every window has a tap inside x."""
+    array("max_pool2d", "x", x, 4, "(N, C, H, W)")
+    if x.dtype.kind not in "iuf" or not x.dtype.isnative:
+        raise TypeError(f"max_pool2d: x must be numbers, got {x.dtype}")
+    for axis, (n, k, s, p, d, o) in enumerate(zip(x.shape[2:], window, stride, padding, dilation, size)):
+        if o < 0 or (x.size and not all(any(0 <= i * s - p + r * d < n for r in range(k)) for i in range(o))):
+            raise ValueError(
+                f"max_pool2d: {o} windows of {k} (stride {s}, padding {p}, dilation {d}) do not all touch axis "
+                f"{axis + 2} of x, which has {n} elements; padding may be at most half of the window"
+            )
+
+
+def scatter_plane(x: Any, index: Any, width: Any) -> None:
+    """x and index have the same shape."""
+    array("scatter_plane", "x", x)
+    array("scatter_plane", "index", index)
+    if x.ndim < 1 or tuple(x.shape) != tuple(index.shape):
+        raise ValueError(
+            f"scatter_plane: x {tuple(x.shape)} and index {tuple(index.shape)} must have the same shape (..., L)"
+        )
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"scatter_plane: index must be integers, got {index.dtype}")
+    integer("scatter_plane", "width", width, 0)
+
+
+def gather_plane(x: Any, index: Any) -> None:
+    """x and index have the same leading axes."""
+    array("gather_plane", "x", x)
+    array("gather_plane", "index", index)
+    if x.ndim < 1 or x.ndim != index.ndim or tuple(x.shape[:-1]) != tuple(index.shape[:-1]):
+        raise ValueError(
+            f"gather_plane: x {tuple(x.shape)} and index {tuple(index.shape)} must agree in all axes but the last"
+        )
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"gather_plane: index must be integers, got {index.dtype}")
