@@ -14,6 +14,7 @@ from minidl import random
 from minidl.autograd import no_grad
 from minidl.io import CheckpointError
 from minidl.metrics import Running, named
+from minidl.nn.utils import clip_grad_norm_
 from minidl.ops.create import full_like
 from minidl.train.batches import as_loader, check_model, describe, modes_kept, split
 from minidl.train.checkpoint import Checkpoint, fingerprint, restore, snapshot
@@ -462,8 +463,6 @@ class _Loop:
                     p.grad.bump()
         record = {"loss": self.held.value(), "lr": self.rate()}
         if self.clip_norm is not None:
-            from minidl.optim import clip_grad_norm_
-
             norm = float(clip_grad_norm_(parameters, self.clip_norm))
             if not math.isfinite(norm):
                 raise self.diverged(f"the norm of the gradients is {norm}")
