@@ -1,19 +1,23 @@
 """C = A @ B: the loops around the register tile.
 
-    for a stretch of k (`DEPTH` bytes deep, so that a panel of A fits the L1 cache)
-        pack A's rows and B's columns of that stretch into panels                    in parallel, a few panels per task
-        for every panel of A, for every panel of B: one tile of C += A panel x B panel   in parallel, a block of tiles per task
+    for a stretch of k (`DEPTH` bytes, so that a panel of A fits the L1 cache)
+        pack A's rows and B's columns of that stretch into panels           in parallel, some panels per task
+        for every panel of A, for every panel of B:                         in parallel, a block of tiles per task
+            one tile of C += panel of A x panel of B
 
-That is the whole algorithm of BLIS and its kin. Why it is fast: the tile does `2 * rows * cols` operations for `rows + cols` elements
-read; a panel of A stays in L1 while it meets every panel of B in the block; the block of B stays in L2. What each task computes does not
-depend on the number of threads, and each element of C is summed in the order of k, so results are the same bits for any number.
+That is the whole algorithm of BLIS and its kin. Why it is fast: the tile does 2 * rows * cols operations for rows + cols
+elements read; a panel of A stays in L1 while it meets every panel of B in the block; the block of B stays in L2; the
+copies that make this possible are n + m against m * n of work. What a task computes does not depend on the number of
+threads, and every element of C is summed in the order of k, so results are the same bits for any number.
+
+Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,12 +29,13 @@ from .tile import Tile, multiply, tile
 
 DEPTH = 1024  # bytes of k in a panel: 256 floats
 PACKED = 16 << 20  # bytes of A, and of B, that are packed at a time
-NEAR = 512 << 10  # bytes of packed B that stay in the L2 cache while the panels of A pass
+SHARES = 16  # blocks per thread: the last one that is waited for is then small
 SMALL = 1 << 18  # multiply-adds below which a second thread costs more than it saves
 
-Matrix = namedtuple("Matrix", "at next row col")  # address; bytes to the next matrix of a batch, to the next row, to the next column
+# For kernels. `next`: bytes to the next matrix of a batch; `row`, `col`: to the next row, to the next column.
+Matrix = namedtuple("Matrix", "at next row col")
+Panels = namedtuple("Panels", "at next")  # of one operand, packed
 Sizes = namedtuple("Sizes", "m n k")  # C is m x n
-Panels = namedtuple("Panels", "at next")  # address of packed panels; bytes to those of the next matrix of a batch
 
 
 @functools.cache
@@ -39,7 +44,6 @@ def product(t: Tile) -> Any:
     pack_a, pack_b, tile_multiply = pack(t, "a"), pack(t, "b"), multiply(t)
     rows, cols, size = t.rows, t.cols, t.size
     column, line = t.stride * size, t.cols * size  # bytes of one k in a panel of A, of B
-    depth, most_m, most_n = DEPTH // size, _most(t, "a"), _most(t, "b")
 
     @jit(inner=True)
     def pack_some(task, slot, each, total, pa, pb, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
@@ -48,12 +52,12 @@ def product(t: Tile) -> Any:
             item, p = number // (pa + pb), number % (pa + pb)
             if p < pa:
                 i = p * rows
-                source, to = a.at + item * a.next + i * a.row, packed_a.at + item * packed_a.next + p * s.k * column
-                pack_a(source, a.row, a.col, min(rows, s.m - i), s.k, to)
+                to = packed_a.at + item * packed_a.next + p * s.k * column
+                pack_a(a.at + item * a.next + i * a.row, a.row, a.col, min(rows, s.m - i), s.k, to)
             else:
                 j = (p - pa) * cols
-                source, to = b.at + item * b.next + j * b.col, packed_b.at + item * packed_b.next + (p - pa) * s.k * line
-                pack_b(source, b.col, b.row, min(cols, s.n - j), s.k, to)
+                to = packed_b.at + item * packed_b.next + (p - pa) * s.k * line
+                pack_b(b.at + item * b.next + j * b.col, b.col, b.row, min(cols, s.n - j), s.k, to)
 
     @jit(inner=True)
     def multiply_block(task, slot, high, wide, down, across, s, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
@@ -77,16 +81,16 @@ def product(t: Tile) -> Any:
     @jit(tag=t.name)
     def kernel(  # type: ignore[no-untyped-def]
         batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
-        work, room_a, room_b, together, nthreads,
+        work, room_a, room_b, most_items, most_m, most_n, most_k, near, nthreads,
     ):  # fmt: skip
-        """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c are contiguous; m, n, k >= 1.
+        """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c without gaps; m, n, k >= 1.
 
-        `together` matrices of the batch are multiplied at a time; `work` has room_a + room_b bytes for the panels of each.
+        The rest is a `Plan`: what goes together, and scratch memory for the panels of that.
         """
-        packed_a, packed_b = Panels(work, room_a), Panels(work + together * room_a, room_b)
-        parts = (k + depth - 1) // depth  # equal stretches of k, rather than a short last one
-        for first in range(0, batch, together):
-            items = min(together, batch - first)
+        packed_a, packed_b = Panels(work, room_a), Panels(work + most_items * room_a, room_b)
+        parts = (k + most_k - 1) // most_k  # equal stretches of k, rather than a short last one
+        for first in range(0, batch, most_items):
+            items = min(most_items, batch - first)
             for j0 in range(0, n, most_n):
                 nn = min(most_n, n - j0)
                 pb = (nn + cols - 1) // cols
@@ -99,13 +103,13 @@ def product(t: Tile) -> Any:
                         a_here = Matrix(a + first * a_next + i0 * a_row + k0 * a_col, a_next, a_row, a_col)
                         fresh = pb if i0 == 0 else 0  # the panels of B serve all rows
                         total = items * (pa + fresh)
-                        each = max(1, min(16, total // (4 * nthreads)))
+                        each = max(1, min(16, total // (SHARES * nthreads)))
                         job = (each, total, pa, fresh, s, a_here, b_here, packed_a, packed_b)
                         parallel_for(pack_some, (total + each - 1) // each, nthreads, job)
 
-                        # About four blocks per thread, to share them evenly; none wider than stays in L2.
-                        share = max(1, items * pa * pb // (4 * nthreads))
-                        wide = max(1, min(pb, NEAR // (s.k * line), share))
+                        # Blocks of about equal work, with B's panels near.
+                        share = max(1, items * pa * pb // (SHARES * nthreads))
+                        wide = max(1, min(pb, near // (s.k * line), share))
                         high = max(1, min(pa, 16, share // wide))
                         down, across = (pa + high - 1) // high, (pb + wide - 1) // wide
                         c_here = Matrix(c + first * c_next + i0 * c_row + j0 * size, c_next, c_row, size)
@@ -117,18 +121,31 @@ def product(t: Tile) -> Any:
     return kernel
 
 
-def _most(t: Tile, operand: str) -> int:
-    """Rows of A, or columns of B, that are packed at a time."""
-    lanes, stride = (t.rows, t.stride) if operand == "a" else (t.cols, t.cols)
-    return PACKED // (DEPTH * stride) * lanes
+class Plan(NamedTuple):
+    """How much of a product is packed at a time: bytes for the panels of one A and one B; matrices, rows, columns, k;
+    bytes of B that stay in L2."""
+
+    room_a: int
+    room_b: int
+    items: int
+    m: int
+    n: int
+    k: int
+    near: int
 
 
-def _room(t: Tile, m: int, n: int, k: int) -> tuple[int, int]:
-    """Bytes of scratch memory for the panels of A and for those of B."""
-    k = min(k, DEPTH // t.size)
-    a = -(-min(m, _most(t, "a")) // t.rows) * t.stride * t.size * k
-    b = -(-min(n, _most(t, "b")) // t.cols) * t.cols * t.size * k
-    return a + -a % workspace.ALIGN, b + -b % workspace.ALIGN
+@functools.lru_cache(maxsize=1024)
+def _planned(tier: str, kind: str, batch: int, m: int, n: int, k: int) -> tuple[Any, Plan]:
+    t = tile(tier, kind)
+    most_k = DEPTH // t.size
+    depth = min(k, most_k) * t.size
+    most_m = max(1, PACKED // (depth * t.stride)) * t.rows
+    most_n = max(1, PACKED // (depth * t.cols)) * t.cols
+    room_a = -(-min(m, most_m) // t.rows) * t.stride * depth
+    room_b = -(-min(n, most_n) // t.cols) * t.cols * depth
+    room_a, room_b = room_a + -room_a % workspace.ALIGN, room_b + -room_b % workspace.ALIGN
+    items = max(1, min(batch, PACKED // (room_a + room_b)))
+    return product(t), Plan(room_a, room_b, items, most_m, most_n, most_k, machine.machine().l2 // 2)
 
 
 _zeros = np.zeros(4096, np.uint8)
@@ -140,15 +157,6 @@ def address(a: np.ndarray) -> int:
     return a.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(tier: str, kind: str, batch: int, m: int, n: int, k: int) -> tuple[Any, int, int, int, int]:
-    """The kernel; bytes of scratch memory in all, for one A, for one B; how many matrices of the batch go together."""
-    t = tile(tier, kind)
-    room_a, room_b = _room(t, m, n, k)
-    together = max(1, min(batch, PACKED // (room_a + room_b)))
-    return product(t), together * (room_a + room_b), room_a, room_b, together
-
-
 Steps = tuple[int, int, int]  # bytes to the next matrix of a batch, to the next row, to the next column
 
 
@@ -156,22 +164,25 @@ def multiply_at(
     kind: str, sizes: tuple[int, int, int, int], a: int, a_steps: Steps, b: int, b_steps: Steps,
     c: int, c_steps: tuple[int, int], bias: int = 0,
 ) -> None:  # fmt: skip
-    """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch, M, N), bias (N,)
+    """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch, M, N)
 
-    `kind` is the tile's (elements of 8 bytes for "f64", else 4), `sizes` (batch, M, N, K), all at least 1. A, B: addresses and any steps in
-    bytes (0 along the batch for one that is shared). C, bias: rows without gaps; bias 0 means none. Nothing is checked here.
+    `kind` is the tile's (elements of 8 bytes for "f64", else 4), `sizes` (batch, M, N, K), all at least 1. A, B:
+    addresses and any steps in bytes (0 along the batch for one that is shared). C (its steps without the last) and bias
+    (N,): rows without gaps; bias 0 means none. Nothing is checked here.
     """
     batch, m, n, k = sizes
-    kernel, room, room_a, room_b, together = _plan(machine.tier(), kind, batch, m, n, k)
+    kernel, plan = _planned(machine.tier(), kind, batch, m, n, k)
     nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
-    with workspace.borrow(room) as work:
+    with workspace.borrow(plan.items * (plan.room_a + plan.room_b)) as work:
         kernel(
             batch, m, n, k, a, *a_steps, b, *b_steps, c, *c_steps,
-            bias or ZEROS, (8 if kind == "f64" else 4) if bias else 0, work, room_a, room_b, together, nthreads,
+            bias or ZEROS, (8 if kind == "f64" else 4) if bias else 0, work, *plan, nthreads,
         )  # fmt: skip
 
 
-def multiply_arrays(kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None) -> None:
+def multiply_arrays(
+    kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None
+) -> None:  # fmt: skip
     """`multiply_at` for arrays of three axes."""
     multiply_at(
         kind, (*c.shape, a.shape[2]), address(a), a.strides, address(b), b.strides,

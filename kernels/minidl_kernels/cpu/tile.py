@@ -22,6 +22,7 @@ Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS Func
 from __future__ import annotations
 
 import functools
+import itertools
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,11 @@ class Tile:
     @property
     def stride(self) -> int:
         return -(-self.rows // self.lanes) * self.lanes
+
+    @property
+    def heights(self) -> tuple[int, ...]:
+        """Rows of the lower tiles that serve the edges of C, and of the tile itself."""
+        return (4, 8, self.rows) if self.rows > 8 else (self.rows // 2, self.rows)
 
     @property
     def name(self) -> str:
@@ -99,52 +105,76 @@ def multiply(t: Tile) -> Any:
 
         C[i, j] = add[i, j] + sum over k of A[k, i] * B[k, j]        for i < m <= rows, j < n <= cols
 
-    a, b are addresses of packed panels of `k` columns; c and add of row-major memory, with rows `ldc` and `ldadd` bytes apart (add may be C
-    itself, or one row with ldadd = 0: zeros, or a bias). Every sum is formed in the order of k, whatever m and n: results do not
-    depend on how a matrix is cut. Nothing outside the m x n corner is read or written.
+    a, b are addresses of packed panels of `k` columns; c and add of row-major memory, with rows `ldc` and `ldadd` bytes
+    apart (add may be C itself, or one row with ldadd = 0: zeros, or a bias). Every sum is formed in the order of k,
+    whatever m and n: results do not depend on how a matrix is cut. Nothing outside the m x n corner is read or written.
     """
 
     @intrinsic
-    def tile_multiply(typing: Any, k: Any, a: Any, b: Any, c: Any, ldc: Any, add: Any, ldadd: Any, m: Any, n: Any) -> Any:
+    def tile_multiply(
+        typing: Any, k: Any, a: Any, b: Any, c: Any, ldc: Any, add: Any, ldadd: Any, m: Any, n: Any
+    ) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             k, a, b, c, ldc, add, ldadd, m, n = args
             v = t.on(builder)
             width = t.lanes * t.size
-            # C is needed at the end of the loop; ask for it now.
-            at = c
-            for i in range(t.rows):
-                for offset in range(0, t.vectors * width, 64):
-                    v.prefetch(at, offset, write=True)
-                if i + 1 < t.rows:
-                    more = builder.icmp_signed("<", I64(i + 1), m)
-                    at = builder.select(more, builder.add(at, ldc), at)
-            sums = [[cgutils.alloca_once_value(builder, v.zero()) for _ in range(t.vectors)] for _ in range(t.rows)]
-            for row in sums:
-                for s in row:
+
+            def sums_of(rows: int, vectors: int) -> list[list[ir.Value]]:
+                """The loop over k: `rows` x `vectors` sums in registers."""
+                sums = [[cgutils.alloca_once(builder, v.type) for _ in range(vectors)] for _ in range(rows)]
+                for s in itertools.chain(*sums):
                     builder.store(v.zero(), s)
-            with counting(builder, k) as p:
-                column = builder.add(a, builder.mul(p, I64(t.stride * t.size)))
-                line = builder.add(b, builder.mul(p, I64(t.cols * t.size)))
-                bs = [v.load(line, j * width, align=width) for j in range(t.vectors)]
-                for i, row in enumerate(sums):
-                    x = v.broadcast(column, i * t.size)
-                    for s, y in zip(row, bs):
-                        builder.store(_step(t, v, x, y, builder.load(s)), s)
-            full = builder.and_(builder.icmp_signed("==", m, I64(t.rows)), builder.icmp_signed("==", n, I64(t.cols)))
-            with builder.if_else(full) as (whole, edge):
-                with whole:
+                with counting(builder, k) as p:
+                    column = builder.add(a, builder.mul(p, I64(t.stride * t.size)))
+                    line = builder.add(b, builder.mul(p, I64(t.cols * t.size)))
+                    bs = [v.load(line, j * width, align=width) for j in range(vectors)]
                     for i, row in enumerate(sums):
+                        x = v.broadcast(column, i * t.size)
+                        for s, y in zip(row, bs):
+                            builder.store(_step(t, v, x, y, builder.load(s)), s)
+                return [[builder.load(s) for s in row] for row in sums]
+
+            def line_of(start: ir.Value, step: ir.Value, i: int) -> ir.Value:
+                return builder.add(start, builder.mul(step, I64(i)))
+
+            def whole() -> None:
+                # C is needed after the loop: ask for it now.
+                for i in range(t.rows):
+                    for offset in range(0, t.vectors * width, 64):
+                        v.prefetch(line_of(c, ldc, i), offset, write=True)
+                for i, row in enumerate(sums_of(t.rows, t.vectors)):
+                    for j, s in enumerate(row):
+                        v.store(v.add(v.load(line_of(add, ldadd, i), j * width), s), line_of(c, ldc, i), j * width)
+
+            def part(rows: int, vectors: int) -> None:
+                masks = [v.first(builder.sub(n, I64(j * t.lanes))) for j in range(vectors)]
+                for i, row in enumerate(sums_of(rows, vectors)):
+                    with builder.if_then(builder.icmp_signed("<", I64(i), m)):
                         for j, s in enumerate(row):
-                            old = v.load(builder.add(add, builder.mul(ldadd, I64(i))), j * width)
-                            v.store(v.add(old, builder.load(s)), builder.add(c, builder.mul(ldc, I64(i))), j * width)
+                            old = v.masked_load(masks[j], line_of(add, ldadd, i), j * width)
+                            v.masked_store(v.add(old, s), masks[j], line_of(c, ldc, i), j * width)
+
+            def smallest_part(choices: list[tuple[int, int]]) -> None:
+                """At the edges of C the smallest tile that holds m x n, so that little is computed in vain."""
+                (rows, vectors), *larger = choices
+                if not larger:
+                    part(rows, vectors)
+                    return
+                high = builder.icmp_signed("<=", m, I64(rows))
+                wide = builder.icmp_signed("<=", n, I64(vectors * t.lanes))
+                with builder.if_else(builder.and_(high, wide)) as (fits, otherwise):
+                    with fits:
+                        part(rows, vectors)
+                    with otherwise:
+                        smallest_part(larger)
+
+            full = builder.icmp_signed("==", m, I64(t.rows))
+            full = builder.and_(full, builder.icmp_signed("==", n, I64(t.cols)))
+            with builder.if_else(full) as (all_of_it, edge):
+                with all_of_it:
+                    whole()
                 with edge:
-                    masks = [v.first(builder.sub(n, I64(j * t.lanes))) for j in range(t.vectors)]
-                    for i, row in enumerate(sums):
-                        with builder.if_then(builder.icmp_signed("<", I64(i), m)):
-                            for j, s in enumerate(row):
-                                old = v.masked_load(masks[j], builder.add(add, builder.mul(ldadd, I64(i))), j * width)
-                                to = builder.add(c, builder.mul(ldc, I64(i)))
-                                v.masked_store(v.add(old, builder.load(s)), masks[j], to, j * width)
+                    smallest_part([(rows, vectors) for vectors in (1, 2) for rows in t.heights])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), emit

@@ -25,6 +25,10 @@ def _some_float(a: Any, *rest: Any) -> bool:
     return a.dtype.kind == "f"
 
 
+def _short_float(a: Any, *rest: Any) -> bool:
+    return a.dtype in ("float16", "float32", "float64")
+
+
 def tiled_is_faster(batch: int, m: int, n: int, k: int) -> bool:
     """Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS; `benchmarks` measures it again.
 
@@ -81,8 +85,8 @@ OPS = (
             Variant(
                 "tiled",
                 load="minidl_kernels.gemm.cpu:matmul",
-                accepts=_floats,
-                needs="float32 or float64",
+                accepts=_short_float,
+                needs="float16, float32 or float64",
                 cost=_matmul_cost,
                 note="packed panels and a tile in registers",
             ),

@@ -17,6 +17,8 @@ KIND = {"float32": "f32", "float64": "f64"}
 
 
 def matmul(a: Array, b: Array) -> Array:
+    if a.dtype.itemsize == 2:
+        return matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if a.ndim == b.ndim == 2:
         c = np.empty((m, n), a.dtype)

@@ -1,0 +1,255 @@
+"""matmul and linear: every variant against the definition, and what kernels promise of memory, threads and tiers."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from kernel_testing import (
+    GUARD_PAGE,
+    assert_close,
+    floats,
+    guarded,
+    laid_out,
+    layouts,
+    normal,
+    same_bits,
+    seeds,
+    sizes,
+    sum_bound,
+    unmodified,
+)
+
+import minidl_kernels as mk
+from minidl_kernels.cpu import machine, product, threads
+from minidl_kernels.gemm import cpu, reference
+
+MATMUL = [v for v in mk.variants("matmul", "cpu") if v != "reference"]
+LINEAR = [v for v in mk.variants("linear", "cpu") if v != "reference"]
+
+# Around the tile's 14 (AVX2: 6) rows and 2 vectors of 16 or 8 (8 or 4) columns, its lower halves, and squares of the transpose.
+rows, columns, depths = sizes(14, 40), sizes(32, 70) | sizes(16, 20), sizes(16, 40)
+
+
+def check_matmul(variant, a, b):
+    """The variant is within the bound of any order of summation of the exact product; the inputs are as before."""
+    exact = np.matmul(a.astype(np.float64), b.astype(np.float64))
+    magnitude = np.matmul(np.abs(a).astype(np.float64), np.abs(b).astype(np.float64))
+    with mk.use(matmul=variant), unmodified(a, b):
+        c = mk.matmul(a, b)
+    assert c.dtype == a.dtype
+    bound = sum_bound(a.shape[-1], magnitude, a.dtype)
+    assert_close(c.astype(np.float64), exact, bound=bound + sum_bound(a.shape[-1], magnitude, np.float64), what=variant)
+
+
+@st.composite
+def products(draw):
+    """Shapes of a and b: leading axes of up to two sizes, each broadcast in one of them or in neither."""
+    m, n, k = draw(rows), draw(columns), draw(depths)
+    lead = draw(st.lists(st.integers(0, 3), max_size=2))
+    lead_a = [1 if draw(st.booleans()) else s for s in lead][draw(st.integers(0, len(lead))) :]
+    lead_b = [1 if draw(st.booleans()) else s for s in lead][draw(st.integers(0, len(lead))) :]
+    return (*lead_a, m, k), (*lead_b, k, n)
+
+
+@pytest.mark.parametrize("variant", MATMUL)
+@given(shapes=products(), dtype=floats, layout_a=layouts, layout_b=layouts, seed=seeds)
+@example(((3, 14, 16), (16, 32)), "float32", "plain", "plain", 0)  # one tall product
+@example(((3, 14, 16), (3, 16, 32)), "float64", "sliced", "transposed", 0)
+@example(((2, 3, 15, 17), (3, 17, 33)), "float32", "plain", "plain", 0)  # a batch in a loop
+@example(((1, 0), (0, 1)), "float32", "plain", "plain", 0)
+def test_matmul_equals_the_definition(variant, shapes, dtype, layout_a, layout_b, seed):
+    a = laid_out(normal(seed, *shapes[0], dtype=dtype), layout_a)
+    b = laid_out(normal(seed + 1, *shapes[1], dtype=dtype), layout_b)
+    check_matmul(variant, a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reference_and_default_against_torch(dtype):
+    a, b = normal(0, 4, 3, 50, 40, dtype=dtype), normal(1, 3, 40, 30, dtype=dtype)
+    theirs = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    bound = 2 * sum_bound(40, np.abs(a) @ np.abs(b), dtype)
+    assert_close(reference.matmul(a, b), theirs, bound=bound)
+    assert_close(mk.matmul(a, b), theirs, bound=bound)
+
+
+@pytest.mark.parametrize("variant", LINEAR)
+@given(lead=st.lists(st.integers(0, 5), max_size=3), n=columns, k=depths, dtype=floats, layout=layouts, seed=seeds)
+@example([], 32, 16, "float32", "plain", 0)
+@example([2, 0], 3, 0, "float32", "plain", 0)
+@example([15], 33, 0, "float64", "plain", 0)
+def test_linear_equals_the_definition(variant, lead, n, k, dtype, layout, seed):
+    x = laid_out(normal(seed, *lead, k, dtype=dtype), layout)
+    w = laid_out(normal(seed + 1, n, k, dtype=dtype), layout)
+    bias = laid_out(normal(seed + 2, n, dtype=dtype), layout)
+    for b in (bias, None):
+        with mk.use(linear=variant), unmodified(x, w, bias):
+            y = mk.linear(x, w, b)
+        wide = [a.astype(np.float64) for a in (x, w)]
+        magnitude = np.abs(wide[0]) @ np.abs(wide[1]).T + (0 if b is None else np.abs(b))
+        exact = wide[0] @ wide[1].T + (0 if b is None else b)
+        bound = sum_bound(k + 1, magnitude, dtype) + sum_bound(k + 1, magnitude, np.float64)
+        assert y.dtype == dtype
+        assert_close(y.astype(np.float64), exact, bound=bound, what=variant)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_tier(tier, dtype):
+    with machine.use_tier(tier):
+        for m, n, k in ((1, 1, 1), (4, 9, 5), (5, 17, 16), (6, 16, 300), (13, 31, 15), (14, 32, 16), (30, 70, 33)):
+            a, b = normal(m, m, k, dtype=dtype), normal(n, k, n, dtype=dtype)
+            check_matmul("tiled", a, b)
+            check_matmul("tiled", laid_out(a, "transposed"), laid_out(b, "transposed"))
+            check_matmul("tiled", laid_out(a, "sliced"), laid_out(b, "reversed"))
+
+
+def test_a_planted_fault_is_caught(monkeypatch):
+    """The check fails if the kernel forgets the last k, writes the wrong column, or yields NaN."""
+    a, b = normal(0, 20, 30), normal(1, 30, 40)
+    right = product.multiply_at
+
+    def forgets(kind, sizes, *rest, **kw):
+        right(kind, (*sizes[:3], sizes[3] - 1), *rest, **kw)
+
+    def shifted(kind, sizes, at, steps, b_at, *rest, **kw):
+        right(kind, (*sizes[:2], sizes[2] - 1, sizes[3]), at, steps, b_at + 4, *rest, **kw)
+
+    def nothing(*args, **kw):
+        pass
+
+    check_matmul("tiled", a, b)
+    for fault in (forgets, shifted, nothing):
+        monkeypatch.setattr(cpu, "multiply_at", fault)
+        with guarded(monkeypatch, cpu), pytest.raises(AssertionError, match=r"tiled: .* (off|differ)"):
+            check_matmul("tiled", a, b)
+
+
+def test_nothing_is_written_outside(monkeypatch):
+    for dtype in ("float32", "float64"):
+        for m, n, k in ((1, 1, 1), (4, 15, 3), (13, 33, 20), (14, 32, 16), (29, 65, 300)):
+            a, b, bias = normal(0, 2, m, k, dtype=dtype), normal(1, 2, k, n, dtype=dtype), normal(2, n, dtype=dtype)
+            with guarded(monkeypatch, cpu):
+                check_matmul("tiled", a, b)
+                check_matmul("tiled", laid_out(a, "transposed"), laid_out(b, "transposed"))
+                y = cpu.linear(a, laid_out(b[0], "transposed").T, bias)
+            assert np.isfinite(y).all()
+
+
+def test_nothing_is_read_outside():
+    """Operands that end where the process may not read, in every order of packing."""
+    code = GUARD_PAGE + (
+        "import minidl_kernels as mk\n"
+        "import minidl_kernels.cpu.machine\n"
+        "for tier in mk.cpu.machine.tiers():\n"
+        "    with mk.cpu.machine.use_tier(tier), mk.use(matmul='tiled', linear='tiled'):\n"
+        "        for m, n, k in ((1, 1, 1), (5, 3, 17), (13, 31, 15), (14, 32, 16), (15, 33, 18)):\n"
+        "            a, b = at_end_of_page(np.ones((m, k), 'f')), at_end_of_page(np.ones((k, n), 'f'))\n"
+        "            at, bt = at_end_of_page(np.ones((k, m), 'f')).T, at_end_of_page(np.ones((n, k), 'f')).T\n"
+        "            bias = at_end_of_page(np.ones(n, 'f'))\n"
+        "            for x in (a, at):\n"
+        "                for y in (b, bt):\n"
+        "                    assert (mk.matmul(x, y) == k).all() and (mk.linear(x, y.T, bias) == k + 1).all()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_matrices_larger_than_what_is_packed_at_a_time(monkeypatch):
+    """Every loop of the product runs more than once: batch, columns, stretches of k, rows."""
+    product._planned.cache_clear()
+    monkeypatch.setattr(product, "PACKED", 8192)
+    monkeypatch.setattr(product, "DEPTH", 64)
+    try:
+        a, b = normal(0, 3, 150, 50), normal(1, 3, 50, 200)
+        check_matmul("tiled", a, b)
+        check_matmul("tiled", a[:, :5, :16], b[:, :16, :5])
+        plan = product._planned(machine.tier(), "f32", 3, 150, 200, 50)[1]
+        assert plan.items < 3 and plan.m < 150 and plan.n < 200 and plan.k < 50
+    finally:
+        product._planned.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_for_any_number_of_threads(dtype):
+    """Sizes above and below where a second thread starts, several stretches of k; the default choice and the tiled variant."""
+    for shape in ((1, 70, 90, 700), (40, 20, 30, 25), (1, 300, 10, 300), (1, 3, 400, 400), (1, 500, 1, 300)):
+        batch, m, n, k = shape
+        a, b = normal(0, batch, m, k, dtype=dtype), normal(1, batch, k, n, dtype=dtype)
+        w, bias = np.ascontiguousarray(b[0].T), normal(2, n, dtype=dtype)
+        results = []
+        for count in (1, 2, 5):
+            with threads.threads(count):
+                with mk.use(matmul="tiled"):
+                    forced = mk.matmul(a, b)
+                results.append((mk.matmul(a, b), forced, mk.linear(a[0], w, bias), mk.matmul(a[0], b[0])))
+        assert same_bits(results[0], results[1]), shape
+        assert same_bits(results[0], results[2]), shape
+
+
+@pytest.mark.parametrize("variant", MATMUL)
+def test_nan_and_infinity(variant):
+    a, b = normal(0, 20, 40), normal(1, 40, 50)
+    a[3, 5], a[7, 0], b[9, 11], b[2, 40] = np.nan, np.inf, -np.inf, np.nan
+    a[8], b[:, 30] = 0, np.inf  # 0 * inf
+    with mk.use(matmul=variant), np.errstate(invalid="ignore"):
+        c = mk.matmul(a, b)
+    with np.errstate(invalid="ignore"):
+        expected = reference.matmul(a, b)
+    assert_close(c, expected, rtol=1e-4, atol=1e-4)
+    assert np.isnan(c).any() and np.isinf(c).any()
+
+
+def test_eight_python_threads_at_once():
+    a, b = normal(0, 120, 300), normal(1, 300, 100)
+    expected = cpu.matmul(a, b)
+    wrong = []
+
+    def call():
+        for _ in range(30):
+            if not same_bits(cpu.matmul(a, b), expected):
+                wrong.append(1)
+
+    team = [threading.Thread(target=call) for _ in range(8)]
+    for t in team:
+        t.start()
+    for t in team:
+        t.join(timeout=60)
+        assert not t.is_alive()
+    assert not wrong
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "bool"])
+def test_integers_are_numpys(dtype):
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 100, (2, 5, 7)).astype(dtype), rng.integers(0, 100, (7, 3)).astype(dtype)
+    assert same_bits(mk.matmul(a, b), np.matmul(a, b))
+
+
+@pytest.mark.parametrize("variant", ["blas", "tiled"])
+def test_float16_is_rounded_once(variant):
+    a, b = normal(0, 30, 200, dtype="float16"), normal(1, 200, 20, dtype="float16")
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    with mk.use(matmul=variant):
+        c = mk.matmul(a, b)
+    magnitude = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
+    # The float32 sum, then half a unit in the last place of a float16.
+    bound = sum_bound(200, magnitude, np.float32) + 2.0**-11 * (np.abs(exact) + 1e-2)
+    assert c.dtype == np.float16
+    assert_close(c.astype(np.float64), exact, bound=bound)
+
+
+def test_what_runs():
+    def which(m, n, k, lead=(), dtype="float32"):
+        return mk.which("matmul", np.empty((*lead, m, k), dtype), np.empty((*lead, k, n), dtype))
+
+    assert which(256, 256, 256) == which(256, 256, 256, (4,)) == "tiled"
+    assert which(8, 8, 8) == "blas"
+    assert which(8, 8, 8, dtype="int32") == "reference"
+    assert mk.which("linear", np.empty((200, 300), "f"), np.empty((100, 300), "f")) == "tiled"
+    with pytest.raises(RuntimeError, match="tiled.*float32"), mk.use(matmul="tiled"):
+        mk.matmul(np.ones((2, 2), int), np.ones((2, 2), int))
