@@ -76,7 +76,10 @@ class _GetItem(Op):
         for i in index if isinstance(index, tuple) else (index,):
             if isinstance(i, slice) and i.step is not None and i.step <= 0:
                 raise ValueError("step must be greater than zero: use flip() for a reversed order")
-        return x[index]
+        y = x[index]
+        if isinstance(y, np.generic):  # NumPy copies a single element; with ... it gives a view, as torch does
+            y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+        return y
 
     def backward(ctx, dy: Any) -> Any:
         return put(dy, ctx.index, ctx.size)

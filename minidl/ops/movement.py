@@ -243,7 +243,7 @@ def repeat(x: Any, *sizes: Any) -> Any:
         reshape_op(x, tuple(n for s in shape for n in (1, s))),
         tuple(n for k, s in zip(times, shape, strict=True) for n in (k, s)),
     )
-    return reshape_op(spread, tuple(k * s for k, s in zip(times, shape, strict=True)))
+    return reshape_op(clone(spread), tuple(k * s for k, s in zip(times, shape, strict=True)))
 
 
 @op(method="flip")

@@ -161,7 +161,7 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
             return whole(x)
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:
-            return Result(reshape(x, ()), index(x, 0))
+            return Result(whole(x), index(x, 0))
         at = index(x, d, True)
         values = take_along_dim(x, at, d)
         return Result(values, at) if keepdim else Result(squeeze_dim(values, d), squeeze_dim(at, d))

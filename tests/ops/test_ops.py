@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case, Sample, flat_outputs, run_minidl, run_torch, to_minidl
+from cases import CASES, Case, Const, Sample, flat_outputs, run_minidl, run_torch, to_minidl, to_torch
 
 import minidl
 import minidl.nn.functional
-from minidl.autograd import TABLE, Op
+from minidl.autograd import TABLE, Op, OpType
 
 # torch's remark on the copy that padding="same" takes.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -77,7 +77,7 @@ def _op_classes(base: type = Op) -> Iterator[type]:
 
 def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
     """Ops behind a function (reshape, permute, avg_pool2d) and the bookkeeping of in-place changes."""
-    behind = {"reshape", "permute", "conv2d", "avg_pool2d", "view_write", "index_put_done"}
+    behind = {"reshape", "permute", "conv2d", "avg_pool2d", "max_pool2d", "view_write", "index_put_done"}
     for c in _op_classes():
         if "<locals>" in c.__qualname__ or (c.__name__.startswith("_") and c.__subclasses__()):
             continue  # a class that measures the interpreter, or what several pages share
@@ -166,3 +166,131 @@ def as_function(case: Case, sample: Sample) -> tuple[Any, list]:
         return tuple(t for t in flat_outputs(y) if t.array.dtype == np.float64)
 
     return function, leaves
+
+
+LAYOUTS = ("fortran", "step", "negative")
+
+
+def laid_out(a: np.ndarray, layout: str) -> np.ndarray:
+    """The same values in other memory: column-major, every second element of a larger array, or backwards."""
+    if a.ndim == 0 or layout == "fortran":
+        return a.copy(order="F")
+    if layout == "negative":
+        every = (slice(None, None, -1),) * a.ndim
+        return np.array(a[every])[every]
+    larger = np.full(tuple(2 * n + 1 for n in a.shape), np.nan if a.dtype.kind == "f" else 77).astype(a.dtype)
+    part = larger[tuple(slice(1, None, 2) for _ in a.shape)]
+    part[...] = a
+    return part
+
+
+def in_layout(v: Any, layout: str, leaves: list) -> Any:
+    if isinstance(v, Const):
+        return minidl.from_numpy(laid_out(v.array, layout))
+    if isinstance(v, np.ndarray):
+        t = minidl.from_numpy(laid_out(v, layout))
+        if v.dtype == np.float64:
+            leaves.append(t.requires_grad_())
+        return t
+    if isinstance(v, (list, tuple)) and any(isinstance(u, (np.ndarray, Const)) for u in v):
+        return type(v)(in_layout(u, layout, leaves) for u in v)
+    return v
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES.values() if c.theirs is not None and not c.name.startswith("view")], ids=repr
+)
+def test_memory_layout(case: Case, layout: str) -> None:
+    """Strides change nothing but the last bits, in either direction, and inputs are not written."""
+    for sample in case.samples:
+        leaves: list = []
+        args = [in_layout(a, layout, leaves) for a in sample.args]
+        kwargs = {k: in_layout(v, layout, leaves) for k, v in sample.kwargs.items()}
+        tensors = flat_tensors([*args, *kwargs.values()])
+        before = [t.array.copy() for t in tensors]
+        got = flat_outputs(case.ours(*args, **kwargs))
+        y, plain_leaves = run_minidl(case, sample, "float64", grad=True)
+        want = flat_outputs(y)
+        for g, w in zip(got, want, strict=True):
+            near(g, w)
+        roots = [(g, w) for g, w in zip(got, want, strict=True) if w.requires_grad]
+        if roots and leaves:
+            # the incoming gradient has an odd layout too
+            seeds = [laid_out(np.cos(np.arange(w.array.size)).reshape(w.array.shape), layout) for _, w in roots]
+            seeds = [s.astype(w.array.dtype, copy=False) for s, (_, w) in zip(seeds, roots, strict=True)]
+            grads = minidl.autograd.grad(
+                [g for g, _ in roots], leaves, [minidl.from_numpy(s) for s in seeds], allow_unused=True
+            )
+            plain = minidl.autograd.grad(
+                [w for _, w in roots], plain_leaves, [minidl.tensor(s) for s in seeds], allow_unused=True
+            )
+            for a, b in zip(grads, plain, strict=True):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    near(a, b)
+        for t, b in zip(tensors, before, strict=True):
+            np.testing.assert_array_equal(t.array, b, err_msg="an input was written")
+
+
+def near(got: Any, want: Any) -> None:
+    g, w = got.detach().numpy(), want.detach().numpy()
+    assert g.dtype == w.dtype
+    assert_close(g, w, 0 if w.dtype.kind != "f" else 5000 * np.finfo(w.dtype).eps * max(1.0, size(w)))
+
+
+def flat_tensors(values: Any) -> list:
+    found = []
+    for v in values:
+        if isinstance(v, minidl.Tensor):
+            found.append(v)
+        elif isinstance(v, (list, tuple)):
+            found += flat_tensors(v)
+    return found
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.theirs is not None], ids=repr)
+def test_views_are_views_where_torchs_are(case: Case) -> None:
+    for sample in case.samples:
+        args = [to_minidl(a, "float32") for a in sample.args]
+        base = next((a for a in args if isinstance(a, minidl.Tensor)), None)
+        y = flat_outputs(case.ours(*args, **{k: to_minidl(v, "float32") for k, v in sample.kwargs.items()}))[0]
+        t_args = [to_torch(a, "float32") for a in sample.args]
+        t_base = next((a for a in t_args if isinstance(a, torch.Tensor)), None)
+        t_y = flat_outputs(case.theirs(*t_args, **{k: to_torch(v, "float32") for k, v in sample.kwargs.items()}))[0]
+        if base is None or not t_y.numel():
+            continue
+        shares = t_y.untyped_storage().data_ptr() == t_base.untyped_storage().data_ptr()
+        assert np.shares_memory(base.array, y.array) == shares, f"torch {'shares' if shares else 'copies'}: {sample}"
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if isinstance(c.ours, OpType)], ids=repr)
+def test_on_plain_arrays_ops_only_compute(case: Case) -> None:
+    for sample in case.samples:
+        if case.theirs is None:
+            continue
+        plain = lambda v: v.array if isinstance(v, Const) else v
+        args = [type(a)(plain(u) for u in a) if isinstance(a, (list, tuple)) else plain(a) for a in sample.args]
+        y = case.ours(*args, **{k: plain(v) for k, v in sample.kwargs.items()})
+        want, _ = run_minidl(case, sample, "float64")
+        for a, w in zip(y if isinstance(y, tuple) else (y,), flat_outputs(want), strict=True):
+            assert isinstance(a, (np.ndarray, np.generic))
+            bound = 0 if w.array.dtype.kind != "f" else 5000 * np.finfo(w.array.dtype).eps * max(1.0, size(w.array))
+            assert_close(a, w.array, bound)
+
+
+def test_methods_are_the_functions() -> None:
+    """Every op that is a method of Tensor gives the same as its function."""
+    methods = {name: m.op for name, m in vars(minidl.Tensor).items() if hasattr(m, "op") and not name.startswith("_")}
+    assert len(methods) > 80
+    for name, f in methods.items():
+        case = next((c for c in CASES.values() if c.ours is f), None) or CASES[name]
+        if case.theirs is None:
+            continue
+        sample = case.samples[0]
+        args = [to_minidl(a, "float32") for a in sample.args]
+        if case.ours is not f:
+            continue  # the case calls the method
+        got, want = getattr(args[0], name)(*args[1:], **sample.kwargs), f(*args, **sample.kwargs)
+        for g, w in zip(flat_outputs(got), flat_outputs(want), strict=True):
+            np.testing.assert_array_equal(g.array, w.array)
