@@ -32,7 +32,8 @@ def clip_grad_norm_(
     max_norm, norm_type = float(max_norm), float(norm_type)
     if not grads:
         return wrap(np.float32([0.0]).reshape(()))
-    total = _norm(np.asarray([_norm(g.array, norm_type) for g in grads]), norm_type)
+    norms: Any = [_norm(g.array, norm_type) for g in grads]
+    total = _norm(np.asarray(norms), norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "

@@ -2,7 +2,7 @@
 
 A schedule sets the ``lr`` of each parameter group: once when it is made, then at every ``step()``, which comes after
 ``optimizer.step()``, once an epoch or once a batch as suits the schedule. Below, t counts its steps from 0 and lr_0 is
-the group's rate at the start. Most compute a rate from the current one, so that two schedules on one optimizer multiply.
+the group's rate at the start. Most compute a rate from the current one, so that two schedules together multiply.
 """
 
 from __future__ import annotations
