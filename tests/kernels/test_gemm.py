@@ -31,7 +31,8 @@ from minidl_kernels.gemm import cpu, reference
 MATMUL = [v for v in mk.variants("matmul", "cpu") if v != "reference"]
 LINEAR = [v for v in mk.variants("linear", "cpu") if v != "reference"]
 
-# Around the tile's 14 (AVX2: 6) rows and 2 vectors of 16 or 8 (8 or 4) columns, its lower halves, and squares of the transpose.
+# Around the tile's 14 (AVX2: 6) rows and 2 vectors of 16 or 8 (8 or 4) columns, its lower halves, and squares of the
+# transpose.
 rows, columns, depths = sizes(14, 40), sizes(32, 70) | sizes(16, 20), sizes(16, 40)
 
 
@@ -97,8 +98,13 @@ def test_linear_equals_the_definition(variant, lead, n, k, dtype, layout, seed):
         assert_close(y.astype(np.float64), exact, bound=bound, what=variant)
 
 
-@pytest.mark.parametrize("tier", machine.tiers())
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+# float64 differs from float32 in the number of lanes only; its lesser tiers are left to the slow run.
+TIERS = [(tier, "float32") for tier in machine.tiers()] + [
+    pytest.param(tier, "float64", marks=[pytest.mark.slow] if i else []) for i, tier in enumerate(machine.tiers())
+]
+
+
+@pytest.mark.parametrize(("tier", "dtype"), TIERS)
 def test_every_tier(tier, dtype):
     with machine.use_tier(tier):
         for m, n, k in ((1, 1, 1), (4, 9, 5), (5, 17, 16), (6, 16, 300), (13, 31, 15), (14, 32, 16), (30, 70, 33)):
@@ -169,14 +175,19 @@ def test_matrices_larger_than_what_is_packed_at_a_time(monkeypatch):
         check_matmul("tiled", a, b)
         check_matmul("tiled", a[:, :5, :16], b[:, :16, :5])
         plan = product._planned(machine.tier(), "f32", 3, 150, 200, 50)[1]
-        assert plan.items < 3 and plan.m < 150 and plan.n < 200 and plan.k < 50
+        assert plan.items < 3
+        assert plan.m < 150
+        assert plan.n < 200
+        assert plan.k < 50
     finally:
         product._planned.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_bits_for_any_number_of_threads(dtype):
-    """Sizes above and below where a second thread starts, several stretches of k; the default choice and the tiled variant."""
+    """Sizes above and below where a second thread starts, several stretches of k; the default choice and the tiled
+    variant.
+    """
     for shape in ((1, 70, 90, 700), (40, 20, 30, 25), (1, 300, 10, 300), (1, 3, 400, 400), (1, 500, 1, 300)):
         batch, m, n, k = shape
         a, b = normal(0, batch, m, k, dtype=dtype), normal(1, batch, k, n, dtype=dtype)
@@ -201,7 +212,8 @@ def test_nan_and_infinity(variant):
     with np.errstate(invalid="ignore"):
         expected = reference.matmul(a, b)
     assert_close(c, expected, rtol=1e-4, atol=1e-4)
-    assert np.isnan(c).any() and np.isinf(c).any()
+    assert np.isnan(c).any()
+    assert np.isinf(c).any()
 
 
 def test_eight_python_threads_at_once():

@@ -108,7 +108,8 @@ def test_linear_has_the_definitions_bits(variant, lead, n, k, dtype, layout, x_s
         with mk.use(int8_linear=variant), unmodified(x, w, scale, bias):
             y = mk.int8_linear(x, w, scale, b, x_scale)
         expected = reference.int8_linear(x, w, scale, b, x_scale)
-        assert y.dtype == x.dtype and y.shape == (*lead, n)
+        assert y.dtype == x.dtype
+        assert y.shape == (*lead, n)
         assert np.array_equal(y, expected, equal_nan=True)
 
 
@@ -175,7 +176,8 @@ def test_nothing_is_written_outside(monkeypatch):
             assert same_bits(cpu.int8_matmul(a, b), exact(a, b))
             y = cpu.int8_linear(normal(5, m, k), b.T, scale, None, None)
             z = cpu.int8_conv2d(image, filters, scale, None, 2, 1, 1, 1, None)
-        assert np.isfinite(y).all() and np.isfinite(z).all()
+        assert np.isfinite(y).all()
+        assert np.isfinite(z).all()
 
 
 def test_nothing_is_read_outside():
@@ -191,7 +193,8 @@ def test_nothing_is_read_outside():
         "            one = at_end_of_page(np.ones(n, 'f'))\n"
         "            assert (mk.int8_matmul(a, b) == k).all() and (mk.int8_matmul(a, w.T) == k).all()\n"
         "            assert (mk.int8_linear(x, w, one, one, 1.0) == k + 1).all()\n"
-        "            x, w = at_end_of_page(np.ones((m, k, 3, 3), 'f')), at_end_of_page(np.ones((n, k, 2, 2), np.int8))\n"
+        "            x = at_end_of_page(np.ones((m, k, 3, 3), 'f'))\n"
+        "            w = at_end_of_page(np.ones((n, k, 2, 2), np.int8))\n"
         "            assert (mk.int8_conv2d(x, w, one, one, x_scale=1.0) == 4 * k + 1).all()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-KERNEL = '''
+KERNEL = """
 from minidl_kernels.cpu.jit import cache_folder, jit
 
 @jit
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     assert double(21) == 42 and double(1.5) == 3.0
     assert make(3)(2) == 6 and make(5)(2) == 10
     print(cache_folder())
-'''
+"""
 
 
 def run(folder: Path, code: str = KERNEL, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -57,7 +57,8 @@ def test_every_task_runs_once(nthreads):
         for _ in range(50):
             counts, slots = run(ntasks, nthreads)
             assert (counts == 1).all()
-            assert (slots >= 0).all() and (slots < min(nthreads, max(ntasks, 1))).all()
+            assert (slots >= 0).all()
+            assert (slots < min(nthreads, max(ntasks, 1))).all()
     assert pool.workers() < threads.MAX_THREADS
 
 
@@ -92,6 +93,11 @@ def test_many_python_threads_call_at_once():
         t.join(timeout=60)
     assert sorted(finished) == list(range(8)), "a thread hangs"
     assert not wrong
+
+
+def quiet(stderr):
+    """Nothing was said but that kernels are compiled, in an empty cache."""
+    return all(line.startswith("minidl: compiling") for line in stderr.splitlines())
 
 
 FORK = """
@@ -132,7 +138,7 @@ def test_after_fork_both_sides_work(busy):
     code = FORK.format(folder=os.path.dirname(__file__), busy=busy)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert quiet(done.stderr)
 
 
 def test_idle_workers_sleep():
@@ -145,13 +151,12 @@ def test_idle_workers_sleep():
 
 def test_a_process_ends_while_workers_are_awake():
     code = (
-        "import sys; sys.path.insert(0, {!r})\nimport test_threads as t\nt.run(100, 4, 1000)".format(
-            os.path.dirname(__file__)
-        )
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\nimport test_threads as t\nt.run(100, 4, 1000)"
     )
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
+        assert quiet(done.stderr)
 
 
 def test_the_number_of_threads():

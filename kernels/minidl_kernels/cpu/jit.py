@@ -4,11 +4,12 @@
     @jit(tag="f32 avx512")        the same for a function made by a factory: the tag says what its closure holds
     @jit(inner=True)              called by other kernels only: compiled into them, no file of its own
 
-All kernels run without the GIL, treat division by zero as NumPy does, and use no fastmath, so NaN, Inf and the order of sums stay as written.
+All kernels run without the GIL, treat division by zero as NumPy does, and use no fastmath, so NaN, Inf and the order
+of sums stay as written.
 
-The cache is the user's own (`cache_folder()`), not next to the source, which may be read-only. Its name carries a hash of this package's
-source and of what compiles it, so an edit to tile.py makes new gemm kernels, and a folder is never shared by two CPUs that differ.
-`numba.config` is left as the user has it.
+The cache is the user's own (`cache_folder()`), not next to the source, which may be read-only. Its name carries a
+hash of this package's source and of what compiles it, so an edit to tile.py makes new gemm kernels, and a folder is
+never shared by two CPUs that differ. `numba.config` is left as the user has it.
 """
 
 from __future__ import annotations
@@ -46,16 +47,22 @@ def jit(function: Callable[..., Any] | None = None, *, tag: str = "", inner: boo
     if inner or config.DISABLE_JIT:
         return kernel
     if function.__closure__ and not tag:
-        raise TypeError(f"@jit on {function.__qualname__}: a function with a closure needs a tag that says what the closure holds")
+        raise TypeError(
+            f"@jit on {function.__qualname__}: a function with a closure needs a tag that says what the closure holds"
+        )
     kernel._cache = DiskCache(function, tag)
     return kernel
 
 
 class DiskCache(_Cache):
-    """Numba's cache protocol with one file per kernel and signature: no index, so concurrent processes cannot mix files up."""
+    """Numba's cache protocol with one file per kernel and signature: no index, so concurrent processes cannot mix
+    files up.
+    """
 
     def __init__(self, function: Callable[..., Any], tag: str = "") -> None:
-        self._name = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "").removeprefix("minidl_kernels.")
+        self._name = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "").removeprefix(
+            "minidl_kernels."
+        )
         self._tag = tag
         self._enabled = True
 
@@ -103,12 +110,18 @@ class DiskCache(_Cache):
 @functools.cache
 def announce() -> None:
     """Say once, on stderr, that this process has to compile."""
-    print(f"minidl: compiling CPU kernels for this machine (once; cached in {cache_folder()})", file=sys.stderr, flush=True)
+    print(
+        f"minidl: compiling CPU kernels for this machine (once; cached in {cache_folder()})",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @functools.cache
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: in the user's cache folder, or in a private temporary one where that cannot be written."""
+    """Where compiled kernels are kept: in the user's cache folder, or in a private temporary one where that cannot be
+    written.
+    """
     for root in _roots():
         folder = root / f"kernels-{_fingerprint()}"
         try:

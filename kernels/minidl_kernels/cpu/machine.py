@@ -119,7 +119,9 @@ _chosen = _Chosen()
 
 
 def tier() -> str:
-    """The tier that kernels called from this thread are compiled for: the machine's own, or that of an enclosing `use_tier`."""
+    """The tier that kernels called from this thread are compiled for: the machine's own, or that of an enclosing
+    `use_tier`.
+    """
     return _chosen.tier or machine().tier
 
 
@@ -135,7 +137,9 @@ def use_tier(name: str) -> Iterator[None]:
     if name not in TIERS:
         raise ValueError(f"there is no tier {name!r}; there are: {', '.join(TIERS)}")
     if name not in tiers():
-        raise ValueError(f"this machine is {machine().tier!r} and cannot run {name!r}; it can run: {', '.join(tiers())}")
+        raise ValueError(
+            f"this machine is {machine().tier!r} and cannot run {name!r}; it can run: {', '.join(tiers())}"
+        )
     before, _chosen.tier = _chosen.tier, name
     try:
         yield

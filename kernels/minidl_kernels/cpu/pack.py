@@ -1,9 +1,10 @@
 """Copy a matrix into the order in which the tile reads it.
 
-A *panel* holds `width` lanes (rows of A, or columns of B) for all k: first every lane at k = 0, then at k = 1, ... with `stride` elements
-from one k to the next. Where lanes are neighbours in memory (B by rows; A transposed) that is a copy of vectors; where k are neighbours
-(A by rows; B transposed) it is a transpose of squares in registers; any other strides are copied one by one. So a transposed operand
-costs nothing more, and a strided, broadcast or reversed one needs no copy before.
+A *panel* holds `width` lanes (rows of A, or columns of B) for all k: first every lane at k = 0, then at k = 1, ...
+with `stride` elements from one k to the next. Where lanes are neighbours in memory (B by rows; A transposed) that is
+a copy of vectors; where k are neighbours (A by rows; B transposed) it is a transpose of squares in registers; any
+other strides are copied one by one. So a transposed operand costs nothing more, and a strided, broadcast or reversed
+one needs no copy before.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from .tile import ELEMENT, Tile
 def pack(t: Tile, operand: str) -> Any:
     """The packer `f(source, lane_step, k_step, lanes, k, to)` of operand "a" or "b" of a tile, to be called in kernels.
 
-    Steps are in bytes; 1 <= lanes <= width and k >= 1. `to` is aligned to 64 bytes and has room for k * stride elements. Lanes beyond
-    `lanes` get some value of the matrix or zero: the tile computes with them but stores nothing of it. For the kind s8u8 the bytes of B become
-    unsigned, b + 128.
+    Steps are in bytes; 1 <= lanes <= width and k >= 1. `to` is aligned to 64 bytes and has room for k * stride
+    elements. Lanes beyond `lanes` get some value of the matrix or zero, or what was there: the tile computes with them
+    but stores nothing of it. For the kind s8u8 the bytes of B become unsigned, b + 128.
     """
     width, stride = (t.rows, t.stride) if operand == "a" else (t.cols, t.cols)
     size, lanes_of_vector = t.size, t.lanes

@@ -8,22 +8,27 @@
     def kernel(x, y, n, nthreads):
         parallel_for(rows, ntasks, nthreads, (x, y, n))
 
-Tasks must write disjoint memory, and what a task computes must depend on its number only, never on its slot: then results are bit-equal
-for any number of threads. A task must not raise. The tuple may hold numbers and arrays.
+Tasks must write disjoint memory, and what a task computes must depend on its number only, never on its slot: then
+results are bit-equal for any number of threads. A task must not raise. The tuple may hold numbers, tuples and arrays.
 
-How it works. Workers are plain operating-system threads, started on first use, that know nothing of Python: they never hold the GIL. A job is a function
-pointer, an argument pointer and a *ticket*: (generation << 32 | next task). Whoever wants a task adds one to the ticket by
-compare-and-swap; success proves that the generation, and so the job, was still the one that was read. The caller works too, so a job is
-finished even if no worker ever wakes, and the caller waits only for tasks that a worker really took:
- - two callers at once: the second finds the pool busy and runs its tasks alone, on its own Python thread (so does a nested call);
- - after fork the child has no workers; it forgets the old ones and starts its own at the next job.
-An idle worker looks for work about 20-50 us, so that a run of small kernels finds it awake, and then sleeps in a lock.
-The locks and threads are those of CPython's portable C layer (PyThread_*), which work without the GIL on every platform.
+How it works. Workers are plain operating-system threads, started on first use, that know nothing of Python: they never
+hold the GIL. A job is a function pointer, an argument pointer and a *ticket*: (generation << 32 | next task). Whoever
+wants a task adds one to the ticket by compare-and-swap; success proves that the generation, and so the job, was still
+the one that was read. The caller works too, so a job is finished even if no worker ever wakes, and the caller waits
+only for tasks that a worker really took. So there is nothing to hang on:
 
-Numba's own layers do not serve: workqueue aborts on concurrent calls, GNU OpenMP hangs after fork, TBB is not always there,
-and `parallel=True` costs seconds of compilation per kernel.
+  - two callers at once: the second finds the pool busy and runs its tasks itself; so does a call inside a task;
+  - fork: workers end before it, and each side starts its own at its next job. If another thread was in a kernel, the
+    child forgets that job and its workers, which do not exist there.
 
-Measured on a Zen 4 virtual machine with 2 cores: see `parallel_for`.
+An idle worker looks for work some 20-50 us, so that a run of small kernels finds it awake, and then sleeps in a lock.
+The locks and threads are those of CPython's portable C layer (PyThread_*), which works without the GIL everywhere.
+
+Measured on 2 cores of a Zen 4 virtual machine, an empty job of two tasks: 0.35 us from within a kernel while the worker
+is awake, 15-20 us when it sleeps, 0.01 us for one thread.
+
+Numba's own layers do not serve: workqueue aborts on concurrent calls, GNU OpenMP hangs after fork, TBB is not always
+there, and `parallel=True` costs seconds of compilation per kernel.
 """
 
 from __future__ import annotations
@@ -47,7 +52,7 @@ from .threads import MAX_THREADS
 I64 = ir.IntType(64)
 VOID = ir.VoidType()
 
-# --- the control block: 64-bit words, what different threads write in different cache lines ------------------------------------
+# --- the control block: 64-bit words, what different threads write in different cache lines -------------------------
 
 TICKET = 0  # generation << 32 | next task
 BODY, ARGS, TASKS, SLOTS = 16, 17, 18, 19  # the job; written only while the ticket is closed
@@ -74,7 +79,7 @@ release_lock = types.ExternalFunction("PyThread_release_lock", types.void(types.
 start_thread = types.ExternalFunction("PyThread_start_new_thread", types.long_(types.intp, types.intp))
 
 
-# --- atomic words, as instructions --------------------------------------------------------------------------------------------------
+# --- atomic words, as instructions ----------------------------------------------------------------------------------
 
 
 def _pointer(builder: ir.IRBuilder, index: ir.Value) -> ir.Value:
@@ -142,7 +147,9 @@ def pause(typing: Any) -> Any:
         arch = llvm.get_process_triple().partition("-")[0]
         i32 = ir.IntType(32)
         if arch in ("x86_64", "i686"):
-            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(VOID, []), "llvm.x86.sse2.pause"), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, ir.FunctionType(VOID, []), "llvm.x86.sse2.pause"), []
+            )
         elif arch in ("aarch64", "arm64"):
             barrier = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VOID, [i32]), "llvm.aarch64.isb")
             builder.call(barrier, [i32(15)])
@@ -165,7 +172,7 @@ def call_body(typing: Any, body: Any, task: Any, slot: Any, args: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64, types.int64), emit
 
 
-# --- the pool --------------------------------------------------------------------------------------------------------------------
+# --- the pool -------------------------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -198,7 +205,8 @@ def _worker(k: int) -> None:
             spins += 1
             pause()
         else:
-            # Say so first, look once more, then sleep: a caller that opens a job in between sees ASLEEP and releases the lock.
+            # Say so first, look once more, then sleep: a caller that opens a job in between sees ASLEEP and releases
+            # the lock.
             store(state, ASLEEP)
             if (work(k + 1) or load(STOP)) and swap(state, AWAKE) == ASLEEP:
                 spins = 0
@@ -211,7 +219,7 @@ def _worker(k: int) -> None:
 def _compiled(function: Any, signature: str) -> CFunc:
     """A function with a C address, cached like a kernel."""
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=dict(OPTIONS))
-    made._cache = DiskCache(function)
+    made._cache = DiskCache(function)  # type: ignore[attr-defined]
     made.compile()
     return made
 
@@ -241,7 +249,8 @@ def _run(body: int, tasks: int, nthreads: int, args: int) -> None:
             add(ALIVE, -1)
             break  # the system gives no more threads: fewer share the work
         add(STARTED, 1)
-    # Close the ticket with a new generation, so that no late worker takes the new fields for the old job; open it when they stand.
+    # Close the ticket with a new generation, so that no late worker takes the new fields for the old job; open it
+    # when they stand.
     generation = ((load(TICKET) >> 32) + 1) << 32
     store(TICKET, generation | CLOSED)
     store(BODY, body)
@@ -276,10 +285,11 @@ llvm.add_symbol("minidl_parallel_for", _run_code.address)
 def parallel_for(typing: Any, body: Any, tasks: Any, nthreads: Any, args: Any) -> Any:
     """body(task, slot, *args) for every task in range(tasks), on at most `nthreads` threads (the caller's is one).
 
-    `body` is an @jit(inner=True) function, `args` a tuple of numbers and arrays. Every slot is below `nthreads`.
+    `body` is an @jit(inner=True) function, `args` a tuple. Every slot is below `nthreads`; the caller's is 0.
 
-    The arguments go into a struct on the caller's stack; a small function that unpacks it and calls `body` is made in the kernel's own
-    module, so the body is compiled into the kernel and a task costs one indirect call and one compare-and-swap.
+    The arguments go into a struct on the caller's stack; a small function that unpacks it and calls `body` is made in
+    the kernel's own module, so the body is compiled into the kernel and a task costs one indirect call and one
+    compare-and-swap.
     """
     if not isinstance(body, types.Dispatcher) or not isinstance(args, types.BaseTuple):
         return None
@@ -297,7 +307,8 @@ def parallel_for(typing: Any, body: Any, tasks: Any, nthreads: Any, args: Any) -
         task, slot, address = function.args
         held = b.load(b.inttoptr(address, struct.as_pointer()))
         unpacked = [
-            context.cast(b, b.extract_value(held, i), given, wanted) for i, (given, wanted) in enumerate(zip(args.types, fields))
+            context.cast(b, b.extract_value(held, i), given, wanted)
+            for i, (given, wanted) in enumerate(zip(args.types, fields))
         ]
         context.call_internal_no_propagate(b, compiled.fndesc, inner, [task, slot, *unpacked])
         b.ret_void()
@@ -314,8 +325,8 @@ def parallel_for(typing: Any, body: Any, tasks: Any, nthreads: Any, args: Any) -
 def _compile_body(context: Any, function: Any, signature: Any) -> Any:
     """A body as a library of the kernel under compilation.
 
-    As Numba's `compile_subroutine`, but not optimised on its own: a body is optimised once, inside its kernel, and its machine code is
-    made once. For kernels of thousands of vector instructions that is most of the time of compilation.
+    As Numba's `compile_subroutine`, but not optimised on its own: a body is optimised once, inside its kernel, and its
+    machine code is made once. For kernels of thousands of vector instructions that is most of the compilation.
     """
     library = context.codegen().create_library(function.__qualname__)
     library._optimize_final_module = lambda: None
@@ -329,11 +340,13 @@ def _compile_body(context: Any, function: Any, signature: Any) -> Any:
     return made
 
 
-# --- life and death --------------------------------------------------------------------------------------------------------------
+# --- life and death -------------------------------------------------------------------------------------------------
 
 
 def _stop(forever: int) -> None:
-    """Let the workers end, if no job is running, and wait for that; `forever`: every later job runs on its caller's thread alone."""
+    """Let the workers end, if no job is running, and wait for that; `forever`: every later job runs on its caller's
+    thread alone.
+    """
     if not replace(BUSY, 0, 1):
         return
     store(STOP, 1)
@@ -349,7 +362,7 @@ def _stop(forever: int) -> None:
 
 
 _stop_code = _compiled(_stop, "void(int64)")
-_stop_workers = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_stop_code.address)
+_stop_workers = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_stop_code.address or 0)
 
 
 def _word(index: int) -> ctypes.c_int64:
@@ -373,7 +386,8 @@ def workers() -> int:
 
 
 _reset()
-# No worker may still look for work while the interpreter takes compiled code down, nor be cut off in the middle by a fork.
+# No worker may still look for work while the interpreter takes compiled code down, nor be cut off in the middle by a
+# fork.
 atexit.register(_stop_workers, 1)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=lambda: _stop_workers(0), after_in_child=_reset)

@@ -5,10 +5,10 @@
         for every panel of A, for every panel of B:                         in parallel, a block of tiles per task
             one tile of C += panel of A x panel of B
 
-That is the whole algorithm of BLIS and its kin. Why it is fast: the tile does 2 * rows * cols operations for rows + cols
-elements read; a panel of A stays in L1 while it meets every panel of B in the block; the block of B stays in L2; the
-copies that make this possible are n + m against m * n of work. What a task computes does not depend on the number of
-threads, and every element of C is summed in the order of k, so results are the same bits for any number.
+That is the whole algorithm of BLIS and its kin. Why it is fast: the tile does 2 * rows * cols operations for rows +
+cols elements read; a panel of A stays in L1 while it meets every panel of B in the block; the block of B stays in L2;
+the copies that make this possible are n + m against m * n of work. What a task computes does not depend on the number
+of threads, and every element of C is summed in the order of k, so results are the same bits for any number.
 
 Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
 """
@@ -47,7 +47,9 @@ def product(t: Tile) -> Any:
 
     @jit(inner=True)
     def pack_some(task, slot, each, total, pa, pb, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
-        """Task: `each` panels. The panels of one A are numbered first, then those of its B, then the next of the batch."""
+        """Task: `each` panels. The panels of one A are numbered first, then those of its B, then the next of the
+        batch.
+        """
         for number in range(task * each, min((task + 1) * each, total)):
             item, p = number // (pa + pb), number % (pa + pb)
             if p < pa:
@@ -157,14 +159,15 @@ def address(a: np.ndarray) -> int:
     return a.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-Steps = tuple[int, int, int]  # bytes to the next matrix of a batch, to the next row, to the next column
+Steps = tuple[int, ...]  # bytes to the next matrix of a batch, to the next row, to the next column
 
 
 def multiply_at(
     kind: str, sizes: tuple[int, int, int, int], a: int, a_steps: Steps, b: int, b_steps: Steps,
-    c: int, c_steps: tuple[int, int], bias: int = 0,
+    c: int, c_steps: Steps, bias: int = 0,
 ) -> None:  # fmt: skip
-    """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch, M, N)
+    """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch,
+    M, N)
 
     `kind` is the tile's (elements of 8 bytes for "f64", else 4), `sizes` (batch, M, N, K), all at least 1. A, B:
     addresses and any steps in bytes (0 along the batch for one that is shared). C (its steps without the last) and bias

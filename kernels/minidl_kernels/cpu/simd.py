@@ -1,8 +1,9 @@
 """Whole vectors inside kernels: a thin layer over LLVM's vector instructions.
 
-Numba compiles loops over scalars and leaves vectors to LLVM's guesses. The tile and the packers are too important for guesses, so they
-emit their vectors themselves: an `@intrinsic` receives an LLVM builder, wraps it in `Vectors`, and writes straight-line code with Python
-loops standing for repetition. The width comes from the tier, everything else LLVM turns into the right instructions for the CPU.
+Numba compiles loops over scalars and leaves vectors to LLVM's guesses. The tile and the packers are too important for
+guesses, so they emit their vectors themselves: an `@intrinsic` receives an LLVM builder, wraps it in `Vectors`, and
+writes straight-line code with Python loops standing for repetition. The width comes from the tier; LLVM turns the rest
+into the right instructions for the CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LANE_BYTES = 16  # x86 shuffles are cheap inside 128 bits
 
 @dataclass(frozen=True)
 class Vectors:
-    """Emits operations on vectors of `lanes` elements; addresses are 64-bit integers (LLVM values), offsets in bytes."""
+    """Emits operations on vectors of `lanes` elements; addresses are 64-bit integers, offsets in bytes."""
 
     builder: ir.IRBuilder
     element: ir.Type
@@ -110,8 +111,8 @@ class Vectors:
     def transpose(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
         """The columns of a square of `lanes` vectors, in registers.
 
-        Eight shuffles transpose 4 x 4 squares inside the 128-bit lanes of four vectors; the same pattern on whole lanes then brings
-        the squares to their places: lanes * log2(lanes) shuffles in all.
+        Eight shuffles transpose 4 x 4 squares inside the 128-bit lanes of four vectors; the same pattern on whole lanes
+        then brings the squares to their places: lanes * log2(lanes) shuffles in all.
         """
         inner = max(1, min(self.lanes, LANE_BYTES // self.bytes))
         groups = [self._columns(list(rows[i : i + inner]), 1, inner) for i in range(0, self.lanes, inner)]
@@ -122,7 +123,7 @@ class Vectors:
         return columns
 
     def _columns(self, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
-        """Transpose a square of units (of `unit` elements) inside every segment: even units and odd units apart, recursively."""
+        """Transpose a square of units (of `unit` elements) in every segment: even and odd units apart, recursively."""
         if len(rows) == 1:
             return rows
         pairs = list(zip(rows[::2], rows[1::2]))
@@ -145,7 +146,9 @@ class Vectors:
 @contextmanager
 def counting(builder: ir.IRBuilder, stop: ir.Value, start: Any = None, step: Any = None) -> Iterator[ir.Value]:
     """`with counting(builder, n) as i:` emits the body of `for i in range(start, n, step)`."""
-    with cgutils.for_range(builder, stop, start=start or I64(0), intp=I64) if step is None else cgutils.for_range_slice(
-        builder, start or I64(0), stop, step, I64
-    ) as loop:
+    with (
+        cgutils.for_range(builder, stop, start=start or I64(0), intp=I64)
+        if step is None
+        else cgutils.for_range_slice(builder, start or I64(0), stop, step, I64) as loop
+    ):
         yield loop.index if step is None else loop[0]

@@ -1,7 +1,7 @@
 """How many threads kernels use, and BLAS while kernels call it.
 
-The count is one per process, as torch's; `threads(n)` sets it for a block in one thread. The threads themselves are in pool.py.
-Nothing here imports Numba.
+The count is one per process, as torch's; `threads(n)` sets it for a block in one thread. The threads themselves are
+in pool.py. Nothing here imports Numba.
 """
 
 from __future__ import annotations
@@ -41,13 +41,17 @@ def _checked(n: int) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Use `n` threads in every kernel of this process from now on (at most 256 count). ValueError below 1, TypeError for no integer."""
+    """Use `n` threads in every kernel of this process from now on (at most 256 count). ValueError below 1, TypeError
+    for no integer.
+    """
     global _count
     _count = _checked(n)
 
 
 def get_num_threads() -> int:
-    """The number of threads that a kernel called here and now uses: what was set, else the CPUs this process may run on."""
+    """The number of threads that a kernel called here and now uses: what was set, else the CPUs this process may run
+    on.
+    """
     global _count
     if _local.count is not None:
         return _local.count
@@ -71,12 +75,14 @@ def threads(n: int) -> Iterator[None]:
         _local.count = before
 
 
-# --- BLAS ------------------------------------------------------------------------------------------------------------------------
+# --- BLAS -----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def _blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """The get and set functions of the BLAS that NumPy loaded, or None where it offers none (Accelerate asks for nothing)."""
+    """The get and set functions of the BLAS that NumPy loaded, or None where it offers none (Accelerate asks for
+    nothing).
+    """
     for library in _loaded_blas():
         for get, put in (
             ("scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"),
@@ -113,7 +119,9 @@ def _loaded_blas() -> Iterator[ctypes.CDLL]:
 
 
 class _Blas:
-    """BLAS has one thread count per process, which is the user's. The first call in borrows it, the last one out gives it back."""
+    """BLAS has one thread count per process, which is the user's. The first call in borrows it, the last one out
+    gives it back.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -125,7 +133,9 @@ _borrowed = _Blas()
 
 
 class blas_threads:
-    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given), and what the user had set afterwards."""
+    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given), and what the user
+    had set afterwards.
+    """
 
     __slots__ = ("_n",)
 

@@ -1,14 +1,15 @@
 """The register tile: the few lines where the arithmetic of every product happens.
 
-A tile of C, `rows` x `cols`, stays in registers while k runs: each step reads one column of A and one row of B and adds their outer
-product. That is `rows * vectors` multiply-adds for `rows + vectors` loads, and as many independent sums, which is what keeps the
-multipliers busy (each sum can take a new term only every 4 cycles or so). The sizes fill the register file of the tier:
+A tile of C, `rows` x `cols`, stays in registers while k runs: each step reads one column of A and one row of B and
+adds their outer product. That is `rows * vectors` multiply-adds for `rows + vectors` loads, and as many independent
+sums, which is what keeps the multipliers busy (each sum can take a new term only every 4 cycles or so). The sizes
+fill the register file of the tier:
 
     avx512   32 registers of 16 floats:  14 x 2 sums + 2 of B + 1 of A
     avx2     16 registers of  8 floats:   6 x 2 sums + 2 of B + 1 of A
 
-A and B come packed (pack.py) so that both are read front to back. The kind of product is a parameter: an *element* is what one lane
-holds of A or B, and the tile multiplies elements and adds into the sums of the lanes.
+A and B come packed (pack.py) so that both are read front to back. The kind of product is a parameter: an *element* is
+what one lane holds of A or B, and the tile multiplies elements and adds into the sums of the lanes.
 
     f32, f64   element a float, fused multiply-add
     s8u8       element 4 bytes along k, signed of A by unsigned of B: vpdpbusd (AVX-512 VNNI).
@@ -42,7 +43,8 @@ class Tile:
     """The shape of a tier's register tile: `rows` x `cols` sums, `cols` = `vectors` vectors of `lanes`.
 
     size    bytes of an element
-    stride  elements from one k to the next in a packed panel of A: `rows`, rounded up to whole vectors (for B it is `cols`)
+    stride  elements from one k to the next in a packed panel of A: `rows`, rounded up to whole vectors (for B it is
+    `cols`)
     """
 
     tier: str

@@ -1,13 +1,14 @@
 """Scratch memory for kernels: aligned to cache lines, kept for the next call, bounded, per thread.
 
-A fresh large array costs page faults (0.25 us per 4 KiB: more than filling it), and `np.empty` aligns to 16 bytes only, so that every
-other load of a 64-byte vector touches two cache lines. Packed panels therefore live here:
+A fresh large array costs page faults (0.25 us per 4 KiB: more than filling it), and `np.empty` aligns to 16 bytes
+only, so that every other load of a 64-byte vector touches two cache lines. Packed panels therefore live here:
 
     with workspace.borrow(nbytes) as address:
         kernel(..., address)
 
-Buffers belong to the Python thread that borrows: no lock, and a kernel called from many threads never shares scratch. A nested borrow
-gets another buffer. At most `KEEP` bytes per thread are kept; the rest goes back to the system. Contents are whatever was left there.
+Buffers belong to the Python thread that borrows: no lock, and a kernel called from many threads never shares scratch.
+A nested borrow gets another buffer. At most `KEEP` bytes per thread are kept; the rest goes back to the system.
+Contents are whatever was left there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class borrow:
         buffers = _free.buffers
         buffers.append(self._buffer)
         buffers.sort(key=lambda b: b[0])
-        # Too much kept: the smallest go first, since a large buffer serves small wishes too; one that is too large alone goes as well.
+        # Too much kept: the smallest go first, since a large buffer serves small wishes too; one that is too large
+        # alone goes as well.
         kept = sum(b[0] for b in buffers)
         while buffers and kept > KEEP:
             kept -= buffers.pop(0)[0]

@@ -3,9 +3,10 @@
     matmul   (..., M, K) @ (..., K, N) -> (..., M, N)        leading axes broadcast
     linear   x (..., K), w (N, K), b (N,) -> y (..., N)      y = x @ w.T + b
 
-Every variant takes any strides (transposed, sliced, reversed, broadcast, unaligned). M, N or K = 0 is legal: an empty sum is zero.
-float32 and float64 are summed in their own precision, in the order of k within stretches that do not depend on the number of threads;
-float16 is computed in float32 and rounded once; integers wrap and bool is or-ed, as NumPy's matmul does.
+Every variant takes any strides (transposed, sliced, reversed, broadcast, unaligned). M, N or K = 0 is legal: an empty
+sum is zero. float32 and float64 are summed in their own precision, in the order of k within stretches that do not
+depend on the number of threads; float16 is computed in float32 and rounded once; integers wrap and bool is or-ed, as
+NumPy's matmul does.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def _short_float(a: Any, *rest: Any) -> bool:
 def tiled_is_faster(batch: int, m: int, n: int, k: int) -> bool:
     """Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS; `benchmarks` measures it again.
 
-    Below about 2^18 multiply-adds NumPy's way into BLAS is shorter (a few microseconds), and BLAS takes one thread; with fewer than
+    Below about 2^18 multiply-adds NumPy's way into BLAS is shorter (a few microseconds), and BLAS takes one thread;
+    with fewer than
     4 rows or columns the tile would mostly multiply padding.
     """
     return min(m, n) >= 4 and batch * m * n * k >= 1 << 18

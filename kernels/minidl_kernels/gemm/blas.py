@@ -1,7 +1,8 @@
 """NumPy's BLAS, on one thread.
 
-BLAS cuts a product differently for each number of threads, and then rounds differently: OpenBLAS gave other last bits with 2 threads
-than with 1 in every eighth product we tried. Kernels promise the same bits for any number of threads, so BLAS gets one here.
+BLAS cuts a product differently for each number of threads, and then rounds differently: OpenBLAS gave other last bits
+with 2 threads than with 1 in every eighth product we tried. Kernels promise the same bits for any number of threads,
+so BLAS gets one here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Array = NDArray[Any]
 def _alone(a: Array, b: Array) -> bool:
     """Whether BLAS takes one thread of its own accord, so that telling it (3 us) can be spared.
 
-    OpenBLAS shares out a general product from 2^18 multiply-adds, a product with a vector from 9216, and one of a matrix with its own
+    OpenBLAS shares out a general product from 2^18 multiply-adds, a product with a vector from 9216, and one of a
+    matrix with its own
     transpose from 59296 or so.
     """
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -40,7 +42,9 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:
-    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # one product, not one per leading index
+    rows = (
+        x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    )  # one product, not one per leading index
     y = matmul(rows, w.T)
     if b is not None:
         y += b

@@ -54,9 +54,11 @@ def _steps(a: Array, ndim: int) -> list[int]:
 def _products(
     lead: tuple[int, ...], m: int, steps: list[list[int]], a_row: int, c_row: int
 ) -> Iterator[tuple[int, int, list[int], list[int]]]:
-    """A product over leading axes as few batches with one step each: (batch, rows of one A, offsets, steps) of a, b and c.
+    """A product over leading axes as few batches with one step each: (batch, rows of one A, offsets, steps) of a, b
+    and c.
 
-    Neighbouring axes that continue each other become one; a shared B whose A's follow each other row by row becomes one tall product.
+    Neighbouring axes that continue each other become one; a shared B whose A's follow each other row by row becomes
+    one tall product.
     """
     axes = [(size, list(step)) for size, *step in zip(lead, *steps) if size > 1]
     merged: list[tuple[int, list[int]]] = []
@@ -85,8 +87,8 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
         b = np.ascontiguousarray(b)
     if m and n and k:
         multiply_at(
-            KIND[x.dtype.name], (1, m, n, k), address(rows), (0, *rows.strides), address(w), (0, w.strides[1], w.strides[0]),
-            address(y), (0, y.strides[0]), 0 if b is None else address(b),
+            KIND[x.dtype.name], (1, m, n, k), address(rows), (0, *rows.strides),
+            address(w), (0, w.strides[1], w.strides[0]), address(y), (0, y.strides[0]), 0 if b is None else address(b),
         )  # fmt: skip
     else:
         y[...] = 0 if b is None else b

@@ -1,8 +1,9 @@
 """The first rungs of the ladder from three loops to the register tile, to read and to time; `choose` never takes them.
 
-    naive     one sum at a time. B is walked down its columns: every step misses the cache, and each addition waits for the one before
-    blocked   rows of B are walked along memory, so that a row of C gets whole vectors; blocks of B stay in the L2 cache
-    tiled     (cpu/product.py) sums stay in registers, operands are packed, threads share the work
+naive     one sum at a time. B is walked down its columns: every step misses the cache, and each addition waits for
+the one before
+blocked   rows of B are walked along memory, so that a row of C gets whole vectors; blocks of B stay in the L2 cache
+tiled     (cpu/product.py) sums stay in registers, operands are packed, threads share the work
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def _run(kernel: Any, a: Array, b: Array) -> Array:
     c = np.zeros((*lead, m, n), a.dtype)
     if c.size and k:
         # Both rungs are compiled for plain arrays of three axes, whatever comes.
-        plain = [np.array(np.broadcast_to(x, (*lead, *x.shape[-2:])), order="C").reshape(-1, *x.shape[-2:]) for x in (a, b)]
+        plain = [
+            np.array(np.broadcast_to(x, (*lead, *x.shape[-2:])), order="C").reshape(-1, *x.shape[-2:]) for x in (a, b)
+        ]
         kernel(*plain, c.reshape(-1, m, n))
     return c
 

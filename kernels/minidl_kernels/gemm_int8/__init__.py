@@ -6,7 +6,8 @@
 
 A layer has three stages, each with one definition (quantize.py), the same bits in every variant:
 
-    1. x becomes int8, symmetric: q = clip(rint(x / s), -127, 127), half to even, s = max|x| / 127 of the row (linear) or image
+    1. x becomes int8, symmetric: q = clip(rint(x / s), -127, 127), half to even, s = max|x| / 127 of the row (linear)
+    or image
        (conv2d), 1 where that is 0; or the static `x_scale`. In float32 (float64 is rounded to it first).
     2. acc = q @ w_q in int32, exact: no order of summation, no thread count, no instruction can change it.
     3. y = float32(acc) * (s * w_scale) + b, in float32, each operation rounded; then x's dtype.

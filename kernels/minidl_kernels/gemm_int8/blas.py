@@ -1,7 +1,8 @@
 """Exact integer products by float32 BLAS: a portable way where the CPU has no integer dot product.
 
-A float32 holds every integer up to 2^24. A product of two int8 is at most 128 * 128 = 2^14, so 1024 of them can be added in any order,
-fused or not, without rounding: |sum| <= 2^24. (Without -128 in the data it would be 1040.) Stretches of 1024 along k are added in int32.
+A float32 holds every integer up to 2^24. A product of two int8 is at most 128 * 128 = 2^14, so 1024 of them can be
+added in any order, fused or not, without rounding: |sum| <= 2^24. (Without -128 in the data it would be 1040.)
+Stretches of 1024 along k are added in int32.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Integer products on the register tile, with the dot product that the tier has.
 
-    avx512vnni (amx)   vpdpbusd, 4 products per lane. It wants one side unsigned: B goes in as b + 128, and 128 * (sum of
-                       A's row) is taken off again. Sums may wrap on the way: that is exact modulo 2^32, and the result fits
+    avx512vnni (amx)   vpdpbusd, 4 products per lane. It wants one side unsigned: B goes in as b + 128, and 128 * (sum
+                       of A's row) is taken off again. Sums may wrap on the way, which is exact modulo 2^32, and the
+                       result fits
     avx512, avx2       vpmaddwd on int16, 2 products per lane
     generic            int32 multiply and add
 
-All read k along memory in whole elements of 4 bytes, so rows are padded with zeros. In a layer A is the side whose rows are summed
-cheaply: the quantized x of `int8_linear`, the filters of `int8_conv2d`.
+All read k along memory in whole elements of 4 bytes, so rows are padded with zeros. In a layer A is the side whose
+rows are summed cheaply: the quantized x of `int8_linear`, the filters of `int8_conv2d`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ i8, i32, f32 = pointer("int8"), pointer("int32"), pointer("float32")
 
 
 def _elements(q: Array) -> Array:
-    """q (B, M, K) int8 -> (B, M, K padded): numbers as the tile wants them, K along memory; q itself where it serves."""
+    """q (B, M, K) int8 -> (B, M, K padded): numbers as the tile wants them, K along memory; q itself if it serves."""
     _, number, per, _ = _FORMS[machine.tier()]
     k = q.shape[-1]
     if number == np.int8 and k % per == 0 and q.strides[-1] == 1:
@@ -176,7 +177,7 @@ def _quantize_some(task, slot, each, rows, k, room, x, q, static, scales, sums):
         total = 0
         for p in range(k):
             whole = np.int32(_quantized(xs[p], scale))
-            total += whole
+            total += whole  # type: ignore[assignment]
             to[p] = whole
         for p in range(k, room):
             to[p] = 0
@@ -335,9 +336,7 @@ def int8_conv2d(
     acc = np.empty((n, k, p_size * q_size), np.int32)
     image, scales = np.zeros((n, height, width, c), np.int8), np.empty(n, np.float32)
     nthreads = _threads(floats.size)
-    _quantize_images(
-        n, c, h, w, ph, pw, address(floats), address(image), x_scale or 0.0, address(scales), nthreads
-    )
+    _quantize_images(n, c, h, w, ph, pw, address(floats), address(image), x_scale or 0.0, address(scales), nthreads)
     # Filters as (groups, K / groups, R * S * C / groups), padded as the windows are.
     filters = np.zeros((groups, kg, room), np.int8)
     filters[..., :length] = w_q.transpose(0, 2, 3, 1).reshape(groups, kg, length)

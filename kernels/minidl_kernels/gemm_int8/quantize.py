@@ -1,7 +1,7 @@
 """The float stages of an integer layer, by definition: in float32, one rounding per operation, as kernels do it.
 
-Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018 (arXiv:1712.05877),
-with a symmetric range, which needs no zero points.
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018
+(arXiv:1712.05877), with a symmetric range, which needs no zero points.
 """
 
 from __future__ import annotations
