@@ -7,6 +7,7 @@ import math
 import pickle
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from minidl import io, metrics, nn, optim
 from minidl.data import DataLoader, Dataset, TensorDataset
 from minidl.io import CheckpointError
 from minidl.nn import functional as F
+from minidl.optim import lr_scheduler as sched
 from minidl.train import (
     Callback,
     Checkpoint,
@@ -768,6 +770,38 @@ def test_a_finished_training_is_not_repeated_but_can_be_prolonged(tmp_path, suff
     assert history.steps == expected.steps
 
 
+SCHEDULES = {
+    "StepLR": lambda o: sched.StepLR(o, 2, 0.5),
+    "MultiStepLR": lambda o: sched.MultiStepLR(o, [1, 3, 3], 0.5),
+    "ExponentialLR": lambda o: sched.ExponentialLR(o, 0.9),
+    "CosineAnnealingLR": lambda o: sched.CosineAnnealingLR(o, 6),
+    "LinearLR": lambda o: sched.LinearLR(o, total_iters=4),
+    "LambdaLR": lambda o: sched.LambdaLR(o, lambda t: 1 / (t + 1)),
+    "OneCycleLR": lambda o: sched.OneCycleLR(o, 0.5, total_steps=15),
+    "SequentialLR": lambda o: sched.SequentialLR(
+        o, [sched.LinearLR(o, total_iters=2), sched.ExponentialLR(o, 0.5)], milestones=[2]
+    ),
+    "ReduceLROnPlateau": lambda o: sched.ReduceLROnPlateau(o, patience=0, threshold=0.5),
+}
+
+
+@pytest.mark.parametrize("per", ["epoch", "step"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_resumed(tmp_path, name, per):
+    def train(epochs, **options):
+        model = network(0.5)
+        optimizer = sgd(model, 0.1, momentum=0.9)
+        options |= {"scheduler": SCHEDULES[name](optimizer), "scheduler_per": per, "seed": 1, "batch_size": 11}
+        return fitted(model, optimizer=optimizer, epochs=epochs, **options)
+
+    straight = train(6)
+    assert len(set(straight.steps["lr"])) > 1
+    for epochs in (1, 3, 6):
+        history = train(epochs, checkpoint=tmp_path / "run.npz", resume="auto")
+    assert history.steps == straight.steps
+    assert history["loss"] == straight["loss"]
+
+
 def test_a_stopped_training_stays_stopped(tmp_path):
     path = tmp_path / "run.npz"
     model = Scripted([3, 2, 2.5, 2.5])
@@ -904,6 +938,11 @@ def test_ctrl_c_during_validation():
     with pytest.raises(KeyboardInterrupt):
         fitted(loss=loss, batch_size=22, epochs=5, validation=[problem(9, 4), problem(9, 4)])
     assert calls == [22, 9]
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fitted, epochs=2).result(60).epochs == 2
 
 
 # -- what it shows -------------------------------------------------------------------------------------------
