@@ -150,6 +150,8 @@ def test_quantize_changes_storage_and_nothing_else():
 def test_the_model_runs_on_the_integer_kernels(monkeypatch):
     """Every layer's product is asked of int8_linear or int8_conv2d with int8 weights, and no float product is left."""
     model, x = quantize_(net()), images()
+    layer = model[3].weight.array
+    assert kernels.which("int8_linear", np.zeros((6, 16), np.float32), layer.q, layer.scale) != "reference"
     calls = []
 
     def spy(name, real):
@@ -163,8 +165,6 @@ def test_the_model_runs_on_the_integer_kernels(monkeypatch):
         monkeypatch.setattr(kernels, name, spy(name, getattr(kernels, name)))
     run(model, x)
     assert calls == [("int8_conv2d", np.int8), ("int8_linear", np.int8), ("int8_linear", np.int8)]
-    layer = model[3].weight.array
-    assert kernels.which("int8_linear", np.zeros((6, 16), np.float32), layer.q, layer.scale) != "reference"
 
 
 def test_the_model_is_the_reference_bit_for_bit():

@@ -201,7 +201,7 @@ def _calibrate(model: Any, layers: dict[str, tuple[Any, list[Any]]], data: Any) 
             module.training = mode
     if n == 0:
         raise ValueError("quantize_: the calibration data are empty")
-    return {name: float(absmax_scale(np.float32([t]))[0]) for name, t in top.items()}
+    return {name: float(absmax_scale(np.array([t], np.float32))[0]) for name, t in top.items()}
 
 
 def batches(data: Any) -> Iterable[Any]:

@@ -202,7 +202,8 @@ def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, seconds
         start, rounds = time.perf_counter(), 0
         while rounds < repeats or (rounds < 10 * repeats and time.perf_counter() - start < seconds * len(calls)):
             rounds += 1
-            for name, call in calls.items():
+            # Back and forth, so that none always comes after the same other.
+            for name, call in list(calls.items())[:: 1 if rounds % 2 else -1]:
                 begin = time.perf_counter()
                 _finish(call())
                 times[name].append(time.perf_counter() - begin)

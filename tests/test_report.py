@@ -1,0 +1,132 @@
+"""Reports: every count against a count by hand, every byte against the file."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn
+from minidl.compress import Report, latencies, prune_, quantize_, report, save_model, stored_bytes
+from minidl.data import DataLoader, TensorDataset
+from minidl.tensors import wrap
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+
+def tensor_bytes(path):
+    """What a safetensors file holds beside its header: https://github.com/huggingface/safetensors#format"""
+    raw = path.read_bytes()
+    return len(raw) - 8 - int.from_bytes(raw[:8], "little")
+
+
+@pytest.mark.parametrize("how", ["dense", "pruned", "int8", "pruned int8", "static int8"])
+def test_bytes_are_those_of_the_file(tmp_path, how):
+    model = net()
+    if "pruned" in how:
+        prune_(model, 0.8)
+    if "int8" in how:
+        quantize_(model, calibration=minidl.ones(2, 1, 4, 4) if "static" in how else None)
+    path = tmp_path / "net.safetensors"
+    assert save_model(model, path) == path.stat().st_size
+    made = report(model)
+    assert made.bytes == sum(r.bytes for r in made.rows) == tensor_bytes(path)
+
+
+def test_counts_by_hand():
+    made = report(quantize_(prune_(net(), 0.75, scope="layer"), skip="4"))
+    conv, norm, linear = made.rows
+    assert (conv.name, conv.layer, conv.shape, conv.storage) == ("0", "Conv2d", (4, 1, 3, 3), "int8, pruned")
+    assert (conv.parameters, linear.parameters, norm.parameters) == (36 + 4, 48 + 3, 8)
+    assert linear.nonzeros == 12 + 3
+    assert conv.nonzeros <= 9 + 4
+    assert norm.nonzeros == 4  # weight 1, bias 0
+    # scale and bias in float32, a bit for each weight, a byte for each kept one
+    assert conv.bytes == 4 * 4 + 4 * 4 + 5 + 9
+    assert linear.bytes == 6 + 12 * 4 + 3 * 4
+    assert norm.bytes == 4 * 4 * 4 + 8  # weight, bias, mean, variance, and the int64 count of batches
+    assert made.parameters == 99
+    assert made.loss is None
+    assert made.accuracy is None
+
+
+def test_shared_parameters_count_once():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    made = report(model)
+    assert made.parameters == 9 + 3 + 3
+    assert [r.parameters for r in made.rows] == [12, 3]
+
+
+def test_loss_and_accuracy_weigh_samples_not_batches():
+    model = net().train()
+    model[1].eval()
+    x, y = minidl.random.normal((10, 1, 4, 4)), np.arange(10) % 3
+    whole = report(model, (x, y), repeats=1)
+    parts = report(model, DataLoader(TensorDataset(x, y), batch_size=4), repeats=1)
+    model.eval()
+    logits = model(wrap(x))
+    assert whole.accuracy == parts.accuracy == (logits.array.argmax(1) == y).mean()
+    # sums over 10 float32 values near 1 in another order
+    assert whole.loss == pytest.approx(nn.functional.cross_entropy(logits, wrap(y)).item(), rel=1e-5)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert (whole.batch, parts.batch) == (10, 4)
+    assert whole.infer_ms_batch > 0
+    assert whole.infer_ms_one > 0
+
+
+def test_modes_are_left_as_they_were():
+    model = net().train()
+    model[1].eval()
+    mean = model[1].running_mean.array.copy()
+    report(model, (minidl.random.normal((4, 1, 4, 4)), np.zeros(4, np.int64)), repeats=1)
+    assert model.training
+    assert not model[1].training
+    assert (model[1].running_mean.array == mean).all()
+    with pytest.raises(ValueError, match="inner sizes|features"):
+        report(nn.Linear(3, 2), (np.ones((2, 4), np.float32), np.zeros(2, np.int64)))
+
+
+def test_a_regression_has_a_loss_but_no_accuracy():
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+    made = report(nn.Linear(3, 1), (x, y), loss=nn.functional.mse_loss, repeats=1)
+    assert made.loss is not None
+    assert made.accuracy is None
+
+
+def test_without_a_batch():
+    with pytest.raises(ValueError, match="hold no batch"):
+        report(nn.Linear(3, 2), [])
+
+
+def test_as_text_and_as_json():
+    made = report(prune_(net(), 0.5), (np.ones((2, 1, 4, 4), np.float32), np.zeros(2, np.int64)), repeats=1)
+    text = str(made)
+    assert "total" in text
+    assert "float32, pruned" in text
+    assert f"accuracy {made.accuracy:.4f}" in text
+    again = json.loads(json.dumps(made.to_dict()))
+    assert again["parameters"] == made.parameters
+    assert [r["bytes"] for r in again["layers"]] == [r.bytes for r in made.rows]
+    assert isinstance(made, Report)
+
+
+def test_latencies_are_medians_of_interleaved_calls():
+    calls, grad = [], []
+
+    def one(name):
+        calls.append(name)
+        grad.append(minidl.is_grad_enabled())
+
+    found = latencies({"a": lambda: one("a"), "b": lambda: one("b")}, repeats=4, seconds=0)
+    assert set(found) == {"a", "b"}
+    assert "".join(calls) == "aaabbb" + "abbaabba"
+    assert not any(grad)
+
+
+def test_stored_bytes_of_a_plain_tensor():
+    assert stored_bytes(minidl.ones(3, 4)) == 48
+    assert stored_bytes(minidl.zeros(12)) == 48  # vectors are stored as they are
+    assert stored_bytes(minidl.zeros(3, 4)) == 2  # a matrix mostly of zeros: its bits, and no value
