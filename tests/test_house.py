@@ -23,7 +23,7 @@ FLOORS = [
     {"nn", "gradchecks"},
     {"optim", "compress", "io", "models", "data", "metrics"},
     {"train"},
-    {"cli", "demo", "info", "stub"},
+    {"cli", "demo", "info", "plots", "stub"},
     {"__main__"},
 ]
 TABLE_OF_CONTENTS = "__init__"  # lists the public names of every floor; only the floors of commands may import it
