@@ -223,8 +223,9 @@ def test_nothing_is_read_outside():
     code = (
         GUARD_PAGE
         + """
-from minidl_kernels.attn import cpu for b, h, hk, t, s, d, e in ((1, 2, 1, 9, 70, 5, 7), (2, 2, 2, 33, 65, 8, 33), (1,
-1, 1, 1, 1, 1, 1), (1, 1, 1, 32, 64, 64, 64)):
+from minidl_kernels.attn import cpu
+sizes = (1, 2, 1, 9, 70, 5, 7), (2, 2, 2, 33, 65, 8, 33), (1, 1, 1, 1, 1, 1, 1), (1, 1, 1, 32, 64, 64, 64)
+for b, h, hk, t, s, d, e in sizes:
     shapes = (b, h, t, d), (b, hk, s, d), (b, hk, s, e), (b, h, t, e)
     q, k, v, dout = (at_end_of_page(np.ones(shape, np.float32)) for shape in shapes)
     for mask in (None, at_end_of_page(np.ones((t, s), bool)), at_end_of_page(np.ones((b, 1, 1, s), np.float32))):

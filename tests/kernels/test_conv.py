@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_results_do_not_depend_on_the_number_of_threads(variant, setting):
         assert all(same_bits(found[0], y) for y in found[1:]), op
 
 
+def test_many_python_threads_at_once():
+    setting = ((8, 9, 20, 20), (24, 9, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    x, w, b, dy = operands(setting, 0, "float32")
+    for op, (args, *_) in cases(setting, x, w, b, dy).items():
+        alone = getattr(cpu, op)(*args)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: getattr(cpu, op)(*args), range(16)))
+        assert all(same_bits(alone, y) for y in found), op
+
+
 @given(setting=settings(), seed=seeds, dtype=floats)
 @example(setting=DIGITS, seed=0, dtype="float32")
 @example(setting=DEPTHWISE, seed=0, dtype="float32")
@@ -265,8 +276,10 @@ def test_default_choice():
     assert mk.which("conv2d", x, w, padding=1) == "tiled"
     assert mk.which("conv2d_dx", y, w, x.shape, padding=1) == "tiled"
     assert mk.which("conv2d_dw", y, x, w.shape, padding=1) == "tiled"
-    # One output per image: there is no run of pixels to walk along.
+    # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
+    assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"
+    assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "tiled"
 
 
 def test_a_planted_fault_is_caught(monkeypatch):

@@ -233,7 +233,7 @@ def test_forced_variant_that_cannot_run_says_what_it_needs():
     a = np.ones((2, 2), np.int64)
     with (
         mk.use(matmul="tiled"),
-        pytest.raises(RuntimeError, match=r"'tiled' cannot run int64\(2, 2\).*needs float32 or float64"),
+        pytest.raises(RuntimeError, match=r"'tiled' cannot run int64\(2, 2\).*needs .*float32"),
     ):
         mk.matmul(a, a)
 

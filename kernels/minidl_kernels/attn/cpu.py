@@ -300,6 +300,14 @@ def _address(a: Array | None) -> int:
     return 0 if a is None else a.__array_interface__["data"][0]
 
 
+# Multiply-adds below which waking a second thread costs more than it saves.
+SMALL = 1 << 17
+
+
+def _threads(work: int) -> int:
+    return threads.get_num_threads() if work >= SMALL else 1
+
+
 def _scale(q: Array, scale: float | None) -> Any:
     d = q.shape[3]
     return q.dtype.type((1 / math.sqrt(d) if d else 1.0) if scale is None else scale)
@@ -316,14 +324,14 @@ def attention(
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
     out, lse = np.empty((b, h, t, e), q.dtype), np.empty((b, h, t), q.dtype)
     if lse.size:
-        kernels = _kernels(q.dtype.name, machine.tier())
+        kernels = _kernels(gather.name(q), machine.tier())
         qs, q_strides = _rows(q)
         ks, k_strides = _rows(k)
         vs, v_strides = _rows(v)
         ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
         sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
         tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
-        nthreads = threads.get_num_threads()
+        nthreads = _threads(b * h * t * s * (d + e))
         scratch = _round((d + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
         with workspace.borrow(nthreads * scratch) as at:
             kernels.forward(
@@ -362,7 +370,7 @@ def attention_backward(
     dk, dv = np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
     if not (b and h and t and s):
         return np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
-    kernels = _kernels(q.dtype.name, machine.tier())
+    kernels = _kernels(gather.name(q), machine.tier())
     ncols, size = kernels.ncols, q.itemsize
     stretches = min(-(-TASKS // (b * hk)), -(-s // (2 * KEYS)))
     length = _round(-(-s // stretches), KEYS)
@@ -378,7 +386,7 @@ def attention_backward(
     sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
     d_pad, e_pad = _round(d, ncols), _round(e, ncols)
     tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
-    nthreads = threads.get_num_threads()
+    nthreads = _threads(2 * b * h * t * s * (d + e))
     numbers = (d + e + 2 * (KEYS + PAD) + d + PAD + 3 + d_pad + e_pad) * ncols
     scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
     with workspace.borrow(nthreads * scratch) as at:

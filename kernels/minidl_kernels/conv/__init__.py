@@ -20,11 +20,6 @@ from ..registry import REFERENCE, Op, Variant
 from .geometry import Geometry, geometry
 
 
-def _few_outputs(g: Geometry) -> bool:
-    """Whether a run of outputs would not fill half a vector, so that windows are better laid out as a matrix."""
-    return g.p * g.q < 8 and g.k > g.groups
-
-
 def _forward(x: Any, w: Any, b: Any, *rest: Any) -> Geometry:
     return geometry(x.shape, w.shape, *rest)
 
@@ -37,9 +32,27 @@ def _gradient(dy: Any, x: Any, w_shape: Any, *rest: Any) -> Geometry:
     return geometry(x.shape, tuple(w_shape), *rest)
 
 
-def _cost(of: Callable[..., Geometry]) -> Callable[..., float]:
-    """Of im2col, where `tiled` costs 2. Measured on Zen 4 (AVX-512)."""
-    return lambda *args: 1.0 if _few_outputs(of(*args)) else 3.0
+def prefer_matrix(op: str, g: Geometry) -> bool:
+    """Whether windows are better laid out as a matrix. Measured on Zen 4 (AVX-512) with 1 and 2 threads, float32.
+
+    That is so where nothing has to be laid out (windows of 1), where there is hardly a run of outputs to walk along,
+    and where the preparations of `tiled` cost more than its product: dy turned for short filters, or copied into
+    planes for few channels.
+    """
+    c, k, outputs = g.c // g.groups, g.k // g.groups, g.p * g.q
+    if k == 1:
+        return False
+    single = g.r == g.s == 1 and g.padding == (0, 0)
+    if op == "conv2d_dw":
+        return c * g.r * g.s <= 16 or (single and outputs > 1)
+    if op == "conv2d":
+        return outputs <= 2 or (single and c > 1)
+    return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
+
+
+def _cost(op: str, of: Callable[..., Geometry]) -> Callable[..., float]:
+    """Of im2col, where `tiled` costs 2."""
+    return lambda *args: 1.0 if prefer_matrix(op, of(*args)) else 3.0
 
 
 OPS = tuple(
@@ -56,7 +69,7 @@ OPS = tuple(
             Variant(
                 "im2col",
                 load=f"minidl_kernels.conv.im2col:{name}",
-                cost=_cost(of),
+                cost=_cost(name, of),
                 note="NumPy's way: windows copied into a matrix, one BLAS product",
             ),
             Variant(

@@ -317,13 +317,8 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
     @jit(inner=True)
     def filters(task, slot, images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes):
         """The filter of one group, over all images in order."""
-        groups, c_in, planes, pitch, ncol = (
-            numbers[GROUPS],
-            numbers[C_IN],
-            numbers[PLANES],
-            numbers[PITCH],
-            numbers[COLS],
-        )
+        groups, c_in, planes = numbers[GROUPS], numbers[C_IN], numbers[PLANES]
+        pitch, ncol = numbers[PITCH], numbers[COLS]
         area_x, area_y = numbers[SRC_H] * numbers[SRC_W], numbers[ROWS] * ncol
         run = (numbers[ROWS] * pitch + lanes - 1) // lanes * lanes
         held = scratch + slot * scratch_bytes
@@ -355,20 +350,28 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
     return gradient
 
 
+# Multiply-adds below which waking a second thread costs more than it saves.
+SMALL = 1 << 18
+
+
+def _threads(work: int) -> int:
+    return threads.get_num_threads() if work >= SMALL else 1
+
+
 @functools.cache
 def _row_table(nrows: int) -> Array:
     return np.arange(nrows, dtype=np.int64)
 
 
-def _kernels_for(dtype: np.dtype[Any], outputs: int) -> _Kernels:
+def _kernels_for(dtype: str, outputs: int) -> _Kernels:
     """The kernels for this thread's tier, with a tile that suits the number of output channels in a group."""
     tier = machine.tier()
-    return _kernels(dtype.name, tier, 1, 4) if outputs == 1 else _kernels(dtype.name, tier, gather.rows(tier), 2)
+    return _kernels(dtype, tier, 1, 4) if outputs == 1 else _kernels(dtype, tier, gather.rows(tier), 2)
 
 
 def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b: Array | None, out: Array) -> None:
-    nthreads = threads.get_num_threads()
-    size = source.dtype.itemsize
+    nthreads = _threads(out.size * int(plan.numbers[C_IN] * plan.numbers[TAPS]))
+    size = source.itemsize
     rows = _row_table(kernels.tile[0])
     packed = -(-plan.packed * size // 64) * 64
     with workspace.borrow(packed + nthreads * int(plan.numbers[SCRATCH])) as scratch:
@@ -400,7 +403,7 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     y = np.empty(g.y_shape, x.dtype)
     if y.size:
-        kernels = _kernels_for(x.dtype, g.k // g.groups)
+        kernels = _kernels_for(gather.name(x), g.k // g.groups)
         plan = plans.forward(g, x.itemsize, kernels.tile)
         _run(kernels, plan, g.n, _plain(x), _plain(w), None if b is None else _plain(b), y)
     return y
@@ -416,11 +419,13 @@ def conv2d_dx(
         # The planes hold zeros around dy, which an infinite weight would turn into NaN; the definition has no such
         # products.
         return im2col.conv2d_dx(dy, w, x_shape, stride, padding, dilation, groups)
-    dx = np.empty(g.x_shape, dy.dtype)
+    kernels = _kernels_for(gather.name(dy), g.c // g.groups)
+    every = plans.backward(g, dy.itemsize, kernels.tile)
+    some = [plan for plan in every if len(plan.cols)]  # a phase that no tap meets is zero
+    dx = np.empty(g.x_shape, dy.dtype) if len(some) == len(every) else np.zeros(g.x_shape, dy.dtype)
     if dx.size:
-        kernels = _kernels_for(dy.dtype, g.c // g.groups)
         dy = _plain(dy)
-        for plan in plans.backward(g, dy.itemsize, kernels.tile):
+        for plan in some:
             _run(kernels, plan, g.n, dy, w, None, dx)
     return dx
 
@@ -454,8 +459,8 @@ def conv2d_dw(
         dw[...] = 0
         return dw
     x, dy = _plain(x), _plain(dy)
-    tier, size, nthreads = machine.tier(), x.itemsize, threads.get_num_threads()
-    lanes = gather.lanes(x.dtype.name, tier)
+    name, tier, size, nthreads = gather.name(x), machine.tier(), x.itemsize, _threads(dy.size * dw[0].size)
+    lanes = gather.lanes(name, tier)
     if g.k == g.groups:
         work = _gradient_plan(g, size, DOTS, lanes)
         numbers = work.plan.numbers
@@ -463,7 +468,7 @@ def conv2d_dw(
         scratch = (g.c // g.groups * int(numbers[PLANES]) + lanes + run + len(work.rows)) * size
         scratch = -(-scratch // 64) * 64
         with workspace.borrow(nthreads * scratch) as at:
-            _depthwise_gradient(x.dtype.name, tier)(
+            _depthwise_gradient(name, tier)(
                 g.n,
                 numbers,
                 work.plan.bases,
@@ -477,7 +482,7 @@ def conv2d_dw(
                 nthreads,
             )
     else:
-        kernel = _gradient(x.dtype.name, tier, 1 if g.k // g.groups <= lanes else 2)
+        kernel = _gradient(name, tier, 1 if g.k // g.groups <= lanes else 2)
         work = _gradient_plan(g, size, gather.rows(tier), kernel.columns)
         numbers = work.plan.numbers
         blocks = -(-g.k // g.groups // kernel.columns)

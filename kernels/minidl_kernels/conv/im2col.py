@@ -5,16 +5,27 @@ Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ..gemm.blas import matmul
+from ..gemm import blas, tiled_is_faster
 from .geometry import Geometry, Pair, geometry
 
 Array = NDArray[Any]
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    """a @ b by the faster of the two ways. A kernel pays only where each single product is large."""
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    if k < 32 or m * n * k < 1 << 16 or not tiled_is_faster(math.prod(b.shape[:-2]), m, n, k):
+        return blas.matmul(a, b)
+    from ..gemm import cpu  # loads Numba
+
+    return cpu.matmul(a, b)
 
 
 def _columns(x: Array, g: Geometry) -> Array:
@@ -41,7 +52,7 @@ def _grouped(w: Array, g: Geometry) -> Array:
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """y = w @ columns(x) + b"""
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    y = matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
+    y = _matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
     if b is not None:
         y += b[:, None, None]
     return y
@@ -53,7 +64,9 @@ def conv2d_dx(
     """The columns' gradient w.T @ dy, added back to where each column was read (col2im)."""
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
-    cols = matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
+    cols = _matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
+    if g.r == g.s == 1 and g.stride == (1, 1) and g.padding == (0, 0):
+        return cols.reshape(g.x_shape)
     cols = cols.reshape(g.n, g.c, g.r, g.s, g.p, g.q)
     dxp = np.zeros((g.n, g.c, g.h + 2 * ph, g.w + 2 * pw), dy.dtype)
     for r in range(g.r):
@@ -70,4 +83,4 @@ def conv2d_dw(
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
-    return matmul(dyg, _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)
+    return _matmul(dyg, _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)
