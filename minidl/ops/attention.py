@@ -9,7 +9,7 @@ import numpy as np
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
-from minidl.ops.common import broadcast
+from minidl.ops.common import broadcast, widened
 from minidl.ops.dropout import dropout
 from minidl.ops.indexing import where
 from minidl.ops.linalg import matmul
@@ -40,13 +40,13 @@ class attention(Op):
     def forward(ctx, q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Any:
         attention.shape(q.shape, k.shape, v.shape)
         ctx.how = (mask, causal, scale)
-        y, ctx.lse = kernels.attention(q, k, v, mask, causal, scale)
+        y, ctx.lse = widened(kernels.attention, q, k, v, mask, causal, scale)
         ctx.save(q, k, v, y)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         q, k, v, y = ctx.saved
-        return kernels.attention_backward(np.ascontiguousarray(dy), q, k, v, y, ctx.lse, *ctx.how)
+        return widened(kernels.attention_backward, dy, q, k, v, y, ctx.lse, *ctx.how)
 
     def definition(  # type: ignore[override]
         q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None

@@ -7,8 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl import dtypes
 from minidl.autograd import Op, ShapeError
+from minidl.tensors import Tensor, wrap
 
 # -- dtype rules: arrays -> the dtype to cast all of them to, or None when nothing is to be done -----------------------
 
@@ -117,6 +120,30 @@ def prod(sizes: Sequence[int]) -> int:
     return math.prod(sizes)
 
 
+def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """The sum of an array over `dims`; float16 is added up in float32, as torch does.
+
+    NumPy's ufunc itself: x.sum() passes through NumPy's Python code, which then is where an overflow seems to come
+    from, out of reach of minidl's filter of RuntimeWarnings.
+    """
+    if type(x) is not np.ndarray:
+        return x.sum(axis=dims, keepdims=keepdim, dtype=dtype)
+    if dtype is None and x.dtype == np.float16:
+        return np.add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
+    return np.add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype)
+
+
+def widened(kernel: Any, *args: Any) -> Any:
+    """A kernel's result; float16 arrays, which kernels do not take, are computed in float32 and rounded at the end."""
+    if getattr(args[0], "dtype", None) != np.float16:
+        return kernel(*args)
+    wide = [a.astype(np.float32) if getattr(a, "dtype", None) == np.float16 else a for a in args]
+    y = kernel(*wide)
+    if isinstance(y, tuple):
+        return tuple(a.astype(np.float16) for a in y)
+    return y.astype(np.float16)
+
+
 # -- folding a gradient back -------------------------------------------------------------------------------------------
 
 
@@ -132,6 +159,11 @@ def unbroadcast(dy: Any, shape: Sequence[int]) -> Any:
     if dims:
         dy = sum(dy, dims, True)
     return reshape(dy, tuple(shape)) if lead else dy
+
+
+def zeros_like_array(dy: Any) -> Any:
+    """The gradient 0 in dy's shape, whatever dy is: 0 times an infinite dy would be NaN."""
+    return wrap(np.zeros_like(dy.array)) if isinstance(dy, Tensor) else np.zeros_like(dy)
 
 
 def put_back(y: Any, dims: Sequence[int], keepdim: bool) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
-from minidl.ops.common import pair
+from minidl.ops.common import pair, widened
 from minidl.ops.movement import pad, reshape, unsqueeze
 from minidl.ops.reduce import squeeze_dim, sum
 from minidl.storage import Packed
@@ -22,8 +22,11 @@ class _Conv2d(Op):
     """y[n,k,p,q] = b[k] + sum over c,r,s of x[n, c, p stride + r dilation - padding, ...] w[k,c,r,s]
 
     x (N, C, H, W), w (K, C/groups, R, S), b (K,) -> y (N, K, P, Q). No flipping: a cross-correlation, as everywhere in
-    deep learning. A weight packed as int8 runs on the integer kernel.
+    deep learning. A weight packed as int8 runs on the integer kernel; gradients then pass straight through the rounding
+    of the activations.
     """
+
+    packed: Packed | None = None
 
     def shape(  # type: ignore[override]
         x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
@@ -57,14 +60,15 @@ class _Conv2d(Op):
         ctx.how = (stride, padding, dilation, groups)
         _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
         if isinstance(w, Packed):
+            ctx.packed = w
             return w.conv2d(x, b, *ctx.how)
         if x.dtype != w.dtype:
             raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
         ctx.save(x, w)
-        return kernels.conv2d(x, w, b, *ctx.how)
+        return widened(kernels.conv2d, x, w, b, *ctx.how)
 
     def backward(ctx, dy: Any) -> Any:
-        x, w = ctx.saved
+        x, w = ctx.saved if ctx.packed is None else (None, ctx.packed.dequantize())
         return ctx.wanted(
             lambda: conv2d_dx(dy, w, tuple(x.shape), *ctx.how),
             lambda: conv2d_dw(dy, x, tuple(w.shape), *ctx.how),
@@ -83,7 +87,7 @@ class conv2d_dx(Op):
     def forward(ctx, dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         ctx.save(dy, w)
         ctx.how = (stride, padding, dilation, groups)
-        return kernels.conv2d_dx(dy, w, x_shape, *ctx.how)
+        return widened(kernels.conv2d_dx, dy, w, x_shape, *ctx.how)
 
     def backward(ctx, ddx: Any) -> Any:
         dy, w = ctx.saved
@@ -99,7 +103,7 @@ class conv2d_dw(Op):
     def forward(ctx, dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         ctx.save(dy, x)
         ctx.how = (stride, padding, dilation, groups)
-        return kernels.conv2d_dw(dy, x, w_shape, *ctx.how)
+        return widened(kernels.conv2d_dw, dy, x, w_shape, *ctx.how)
 
     def backward(ctx, ddw: Any) -> Any:
         dy, x = ctx.saved

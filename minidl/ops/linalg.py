@@ -6,7 +6,7 @@ from typing import Any
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
-from minidl.ops.common import broadcast, prod, unbroadcast
+from minidl.ops.common import broadcast, prod, unbroadcast, widened
 from minidl.ops.movement import reshape, transpose
 from minidl.ops.reduce import sum
 from minidl.storage import Packed
@@ -37,6 +37,8 @@ class matmul(Op):
         return (*broadcast(tuple(a[:-2]), tuple(b[:-2])), *rows, *cols)
 
     def forward(ctx, a: Any, b: Any) -> Any:
+        if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
+            raise TypeError(f"unsupported operands for @: {type(a).__name__} and {type(b).__name__}; use * for numbers")
         if a.dtype != b.dtype:
             raise RuntimeError(f"expected both operands to have the same dtype, but got {a.dtype} @ {b.dtype}")
         ctx.save(a, b)
@@ -84,8 +86,11 @@ def flat(x: Any) -> Any:
 class linear(Op):
     """y = x W^T + b.    x (..., K), w (N, K), b (N,) -> y (..., N);    dx = dy W,  dW = dy^T x,  db = sum of dy
 
-    A weight packed as int8 runs on the integer kernel.
+    A weight packed as int8 runs on the integer kernel; gradients of x and b then pass straight through the rounding of
+    the activations (Bengio, Leonard & Courville 2013, arXiv:1308.3432).
     """
+
+    packed: Packed | None = None
 
     def shape(x: Any, w: Any, b: Any = None) -> Any:  # type: ignore[override]
         require(len(w) in (1, 2), "the weight must be (out_features, in_features), got {}", w)
@@ -103,6 +108,7 @@ class linear(Op):
 
     def forward(ctx, x: Any, w: Any, b: Any = None) -> Any:
         if isinstance(w, Packed):
+            ctx.packed = w
             return w.linear(x, b)
         if w.dtype != x.dtype:
             raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
@@ -111,10 +117,10 @@ class linear(Op):
             require(b is None, "a weight that is a vector, {}, takes no bias", w.shape)
             linear.shape(x.shape, w.shape)
             return _product(x, w)
-        return kernels.linear(x, w, b)
+        return widened(kernels.linear, x, w, b)
 
     def backward(ctx, dy: Any) -> Any:
-        x, w = ctx.saved
+        x, w = ctx.saved if ctx.packed is None else (None, ctx.packed.dequantize())
         if len(w.shape) == 1:
             w, dy = reshape(w, (1, -1)), dy[..., None]
             return ctx.wanted(lambda: matmul(dy, w), lambda: reshape(matmul(transpose(flat(dy), 0, 1), flat(x)), (-1,)))
