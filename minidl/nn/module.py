@@ -67,6 +67,10 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
+    _forward_hooks: dict[int, Any]
+    _forward_pre_hooks: dict[int, Any]
+    _backward_hooks: dict[int, Any]
+    _backward_pre_hooks: dict[int, Any]
 
     def __init__(self) -> None:
         fields = self.__dict__
@@ -93,17 +97,9 @@ class Module:
             _call.paths = self._paths()
             state.scope = type(self).__name__
         try:
-            fields = self.__dict__
-            if "_forward_hooks" not in fields:
-                raise AttributeError(f"{type(self).__name__} was called before its super().__init__() ran")
-            if not (
-                fields["_forward_hooks"]
-                or fields["_forward_pre_hooks"]
-                or fields["_backward_hooks"]
-                or fields["_backward_pre_hooks"]
-            ):
-                return self.forward(*args, **kwargs)
-            return self._call_with_hooks(args, kwargs)
+            if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+                return self._call_with_hooks(args, kwargs)
+            return self.forward(*args, **kwargs)
         finally:
             state.scope = before
 
@@ -217,7 +213,11 @@ class Module:
             registered = fields.get(kind)
             if registered is not None and name in registered:
                 return registered[name]
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        forgot = "_modules" not in fields
+        raise AttributeError(
+            f"'{type(self).__name__}' object has no attribute '{name}'"
+            + ("; the first line of its __init__ should be super().__init__()" if forgot else "")
+        )
 
     def __delattr__(self, name: str) -> None:
         for kind in ("_parameters", "_buffers", "_modules"):
@@ -483,7 +483,7 @@ class Module:
         """Path -> tensor, for every parameter and persistent buffer; the tensors share the model's memory.
 
         A packed parameter is there as its packed storage (:class:`minidl.storage.Packed`); the tensor of a pruned one
-        carries its mask as ``.mask``. With `keep_vars` the Parameters themselves.
+        carries its mask as ``.mask``, and so does packed storage. With `keep_vars` the Parameters themselves.
         """
         out: OrderedDict[str, Any] = OrderedDict() if destination is None else destination
         for path, module in self.named_modules(remove_duplicate=False):
@@ -528,7 +528,8 @@ class Module:
                 continue
             value = state_dict[key]
             array = value.array if isinstance(value, Tensor) else value
-            if not isinstance(array, (np.ndarray, np.generic, Packed)) and not devices.is_cuda_array(array):
+            known = isinstance(array, (np.ndarray, np.generic)) and array.dtype.kind in "fiub"
+            if not (known or isinstance(array, Packed) or devices.is_cuda_array(array)):
                 errors.append(
                     f'While copying the parameter named "{key}", expected a Tensor, an array or packed storage from '
                     f"checkpoint but received {type(value)}"
@@ -612,8 +613,8 @@ def _store(t: Tensor, array: Any, mask: Any, assign: bool) -> None:
         t.requires_grad_()
     t.bump()
     if isinstance(t, Parameter):
-        if mask is not None:
-            t.mask = mask.copy()
+        if mask is not None or isinstance(array, Packed):
+            t.mask = None if mask is None else mask.copy()
         t.apply_mask_()
 
 

@@ -31,8 +31,8 @@ def clip_grad_norm_(
     grads = _gradients(parameters)
     max_norm, norm_type = float(max_norm), float(norm_type)
     if not grads:
-        return wrap(np.float32([0.0]).reshape(()))
-    norms: Any = [_norm(g.array, norm_type) for g in grads]
+        return wrap(np.zeros((), np.float32))
+    norms = [_norm(g.array, norm_type) for g in grads]
     total = _norm(np.asarray(norms), norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(

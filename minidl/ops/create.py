@@ -43,14 +43,14 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     if isinstance(data, Tensor):
         array = np.array(data.detach().cpu().array)
     else:
-        array = _as_array(data)
+        array = _as_array(data, keep_double=dtype is not None)
     if dtype is not None:
         array = array.astype(dtypes.as_numpy(dtype))
     dtypes.dtype_of(array.dtype)
     return _finish(array, device, requires_grad)
 
 
-def _as_array(data: Any) -> np.ndarray:
+def _as_array(data: Any, keep_double: bool = False) -> np.ndarray:
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.array(data)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -60,7 +60,7 @@ def _as_array(data: Any) -> np.ndarray:
         data = [d.detach().cpu().array if isinstance(d, Tensor) else d for d in data]
     holds_arrays = isinstance(data, (list, tuple)) and any(isinstance(d, (np.ndarray, np.generic)) for d in data)
     array = np.array(data)
-    if array.dtype == np.float64 and not holds_arrays:
+    if array.dtype == np.float64 and not holds_arrays and not keep_double:
         return array.astype(dtypes.default())
     return array
 
