@@ -714,6 +714,8 @@ class _Watch:
         return [full[i] for i in positions]
 
     def _input_gradients(self, grads: list) -> list:
+        if self.grad_output is None:  # not by way of the output: a second derivative, through what the module saved
+            return grads
         full = self._run(_spread(grads, self.positions, self.count))
         return [full[i] for i in self.positions]
 
@@ -722,6 +724,7 @@ class _Watch:
             result = hook(self.module, grad_input, self.grad_output)
             if result is not None:
                 grad_input = _replaced(result, grad_input, "grad_input")
+        self.grad_output = None
         return grad_input
 
 
