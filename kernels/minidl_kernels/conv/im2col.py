@@ -5,23 +5,22 @@ Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ..gemm import blas, tiled_is_faster
+from ..gemm import blas
 from .geometry import Geometry, Pair, geometry
 
 Array = NDArray[Any]
 
 
 def _matmul(a: Array, b: Array) -> Array:
-    """a @ b by the faster of the two ways. A kernel pays only where each single product is large."""
+    """a @ b by the faster of the two ways. The kernel pays only where each single product is large."""
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if k < 32 or m * n * k < 1 << 16 or not tiled_is_faster(math.prod(b.shape[:-2]), m, n, k):
+    if min(m, n) < 4 or k < 32 or m * n * k < 1 << 18:
         return blas.matmul(a, b)
     from ..gemm import cpu  # loads Numba
 
@@ -83,4 +82,4 @@ def conv2d_dw(
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
-    return _matmul(dyg, _columns(x, g).swapaxes(2, 3)).sum(axis=0).reshape(g.w_shape)
+    return np.add.reduce(_matmul(dyg, _columns(x, g).swapaxes(2, 3)), axis=0).reshape(g.w_shape)
