@@ -9,7 +9,7 @@ from typing import Any as _Any
 
 # 0/0 and overflow give NaN and Inf, as in torch; NumPy's warnings about them are for NumPy's users, not minidl's.
 # A filter costs nothing on the way; np.errstate around every op would cost more than a small op.
-_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.")
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl(_kernels)?\.")
 
 # The kernels' threads
 from minidl_kernels import get_num_threads, set_num_threads
@@ -135,6 +135,7 @@ from minidl.ops.movement import (
 )
 from minidl.ops.pointwise import (
     abs,
+    bitwise_not,
     ceil,
     clamp,
     cos,

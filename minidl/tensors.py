@@ -311,10 +311,15 @@ class Tensor(TensorMethods):
         return bool(self.array.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number())
+
+    def _number(self) -> Any:
+        if self.array.size != 1:
+            raise ValueError(f"only one element tensors can be converted to Python scalars, this has {self.array.size}")
+        return self.array.item()
 
     def __index__(self) -> int:
         if self.array.dtype.kind == "f" or self.array.size != 1:
@@ -322,7 +327,7 @@ class Tensor(TensorMethods):
         return int(self.array.item())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number())
 
     def __len__(self) -> int:
         if self.array.ndim == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import OpType, op
-from minidl.ops.common import Binary, broadcast, meet_float, unbroadcast
+from minidl.ops.common import Binary, broadcast, meet, meet_float, unbroadcast, zeros_like_array
 
 
 @op(method="add", operator="add", inplace=True)
@@ -32,9 +32,13 @@ class add(Binary):
 class sub(Binary):
     """y = a - alpha b"""
 
+    def promote(arrays: Any) -> Any:  # type: ignore[override]
+        for x in arrays[:2]:
+            if type(x) is bool or getattr(x, "dtype", None) == np.bool_:
+                raise RuntimeError("subtraction of bools is not supported: use logical_not or ^, or convert to int")
+        return meet(arrays)
+
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
-        if np.bool_ in (getattr(a, "dtype", None), getattr(b, "dtype", None)):
-            raise RuntimeError("subtraction of bool tensors is not supported: use logical_xor, or convert to int first")
         if ctx.recording:
             ctx.sizes(a, b)
             ctx.alpha = alpha
@@ -97,7 +101,10 @@ class rounded_divide(Binary):
         return broadcast(a, b)
 
     def backward(ctx, dy: Any) -> Any:
-        return ctx.wanted(lambda: unbroadcast(dy * 0.0, ctx.a_shape), lambda: unbroadcast(dy * 0.0, ctx.b_shape))
+        return ctx.wanted(
+            lambda: unbroadcast(zeros_like_array(dy), ctx.a_shape),
+            lambda: unbroadcast(zeros_like_array(dy), ctx.b_shape),
+        )
 
 
 @op(method="div", inplace=True)
@@ -111,6 +118,7 @@ class pow(Binary):
     """y = a^b;    da = dy b a^(b-1),    db = dy y log a    (0 where b = 0, and where a = 0 and b >= 0)"""
 
     def forward(ctx, a: Any, b: Any) -> Any:
+        _no_bool(a, b)
         if getattr(a, "dtype", None) is not None and a.dtype.kind in "iu" and np.any(np.asarray(b) < 0):
             raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
         y = a * a if type(b) in (int, float) and b == 2 else np.power(a, b)
@@ -127,7 +135,7 @@ class pow(Binary):
 
         def da() -> Any:
             if isinstance(b, (int, float)):
-                return dy * 0.0 if b == 0 else dy * (b * (a if b == 2 else pow(a, b - 1)))
+                return zeros_like_array(dy) if b == 0 else dy * (b * (a if b == 2 else pow(a, b - 1)))
             return unbroadcast(where(b == 0, 0.0, dy * (b * pow(a, where(b == 0, 1.0, b - 1)))), ctx.a_shape)
 
         def db() -> Any:
@@ -147,16 +155,17 @@ class maximum(Binary):
 
     def forward(ctx, a: Any, b: Any) -> Any:
         ctx.sizes(a, b)
-        ctx.pick(a > b, a, b)
+        if ctx.recording:
+            ctx.a_loses, ctx.b_loses, ctx.tie = a < b, a > b, a == b
         return np.maximum(a, b)
 
-    def pick(ctx, first: Any, a: Any, b: Any) -> None:
-        if ctx.recording:
-            ctx.share = np.where(a == b, 0.5, first).astype(a.dtype if hasattr(a, "dtype") else b.dtype)
-
     def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.indexing import where
+
+        dy = where(ctx.tie, dy * 0.5, dy)
         return ctx.wanted(
-            lambda: unbroadcast(dy * ctx.share, ctx.a_shape), lambda: unbroadcast(dy * (1 - ctx.share), ctx.b_shape)
+            lambda: unbroadcast(where(ctx.a_loses, 0.0, dy), ctx.a_shape),
+            lambda: unbroadcast(where(ctx.b_loses, 0.0, dy), ctx.b_shape),
         )
 
 
@@ -166,7 +175,8 @@ class minimum(maximum):  # type: ignore[misc, valid-type]
 
     def forward(ctx, a: Any, b: Any) -> Any:
         ctx.sizes(a, b)
-        ctx.pick(a < b, a, b)
+        if ctx.recording:
+            ctx.a_loses, ctx.b_loses, ctx.tie = a > b, a < b, a == b
         return np.minimum(a, b)
 
 
@@ -203,8 +213,14 @@ def _kind(a: Any, b: Any) -> str:
 
 
 def _no_zero_division(a: Any, b: Any) -> None:
+    _no_bool(a, b)
     if _kind(a, b) in "iu" and np.any(np.asarray(b) == 0):
         raise RuntimeError("ZeroDivisionError: integer division or remainder by zero")
+
+
+def _no_bool(a: Any, b: Any) -> None:
+    if _kind(a, b) == "b":
+        raise NotImplementedError("not defined for bools: convert to int or float first")
 
 
 class _Compare(Binary):
@@ -231,6 +247,8 @@ ge = _comparison("ge", "ge", ">=", np.greater_equal)
 
 def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
     def forward(ctx: Any, a: Any, b: Any) -> Any:
+        if _kind(a, b) == "f":
+            raise NotImplementedError(f"{name} is not defined for floating point numbers")
         return function(a, b)
 
     page = OpType(

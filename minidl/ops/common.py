@@ -128,9 +128,10 @@ def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) ->
     """
     if type(x) is not np.ndarray:
         return x.sum(axis=dims, keepdims=keepdim, dtype=dtype)
+    add: Any = np.add
     if dtype is None and x.dtype == np.float16:
-        return np.add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
-    return np.add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype)
+        return add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
+    return add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype)
 
 
 def widened(kernel: Any, *args: Any) -> Any:

@@ -364,7 +364,8 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     """The slices at `index`, a vector, along `dim`."""
     d = one_dim(dim, x.ndim)
     at = plain_index(index if isinstance(index, Tensor) else np.asarray(index))
-    require(np.ndim(at) <= 1, "index_select(): Index is supposed to be a vector, got shape {}", np.shape(at))
+    if np.ndim(at) > 1:
+        raise IndexError(f"index_select(): Index is supposed to be a vector, got shape {np.shape(at)}")
     return getitem(x, (slice(None),) * d + (np.atleast_1d(at),))
 
 

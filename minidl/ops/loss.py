@@ -9,9 +9,10 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op, require
+from minidl.ops.common import total
 from minidl.ops.indexing import where
 from minidl.ops.movement import movedim, reshape
-from minidl.ops.pointwise import abs, exp, log1p, relu
+from minidl.ops.pointwise import abs, clamp, exp, log, log1p, softplus
 from minidl.ops.reduce import mean, sum
 from minidl.ops.softmax import log_softmax
 from minidl.tensors import Tensor
@@ -61,7 +62,8 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; reduced."""
     _same_shape("huber_loss", input, target)
     a = abs(input - target)
-    return reduced(where(a < delta, 0.5 * a * a, delta * (a - 0.5 * delta)), reduction)
+    low = clamp(a, max=delta)
+    return reduced(low * (a - 0.5 * low), reduction)
 
 
 @op(namespace="nn.functional")
@@ -73,7 +75,8 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
         return l1_loss(input, target, reduction)
     _same_shape("smooth_l1_loss", input, target)
     a = abs(input - target)
-    return reduced(where(a < beta, 0.5 * a * a / beta, a - 0.5 * beta), reduction)
+    low = clamp(a, max=beta)
+    return reduced(low * (a - 0.5 * low) / beta, reduction)
 
 
 @op()
@@ -157,8 +160,8 @@ def nll_loss(
     loss = pick_class(logp, t.reshape(-1), w, ignore_index)
     if reduction == "mean":
         keep = t != ignore_index
-        total = keep.sum() if w is None else w[np.where(keep, t, 0)][keep].sum()
-        return sum(loss) / (float(total) if total else float("nan") if not loss.shape[0] or not total else 1.0)
+        weights = keep.sum() if w is None else total(w[np.where(keep, t, 0)][keep])
+        return sum(loss) / (float(weights) if weights else float("nan"))
     loss = reshape(loss, t.shape)
     return reduced(loss, reduction)
 
@@ -202,8 +205,8 @@ def cross_entropy(
     weighted = logp if w is None else logp * w.reshape((-1,) + (1,) * (input.ndim - 1 - dim))
     smooth = where(keep, -sum(weighted, dim), 0.0)
     if reduction == "mean":
-        total = keep.sum() if w is None else w[np.where(keep, t, 0)][keep].sum()
-        smooth = sum(smooth) / float(total)
+        weights = keep.sum() if w is None else total(w[np.where(keep, t, 0)][keep])
+        smooth = sum(smooth) / float(weights)
     else:
         smooth = reduced(smooth, reduction)
     c = input.shape[dim]
@@ -215,14 +218,14 @@ def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
     pos_weight: Any = None,
 ) -> Any:  # fmt: skip
-    """-(y log s(x) + (1 - y) log(1 - s(x))) as max(x, 0) - x y + log(1 + e^-|x|), which does not overflow."""
+    """-(y log s(x) + (1 - y) log(1 - s(x))) as (1 - y) x + log(1 + e^-x), which does not overflow."""
     require(
         tuple(input.shape) == tuple(target.shape),
         "Target size {} must be the same as input size {}",
         tuple(target.shape),
         tuple(input.shape),
     )
-    tail = log1p(exp(-abs(input))) + relu(-input)  # log(1 + e^-x)
+    tail = softplus(-input, 1.0, float("inf"))  # log(1 + e^-x)
     positive = 1.0 if pos_weight is None else (pos_weight - 1) * target + 1
     loss = (1 - target) * input + positive * tail
     return reduced(loss if weight is None else loss * weight, reduction)
@@ -236,8 +239,6 @@ def binary_cross_entropy(
 
     Raises RuntimeError when an input is outside [0, 1].
     """
-    from minidl.ops.pointwise import clamp, log
-
     require(
         tuple(input.shape) == tuple(target.shape),
         "target size {} differs from input size {}",
@@ -263,8 +264,6 @@ def kl_div(
     log_target: bool = False,
 ) -> Any:
     """y (log y - x) for log-probabilities x (and log y, with log_target); 0 where y is 0. "batchmean" divides by N."""
-    from minidl.ops.pointwise import log
-
     if log_target:
         loss = exp(target) * (target - input)
     else:

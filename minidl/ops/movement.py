@@ -28,7 +28,7 @@ class _Reshape(Op):
     def shape(x: Any, size: Any) -> Any:  # type: ignore[override]
         size, n = _sizes((size,)), prod(x)
         known = prod([s for s in size if s != -1])
-        require(size.count(-1) <= 1, "only one size can be -1, got {}", size)
+        require(size.count(-1) <= 1 and builtins.min(size, default=0) >= -1, "only one size can be -1, got {}", size)
         if -1 in size:
             require(known > 0 and n % known == 0, "{} elements of shape {} do not fill shape {}", n, x, size)
             return tuple(n // known if s == -1 else s for s in size)

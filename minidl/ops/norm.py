@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Op, op, require
-from minidl.ops.common import prod
+from minidl.ops.common import prod, total
 from minidl.ops.movement import reshape
 from minidl.ops.pointwise import rsqrt
 from minidl.ops.reduce import mean
@@ -26,9 +26,10 @@ class normalize(Op):
     """
 
     def forward(ctx, x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
-        m = x.mean(dims, keepdims=True, dtype=x.dtype)
+        n = prod([x.shape[d] for d in dims])
+        m = total(x, dims, True) / x.dtype.type(n)
         y = x - m
-        rstd = 1 / np.sqrt((y * y).mean(dims, keepdims=True) + x.dtype.type(eps))
+        rstd = 1 / np.sqrt(total(y * y, dims, True) / x.dtype.type(n) + x.dtype.type(eps))
         y *= rstd
         ctx.mean, ctx.rstd, ctx.dims = m, rstd, dims
         ctx.save(x, w)
@@ -44,13 +45,14 @@ class normalize(Op):
 
         def dx() -> Any:
             g = dy if w is None else dy * w
-            h = g.mean(ctx.dims, keepdims=True)
-            hx = (g * xhat).mean(ctx.dims, keepdims=True)
+            n = prod([x.shape[d] for d in ctx.dims])
+            h = total(g, ctx.dims, True) / x.dtype.type(n)
+            hx = total(g * xhat, ctx.dims, True) / x.dtype.type(n)
             return ctx.rstd * (g - h - xhat * hx)
 
         def fold(d: Any, like: Any) -> Any:
             kept = tuple(i for i, n in enumerate(like) if n == 1)
-            return d.sum(kept, keepdims=True)
+            return total(d, kept, True)
 
         shape = None if w is None else w.shape
         return ctx.wanted(dx, lambda: fold(dy * xhat, shape), lambda: fold(dy, shape))
@@ -157,7 +159,9 @@ def batch_norm(
     y = _scale_and_shift(input, w, b, dims, eps)
     if running_mean is not None:
         x = input.array if isinstance(input, Tensor) else input
-        for running, batch in ((running_mean, x.mean(dims)), (running_var, x.var(dims) * (n / (n - 1)))):
+        m = total(x, dims, True) / x.dtype.type(n)
+        square = total((x - m) ** 2, dims) / x.dtype.type(n - 1)
+        for running, batch in ((running_mean, m.reshape(-1)), (running_var, square)):
             a = running.array
             a += momentum * (batch.astype(a.dtype) - a)
             running.bump()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
@@ -9,9 +10,15 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, OpType, attach, op
-from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast
+from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast, zeros_like_array
 from minidl.ops.indexing import where
 from minidl.tensors import Tensor
+
+
+def not_bool(x: Any) -> None:
+    """Raise NotImplementedError for a bool array."""
+    if x.dtype == bool:
+        raise NotImplementedError("not defined for bools: convert to int or float first")
 
 
 @op(method="neg", inplace=True)
@@ -36,6 +43,7 @@ class abs(Elementwise):
     promote = None
 
     def forward(ctx, x: Any) -> Any:
+        not_bool(x)
         ctx.save(x)
         return np.abs(x)
 
@@ -46,15 +54,15 @@ class abs(Elementwise):
 
 @op(method="sign", inplace=True)
 class sign(Elementwise):
-    """y = -1, 0 or 1; its gradient is 0"""
+    """y = -1, 0 or 1, and 0 for NaN (as torch); its gradient is 0"""
 
     promote = None
 
     def forward(ctx, x: Any) -> Any:
-        return np.sign(x)
+        return x.copy() if x.dtype == bool else (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
-        return dy * 0.0
+        return zeros_like_array(dy)
 
 
 @op(method="exp", inplace=True)
@@ -133,7 +141,7 @@ class square(Elementwise):
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
-        return np.square(x)
+        return np.square(x if x.dtype != bool else x.astype(np.int64))
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
@@ -216,18 +224,19 @@ def stable_sigmoid(x: Any) -> Any:
 
 @op(method="relu", inplace=True)
 class relu(Elementwise):
-    """y = max(x, 0);    dx = dy where y > 0"""
+    """y = max(x, 0);    dx = 0 where y = 0, else dy"""
 
     promote = None
 
     def forward(ctx, x: Any) -> Any:
+        not_bool(x)
         y = np.maximum(x, 0)
         ctx.save(y)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
-        return dy * (y > 0)
+        return where(y <= 0, 0.0, dy)
 
 
 @op(namespace="nn.functional")
@@ -399,10 +408,11 @@ class clamp(Op):
 
 def _rounding(name: str, doc: str, function: Any) -> Any:
     def forward(ctx: Any, x: Any) -> Any:
+        not_bool(x)
         return function(x) if x.dtype.kind == "f" else x.copy()
 
     def backward(ctx: Any, dy: Any) -> Any:
-        return dy * 0.0
+        return zeros_like_array(dy)
 
     body = {"forward": forward, "backward": backward, "promote": None, "__doc__": doc, "__module__": __name__}
     return op(method=name, inplace=True)(OpType(name, (Elementwise,), body))
@@ -420,10 +430,16 @@ class round(Elementwise):
     promote = None
 
     def forward(ctx, x: Any, *, decimals: int = 0) -> Any:
-        return np.round(x, decimals) if x.dtype.kind == "f" else x.copy()
+        not_bool(x)
+        if x.dtype.kind != "f":
+            return x.copy()
+        if decimals == 0:
+            return np.rint(x)
+        scale = x.dtype.type(10.0 ** builtins.abs(decimals))
+        return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
     def backward(ctx, dy: Any) -> Any:
-        return dy * 0.0
+        return zeros_like_array(dy)
 
 
 def _test(name: str, doc: str, function: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import Op, op, require
-from minidl.ops.common import many_dims, one_dim, prod, put_back
+from minidl.autograd import Op, op
+from minidl.ops.common import many_dims, one_dim, prod, put_back, total
 from minidl.ops.movement import broadcast_to, reshape
 
 
@@ -45,7 +45,7 @@ class sum(Reduction):
             dtype = dtypes.as_numpy(dtype)
         elif x.dtype.kind in "bui":
             dtype = np.dtype("int64")
-        return np.sum(x, axis=dims, keepdims=ctx.keepdim, dtype=dtype)
+        return total(x, dims, ctx.keepdim, dtype)
 
     def backward(ctx, dy: Any) -> Any:
         from minidl.ops.movement import cast
@@ -65,8 +65,9 @@ class mean(Reduction):
             raise RuntimeError(f"mean(): the dtype must be floating point, got {x.dtype}; convert with .float()")
         dims = ctx.over(x, dim, keepdim)
         ctx.n = prod([x.shape[d] for d in dims])
-        total = np.sum(x, axis=dims, keepdims=ctx.keepdim)
-        return total / x.dtype.type(ctx.n)
+        if x.dtype == np.float16:  # the sum might not fit where the mean does
+            return (total(x, dims, ctx.keepdim, np.dtype(np.float32)) / np.float32(ctx.n)).astype(x.dtype)
+        return total(x, dims, ctx.keepdim) / x.dtype.type(ctx.n)
 
     def backward(ctx, dy: Any) -> Any:
         return ctx.stretch(dy / ctx.n)
@@ -82,12 +83,8 @@ class _Extreme(Reduction):
 
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
         dims = ctx.over(x, dim, keepdim)
-        require(
-            builtins.all(x.shape[d] for d in dims) or (not builtins.any(dims) and x.size > 0),
-            "an extreme over no elements has no value: input {}, dim {}",
-            x.shape,
-            dim,
-        )
+        if not builtins.all(x.shape[d] for d in dims):
+            raise IndexError(f"an extreme over no elements has no value: input {x.shape}, dim {dim}")
         y = np.asarray(function(x, axis=dims, keepdims=ctx.keepdim))
         ctx.save(x, y)
         return y
@@ -114,13 +111,15 @@ class _Arg(Op):
 
     def find(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
         if dim is None:
-            require(x.size > 0, "the input has no elements: {}", x.shape)
+            if not x.size:
+                raise IndexError(f"Expected reduction dim to be specified for an input without elements, {x.shape}")
             y = np.asarray(function(x.reshape(-1)), np.int64)
             return y.reshape((1,) * x.ndim) if keepdim else y
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:
             return np.zeros((), np.int64)
-        require(x.shape[d] > 0, "expected a non-empty dimension {} of {}", d, x.shape)
+        if not x.shape[d]:
+            raise IndexError(f"Expected reduction dim {d} to have non-zero size, the input is {x.shape}")
         y = function(x, axis=d).astype(np.int64)
         return np.expand_dims(y, d) if keepdim else y
 
@@ -158,6 +157,8 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
         if other is not None or isinstance(dim, (Tensor, np.ndarray)):
             return getattr(arithmetic, binary_name)(x, dim if other is None else other)
         if dim is None:
+            if 0 in x.shape:
+                raise RuntimeError(f"{name}(): the input {tuple(x.shape)} has no elements")
             return whole(x)
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:
@@ -188,7 +189,12 @@ class prod_(Reduction):
         dims = ctx.over(x, dim, keepdim)
         if dtype is not None:
             x = x.astype(dtypes.as_numpy(dtype))
-        y = np.prod(x, axis=dims, keepdims=ctx.keepdim, dtype=np.int64 if x.dtype.kind in "bui" else None)
+        kind = np.int64 if x.dtype.kind in "bui" else None
+        if type(x) is np.ndarray:
+            multiply: Any = np.multiply
+            y = multiply.reduce(x, axis=dims, keepdims=ctx.keepdim, dtype=kind)  # see total()
+        else:
+            y = x.prod(axis=dims, keepdims=ctx.keepdim, dtype=kind)
         ctx.save(x)
         return y
 
@@ -246,10 +252,13 @@ def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
 
 @op(method="std")
 def std(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
-    """The square root of :func:`var`."""
+    """The square root of :func:`var`; where that is 0 the gradient is 0, as in torch."""
+    from minidl.ops.indexing import where
     from minidl.ops.pointwise import sqrt
 
-    return sqrt(var(x, dim, unbiased, keepdim, correction=correction))
+    v = var(x, dim, unbiased, keepdim, correction=correction)
+    zero = v == 0  # the slope of the root is infinite there; torch's choice is 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, v)))
 
 
 class _Truth(Op):
@@ -286,7 +295,7 @@ class cumsum(Op):
     def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
         ctx.dim = one_dim(dim, x.ndim)
         dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
-        return np.cumsum(x, axis=ctx.dim, dtype=dtype) if x.ndim else x.astype(dtype or x.dtype)
+        return x.cumsum(ctx.dim, dtype) if x.ndim else x.astype(dtype or x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
         from minidl.ops.movement import flip

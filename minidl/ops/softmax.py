@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op
-from minidl.ops.common import many_dims, one_dim, put_back
+from minidl.ops.common import many_dims, one_dim, put_back, total
 from minidl.ops.pointwise import exp
 from minidl.ops.reduce import sum
 
@@ -17,7 +17,7 @@ def _floating(x: Any, dtype: Any) -> Any:
     if dtype is not None:
         return x.astype(dtypes.as_numpy(dtype))
     if x.dtype.kind != "f":
-        raise RuntimeError(f"softmax needs floating point numbers, got {x.dtype}; convert with .float()")
+        raise NotImplementedError(f"softmax needs floating point numbers, got {x.dtype}; convert with .float()")
     return x
 
 
@@ -38,7 +38,7 @@ class softmax(Op):
             y = np.asarray(np.exp(x - x))
         else:
             y = np.exp(x - x.max(ctx.dim, keepdims=True))
-            y /= y.sum(ctx.dim, keepdims=True)
+            y /= total(y, ctx.dim, True)
         ctx.save(y)
         return y
 
@@ -65,7 +65,7 @@ class log_softmax(Op):
             y = np.asarray(x - x)
         else:
             y = x - x.max(ctx.dim, keepdims=True)
-            y -= np.log(np.exp(y).sum(ctx.dim, keepdims=True))
+            y -= np.log(total(np.exp(y), ctx.dim, True))
         ctx.save(y)
         return y
 
@@ -84,7 +84,7 @@ class logsumexp(Op):
         ctx.dims, ctx.keepdim = many_dims(dim, x.ndim), bool(keepdim)
         peak = x.max(ctx.dims, keepdims=True, initial=-np.inf)
         peak = np.where(np.isfinite(peak), peak, 0).astype(x.dtype)
-        y = np.log(np.exp(x - peak).sum(ctx.dims, keepdims=True)) + peak
+        y = np.log(total(np.exp(x - peak), ctx.dims, True)) + peak
         y = y if ctx.keepdim else y.reshape(tuple(n for i, n in enumerate(y.shape) if i not in ctx.dims))
         ctx.save(x, y)
         return y
