@@ -247,7 +247,7 @@ class _Training:
                 batch_size=BATCH,
                 validation=(images.x_test, images.y_test),
                 metrics=["accuracy"],
-                scheduler=optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.1),
+                scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps),
                 scheduler_per="step",
                 callbacks=[watch],
                 progress=True,
