@@ -26,7 +26,7 @@ from kernel_testing import (
 
 import minidl_kernels as mk
 from minidl_kernels.cpu import machine, product, threads
-from minidl_kernels.gemm import cpu, reference
+from minidl_kernels.gemm import cpu, reference, vector
 
 MATMUL = [v for v in mk.variants("matmul", "cpu") if v != "reference"]
 LINEAR = [v for v in mk.variants("linear", "cpu") if v != "reference"]
@@ -98,6 +98,26 @@ def test_linear_equals_the_definition(variant, lead, n, k, dtype, layout, seed):
         assert_close(y.astype(np.float64), exact, bound=bound, what=variant)
 
 
+@given(
+    n=sizes(4, 300), k=sizes(32, 300), dtype=floats, layout=layouts, seed=seeds, tier=st.sampled_from(machine.tiers())
+)
+def test_vector_equals_the_definition(n, k, dtype, layout, seed, tier):
+    """A matrix with rows, then with columns without gaps, times a vector; either operand first."""
+    s = normal(seed, n, k, dtype=dtype)
+    x = laid_out(normal(seed + 1, k, dtype=dtype), layout)
+    upside_down = np.ascontiguousarray(s[::-1])[::-1]
+    with machine.use_tier(tier):
+        for matrix in (s, laid_out(s, "transposed"), upside_down, laid_out(s, "readonly")):
+            check_matmul("tiled", matrix, x[:, None])
+            check_matmul("tiled", x[None], matrix.T)
+            with mk.use(linear="tiled"):
+                y = mk.linear(x, matrix, s[:, 0] if k else None)
+            magnitude = np.abs(s).astype(np.float64) @ np.abs(x) + (np.abs(s[:, 0]) if k else 0)
+            exact = s.astype(np.float64) @ x.astype(np.float64) + (s[:, 0] if k else 0)
+            bound = sum_bound(k + 1, magnitude, dtype) + sum_bound(k + 1, magnitude, np.float64)
+            assert_close(y.astype(np.float64), exact, bound=bound, what="tiled")
+
+
 # float64 differs from float32 in the number of lanes only; its lesser tiers are left to the slow run.
 TIERS = [(tier, "float32") for tier in machine.tiers()] + [
     pytest.param(tier, "float64", marks=[pytest.mark.slow] if i else []) for i, tier in enumerate(machine.tiers())
@@ -139,7 +159,9 @@ def test_nothing_is_written_outside(monkeypatch):
     for dtype in ("float32", "float64"):
         for m, n, k in ((1, 1, 1), (4, 15, 3), (13, 33, 20), (14, 32, 16), (29, 65, 300)):
             a, b, bias = normal(0, 2, m, k, dtype=dtype), normal(1, 2, k, n, dtype=dtype), normal(2, n, dtype=dtype)
-            with guarded(monkeypatch, cpu):
+            with guarded(monkeypatch, cpu, vector):
+                check_matmul("tiled", a[0], b[0, :, :1])
+                check_matmul("tiled", laid_out(a[0], "transposed"), b[0, :, :1])
                 check_matmul("tiled", a, b)
                 check_matmul("tiled", laid_out(a, "transposed"), laid_out(b, "transposed"))
                 y = cpu.linear(a, laid_out(b[0], "transposed").T, bias)
@@ -160,6 +182,9 @@ def test_nothing_is_read_outside():
         "            for x in (a, at):\n"
         "                for y in (b, bt):\n"
         "                    assert (mk.matmul(x, y) == k).all() and (mk.linear(x, y.T, bias) == k + 1).all()\n"
+        "            v = at_end_of_page(np.ones((k, 1), 'f'))\n"
+        "            with mk.use(matmul='tiled'):\n"
+        "                assert (mk.matmul(a, v) == k).all() and (mk.matmul(at, v) == k).all()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -188,7 +213,14 @@ def test_same_bits_for_any_number_of_threads(dtype):
     """Sizes above and below where a second thread starts, several stretches of k; the default choice and the tiled
     variant.
     """
-    for shape in ((1, 70, 90, 700), (40, 20, 30, 25), (1, 300, 10, 300), (1, 3, 400, 400), (1, 500, 1, 300)):
+    for shape in (
+        (1, 70, 90, 700),
+        (40, 20, 30, 25),
+        (1, 300, 10, 300),
+        (1, 3, 400, 400),
+        (1, 900, 1, 700),
+        (1, 1, 900, 700),
+    ):
         batch, m, n, k = shape
         a, b = normal(0, batch, m, k, dtype=dtype), normal(1, batch, k, n, dtype=dtype)
         w, bias = np.ascontiguousarray(b[0].T), normal(2, n, dtype=dtype)
@@ -261,6 +293,7 @@ def test_what_runs():
 
     assert which(256, 256, 256) == which(256, 256, 256, (4,)) == "tiled"
     assert which(8, 8, 8) == "blas"
+    assert which(1, 1000, 1000) == which(1000, 1, 1000) == "tiled"
     assert which(8, 8, 8, dtype="int32") == "reference"
     assert mk.which("linear", np.empty((200, 300), "f"), np.empty((100, 300), "f")) == "tiled"
     with pytest.raises(RuntimeError, match="tiled.*float32"), mk.use(matmul="tiled"):

@@ -30,23 +30,24 @@ def _short_float(a: Any, *rest: Any) -> bool:
     return a.dtype in ("float16", "float32", "float64")
 
 
-def tiled_is_faster(batch: int, m: int, n: int, k: int) -> bool:
-    """Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS; `benchmarks` measures it again.
-
-    Below about 2^18 multiply-adds NumPy's way into BLAS is shorter (a few microseconds), and BLAS takes one thread;
-    with fewer than
-    4 rows or columns the tile would mostly multiply padding.
-    """
-    return min(m, n) >= 4 and batch * m * n * k >= 1 << 18
+# Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS: below, NumPy's shorter way into BLAS (a microsecond
+# instead of six) wins, and BLAS takes one thread. `benchmarks` measures it again.
+_TILED_FROM = 1 << 20  # multiply-adds
+_VECTOR_FROM = 1 << 18  # the same where one side is a vector
 
 
-def _matmul_cost(a: Any, b: Any) -> float:
+def _tiled_cost(batch: int, m: int, n: int, k: int) -> float:
+    """Below BLAS (2) where the compiled kernel is faster."""
+    return 1.0 if batch * m * n * k >= (_TILED_FROM if min(m, n) > 1 else _VECTOR_FROM) else 3.0
+
+
+def _matmul_tiled_cost(a: Any, b: Any) -> float:
     batch = math.prod(a.shape[:-2]) if a.ndim >= b.ndim else math.prod(b.shape[:-2])
-    return 1.0 if tiled_is_faster(batch, a.shape[-2], b.shape[-1], a.shape[-1]) else 3.0
+    return _tiled_cost(batch, a.shape[-2], b.shape[-1], a.shape[-1])
 
 
-def _linear_cost(x: Any, w: Any, b: Any) -> float:
-    return 1.0 if tiled_is_faster(1, math.prod(x.shape[:-1]), *w.shape) else 3.0
+def _linear_tiled_cost(x: Any, w: Any, b: Any) -> float:
+    return _tiled_cost(1, math.prod(x.shape[:-1]), *w.shape)
 
 
 OPS = (
@@ -89,7 +90,7 @@ OPS = (
                 load="minidl_kernels.gemm.cpu:matmul",
                 accepts=_short_float,
                 needs="float16, float32 or float64",
-                cost=_matmul_cost,
+                cost=_matmul_tiled_cost,
                 note="packed panels and a tile in registers",
             ),
         ),
@@ -103,7 +104,7 @@ OPS = (
             Variant(
                 "tiled",
                 load="minidl_kernels.gemm.cpu:linear",
-                cost=_linear_cost,
+                cost=_linear_tiled_cost,
                 note="packed panels and a tile in registers that starts from the bias",
             ),
         ),

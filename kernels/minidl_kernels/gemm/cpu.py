@@ -1,4 +1,7 @@
-"""The tiled product: cpu/product.py has the loops, cpu/tile.py the arithmetic. Here are the shapes."""
+"""The tiled product: cpu/product.py has the loops, cpu/tile.py the arithmetic. Here are the shapes.
+
+Where one side is a vector, vector.py does without packing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpu.product import address, multiply_at
+from . import vector
 
 Array = NDArray[Any]
 
@@ -21,6 +25,10 @@ def matmul(a: Array, b: Array) -> Array:
         return matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if a.ndim == b.ndim == 2:
+        if m == 1 or n == 1:
+            s, x = (a, b[:, 0]) if n == 1 else (b.T, a[0])
+            if vector.reads(s):
+                return vector.times(s, x).reshape(m, n)
         c = np.empty((m, n), a.dtype)
         if m and n and k:
             multiply_at(
@@ -82,6 +90,11 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
     n, k = w.shape
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), k)
     m = rows.shape[0]
+    if m == 1 and vector.reads(w):
+        y = vector.times(w, rows[0])
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], n)
     y = np.empty((m, n), x.dtype)
     if b is not None and b.strides[0] != b.itemsize:
         b = np.ascontiguousarray(b)
