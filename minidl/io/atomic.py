@@ -36,7 +36,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
     mode = 0
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(shown).st_mode  # not of the resolved path: /dev/stdout resolves to a pipe that has none
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -44,7 +44,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"cannot write {shown}: it is a folder")
     if mode and not stat.S_ISREG(mode):
-        with open(path, "wb") as device:
+        with open(shown, "wb") as device:
             yield device
         return
     temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
