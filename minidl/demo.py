@@ -38,6 +38,7 @@ __all__ = ["main", "run"]
 TEST_SHARE = 0.25  # of data that have no test part of their own
 PRUNED = 0.8
 BATCH, RATE = 64, 0.005
+say = functools.partial(print, flush=True)  # in step with the progress on stderr, also in a log file
 NAMES = {"dense": "dense", "pruned": "pruned", "int8": "int8", "pruned_int8": "pruned + int8"}
 
 
@@ -73,39 +74,38 @@ def run(
     x_test, y_test = images.x_test, images.y_test
     if epochs is None:
         epochs = max(2, min(25, round(35_000 / len(images.x_train))))  # large data need fewer passes
-    if quick:
-        epochs = max(1, epochs // 10)
-    print(f"minidl {__version__}: seed {seed}, {_count(kernels.get_num_threads(), 'thread')}, CPU tier {_tier()}")
-    print(f"data    {source}: {'x'.join(map(str, shape[1:]))} pixels, {classes} classes,")
-    print(f"        {len(images.x_train):,} images to train on, {len(x_test):,} held out to test on")
+        epochs = max(1, epochs // 10) if quick else epochs
+    say(f"minidl {__version__}: seed {seed}, {_count(kernels.get_num_threads(), 'thread')}, CPU tier {_tier()}")
+    say(f"data    {source}: {'x'.join(map(str, shape[1:]))} pixels, {classes} classes,")
+    say(f"        {len(images.x_train):,} images to train on, {len(x_test):,} held out to test on")
 
     _headline("Train a dense model")
     dense = _Training(model, images, epochs, RATE, start)
-    print(
+    say(
         f"{dense.steps:,} steps in {dense.seconds:.1f} s, "
         f"the first of them done {dense.first_step_seconds:.1f} s after the start"
     )
     models: dict[str, Any] = {"dense": model}
     scores = {"dense": _score(model, x_test, y_test)}
-    print(f"test loss {scores['dense']['loss']:.4f}, accuracy {scores['dense']['accuracy']:.4f}; recall of each class:")
-    print(_recalls(scores["dense"]["recall"]))
+    say(f"test loss {scores['dense']['loss']:.4f}, accuracy {scores['dense']['accuracy']:.4f}; recall of each class:")
+    say(_recalls(scores["dense"]["recall"]))
 
     _headline(f"Prune {PRUNED:.0%} of the weights and retrain the rest")
     models["pruned"] = prune_(copy.deepcopy(model), PRUNED)
     before = _score(models["pruned"], x_test, y_test)
     again = _Training(models["pruned"], images, max(1, epochs // 3), RATE / 2)
     scores["pruned"] = _score(models["pruned"], x_test, y_test)
-    print(f"accuracy {before['accuracy']:.4f} right after pruning, {scores['pruned']['accuracy']:.4f} after retraining")
+    say(f"accuracy {before['accuracy']:.4f} right after pruning, {scores['pruned']['accuracy']:.4f} after retraining")
     kept = "every" if _masks_hold(models["pruned"]) else "NOT every"
-    print(f"{sparsity(models['pruned']):.1%} of the weights are zero; {kept} pruned weight stayed zero in retraining")
+    say(f"{sparsity(models['pruned']):.1%} of the weights are zero; {kept} pruned weight stayed zero in retraining")
 
     _headline("Quantize to int8")
     for name, of in (("int8", "dense"), ("pruned_int8", "pruned")):
         models[name] = quantize_(copy.deepcopy(models[of]))
         scores[name] = _score(models[name], x_test, y_test)
     ran = _integer_kernels(models["int8"], x_test[:BATCH])
-    print("weights int8 with a scale per output channel, activations int8 as they come, sums int32:")
-    print("\n".join(table(("layer", "kernel", "variant"), ran, left=3)))
+    say("weights int8 with a scale per output channel, activations int8 as they come, sums int32:")
+    say("\n".join(table(("layer", "kernel", "variant"), ran, left=3)))
 
     _headline("Save, load back, compare, and time what was loaded")
     make = lambda: DigitsCNN(shape, classes)
@@ -115,8 +115,8 @@ def run(
     n = min(256, len(x_test))
     _time(models, scores, x_test[:n])
     head, rows = _table(scores, n)
-    print("\n".join(table(head, rows)))
-    print("\n".join(_findings(scores)))
+    say("\n".join(table(head, rows)))
+    say("\n".join(_findings(scores)))
 
     figures = {
         **{name: {k: scores[name][k] for k in _KEYS} for name in NAMES},
@@ -137,24 +137,22 @@ def run(
         "kernels": [dict(zip(("layer", "kernel", "variant"), row)) for row in ran],
         "machine": {"minidl": __version__, "threads": kernels.get_num_threads(), "tier": _tier()},
     }
-    print()
+    say()
     with _writing():
         if json_file is not None:
             with atomic_write(json_file) as file:
                 file.write(json.dumps(_finite(figures), indent=2, allow_nan=False).encode() + b"\n")
-            print(f"figures in {json_file}")
+            say(f"figures in {json_file}")
         if plot_file is not None:
             from minidl.plots import demo_picture
 
             confusion = metrics.confusion_matrix(predict(model, x_test), y_test, num_classes=classes)
             title = f"minidl demo: {source}, seed {seed}"
             demo_picture(plot_file, title, dense.history, again.history, confusion, head, rows)
-            print(f"picture in {plot_file}")
+            say(f"picture in {plot_file}")
     if out is not None:
-        print(
-            f"models in {out}: minidl.compress.load_model(minidl.models.DigitsCNN({shape}, {classes}), FILE) loads one"
-        )
-    print(f"done in {time.perf_counter() - start:.1f} s")
+        say(f"models in {out}: minidl.compress.load_model(minidl.models.DigitsCNN({shape}, {classes}), FILE) loads one")
+    say(f"done in {time.perf_counter() - start:.1f} s")
     return figures
 
 
@@ -357,7 +355,7 @@ def _saved(models: dict[str, Any], name: str, path: str, make: Callable[[], Any]
     before, after = predict(models[name], x).array, predict(loaded, x).array
     if before.tobytes() != after.tobytes():
         raise RuntimeError(f"{path}: the model that was loaded back does not give the predictions of the one saved")
-    print(f"{os.path.basename(path):<24} {size:>9,} bytes, loaded back: all {len(x):,} predictions equal bit for bit")
+    say(f"{os.path.basename(path):<24} {size:>9,} bytes, loaded back: all {len(x):,} predictions equal bit for bit")
     models[name] = loaded.eval()
     return {"bytes": size}
 
@@ -417,8 +415,8 @@ def _findings(scores: dict[str, Any]) -> list[str]:
 
 
 def _headline(text: str) -> None:
-    print(f"\n{text}", flush=True)
-    print("-" * len(text), flush=True)
+    say(f"\n{text}")
+    say("-" * len(text))
 
 
 def _tier() -> str:
