@@ -367,9 +367,7 @@ class SequentialLR(LRScheduler):
     Raises ValueError unless there is one milestone fewer than schedulers, and all belong to this optimizer.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
-    ):
+    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]):
         if not schedulers:
             raise ValueError("SequentialLR expects at least one scheduler to be chained, but got no scheduler.")
         for i, scheduler in enumerate(schedulers):
@@ -387,12 +385,15 @@ class SequentialLR(LRScheduler):
                 f"equal to {len(milestones)}"
             )
         self._schedulers, self._milestones = list(schedulers), list(milestones)
-        self.last_epoch = last_epoch + 1
         self.optimizer = optimizer
         # each scheduler set its first rate when it was made: take those back, and let the first one start alone
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]
         _rewind(self)
+        self.start()
+
+    def start(self) -> None:
+        self.last_epoch = 0
         first = self._schedulers[bisect_right(self._milestones, 0)]
         first.start()
         self._last_lr = first.get_last_lr()

@@ -195,7 +195,7 @@ class Optimizer:
                 number[id(p)] = len(number)
             packed = {k: v for k, v in group.items() if k != "params"}
             groups.append({**packed, "params": [number[id(p)] for p in group["params"]]})
-        state = {number[id(p)]: dict(s) for p, s in self.state.items() if id(p) in number}
+        state = {number[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in number}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
