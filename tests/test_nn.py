@@ -381,11 +381,15 @@ def test_parameter_copies_keep_the_mask_and_drop_the_gradient():
 
 
 def test_applying_a_mask_drops_nan_and_is_seen_by_saved_tensors():
-    p = nn.Parameter(np.float32([np.nan, 2.0]))
-    p.mask = np.array([False, True])
+    p = nn.Parameter(np.float32([np.nan, 2.0, np.inf, -np.inf, -3.0]))
+    p.mask = np.array([False, True, False, False, False])
     y = (p * p).sum()
     p.apply_mask_()
-    np.testing.assert_array_equal(p.detach().numpy(), [0, 2])
+    np.testing.assert_array_equal(p.detach().numpy(), [0, 2, 0, 0, 0])
+    half = nn.Parameter(np.full(3, 60000, np.float16))  # whose sum overflows
+    half.mask = np.array([True, True, False])
+    half.apply_mask_()
+    np.testing.assert_array_equal(half.detach().numpy(), np.float16([60000, 60000, 0]))
     with pytest.raises(RuntimeError, match="changed by an in-place"):
         y.backward()
 

@@ -76,7 +76,7 @@ def gradients(steps):
 
 @every_option
 def test_path_is_torchs_in_float64(name, options):
-    """The same formula in another order of operations: a few roundings of 2.2e-16 a step; 1e-12 is 180 for each of 25."""
+    """The same formula in another order of operations: a few roundings of 2.2e-16 a step; 1e-12 is 180 each step."""
     theirs, _ = path(torch, name, options, np.float64)
     ours, _ = path(minidl, name, options, np.float64)
     for t, (a, b) in enumerate(zip(theirs, ours, strict=True)):
