@@ -191,6 +191,7 @@ def test_blas_gets_our_number_and_the_user_keeps_theirs():
             assert get() == 1
             with threads.blas_threads(3):
                 assert get() == 3
+            assert get() == 1
         assert get() == 2
         seen = []
 

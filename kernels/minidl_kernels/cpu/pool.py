@@ -21,7 +21,7 @@ only for tasks that a worker really took. So there is nothing to hang on:
   - fork: workers end before it, and each side starts its own at its next job. If another thread was in a kernel, the
     child forgets that job and its workers, which do not exist there.
 
-An idle worker looks for work some 20-50 us, so that a run of small kernels finds it awake, and then sleeps in a lock.
+An idle worker looks for work some 50-100 us, so that a run of small kernels finds it awake, and then sleeps in a lock.
 The locks and threads are those of CPython's portable C layer (PyThread_*), which works without the GIL everywhere.
 
 Measured on 2 cores of a Zen 4 virtual machine, an empty job of two tasks: 0.35 us from within a kernel while the worker
@@ -64,7 +64,7 @@ AWAKE, ASLEEP = 0, 1
 WORKERS = MAX_THREADS - 1
 
 CLOSED = 0x7FFFFFFF  # no job has as many tasks
-SPINS = 1000  # pauses of 20-50 ns before a thread goes to sleep
+SPINS = 2000  # pauses of 20-50 ns before a thread goes to sleep
 
 _block = (ctypes.c_int64 * (STATE + STRIDE * WORKERS + 16))()
 _aligned = ctypes.addressof(_block) + -ctypes.addressof(_block) % 128

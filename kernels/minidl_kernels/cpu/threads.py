@@ -119,13 +119,11 @@ def _loaded_blas() -> Iterator[ctypes.CDLL]:
 
 
 class _Blas:
-    """BLAS has one thread count per process, which is the user's. The first call in borrows it, the last one out
-    gives it back.
-    """
+    """BLAS has one thread count per process, which is the user's. It is borrowed while any call is inside."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside = 0
+        self.inside: list[blas_threads] = []  # the latest last: its wish holds
         self.users = 0
 
 
@@ -133,27 +131,27 @@ _borrowed = _Blas()
 
 
 class blas_threads:
-    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given), and what the user
-    had set afterwards.
+    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given); afterwards what it had.
+
+    Where several Python threads are inside at once, the last to come decides.
     """
 
-    __slots__ = ("_n",)
+    __slots__ = ("n",)
 
     def __init__(self, n: int | None = None) -> None:
-        self._n = n
+        self.n = n or get_num_threads()
 
     def __enter__(self) -> None:
         functions = _blas()
         if functions is None:
             return
         get, put = functions
-        n = self._n or get_num_threads()
         with _borrowed.lock:
-            if _borrowed.inside == 0:
+            if not _borrowed.inside:
                 _borrowed.users = get()
-            _borrowed.inside += 1
-            if get() != n:
-                put(n)
+            _borrowed.inside.append(self)
+            if get() != self.n:
+                put(self.n)
 
     def __exit__(self, *exc: object) -> None:
         functions = _blas()
@@ -161,6 +159,7 @@ class blas_threads:
             return
         get, put = functions
         with _borrowed.lock:
-            _borrowed.inside -= 1
-            if _borrowed.inside == 0 and get() != _borrowed.users:
-                put(_borrowed.users)
+            _borrowed.inside.remove(self)
+            n = _borrowed.inside[-1].n if _borrowed.inside else _borrowed.users
+            if get() != n:
+                put(n)

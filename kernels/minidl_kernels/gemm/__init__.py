@@ -33,7 +33,7 @@ def _short_float(a: Any, *rest: Any) -> bool:
 # Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS: below, NumPy's shorter way into BLAS (a microsecond
 # instead of six) wins, and BLAS takes one thread. `benchmarks` measures it again.
 _TILED_FROM = 1 << 20  # multiply-adds
-_VECTOR_FROM = 1 << 18  # the same where one side is a vector
+_VECTOR_FROM = 1 << 19  # the same where one side is a vector
 
 
 def _tiled_cost(batch: int, m: int, n: int, k: int) -> float:

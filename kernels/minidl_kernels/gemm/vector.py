@@ -3,7 +3,7 @@
     y[i] = sum over k of S[i, k] * x[k]
 
 Nothing is packed: S is read once, in the order in which it lies. Where k are neighbours in memory, four rows are summed
-at a time, each in two vectors of partial sums; where i are neighbours, a stretch of y stays in registers while k runs.
+at a time, each in two vectors of partial sums; where i are neighbours, eight columns are added to y at a time.
 Each y[i] is summed by one task in one order, so results are the same bits for any number of threads.
 """
 
@@ -28,8 +28,9 @@ from ..cpu.tile import tile
 
 Array = NDArray[Any]
 
+AHEAD = 1024  # bytes that are asked for in advance
 ROWS = 4  # rows that are summed at a time
-ACROSS = 8  # vectors of y that stay in registers
+DEEP = 8  # columns of S that are added to y at a time, where columns lie without gaps
 
 
 def _total(v: Vectors, sums: ir.Value) -> ir.Value:
@@ -69,6 +70,8 @@ def _rows(tier: str, kind: str) -> Any:
             def add(load: Any, at: ir.Value, part: int) -> None:
                 xs = load(builder.add(x, at), part * width)
                 for start, pair in zip(starts, sums):
+                    if load == v.load:
+                        v.prefetch(builder.add(start, at), part * width + AHEAD)
                     term = v.multiply_add(load(builder.add(start, at), part * width), xs, builder.load(pair[part]))
                     builder.store(term, pair[part])
 
@@ -94,7 +97,7 @@ def _rows(tier: str, kind: str) -> Any:
 
 @functools.cache
 def _columns(tier: str, kind: str) -> Any:
-    """f(k, s, step, count, x, y): y[j] = sum over p of S[p, j] * x[p] for j < count <= 8 vectors."""
+    """f(k, s, step, count, x, y): y[i] = sum over p of S[i, p] * x[p] for i < count, columns of S `step` bytes apart."""
     t = tile(tier, kind)
 
     @intrinsic
@@ -102,30 +105,36 @@ def _columns(tier: str, kind: str) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             k, s, step, count, x, y = args
             v = t.on(builder)
-            width = t.lanes * t.size
+            whole = builder.mul(builder.sdiv(count, I64(t.lanes)), I64(t.lanes))
+            mask = v.first(builder.sub(count, whole))
 
-            def stretch(load: Any, store: Any) -> None:
-                sums = [cgutils.alloca_once(builder, v.type) for _ in range(ACROSS)]
-                for one in sums:
-                    builder.store(v.zero(), one)
-                with counting(builder, k) as p:
-                    factor = v.broadcast(builder.add(x, builder.mul(p, I64(t.size))))
-                    line = builder.add(s, builder.mul(p, step))
-                    for j, one in enumerate(sums):
-                        builder.store(v.multiply_add(load(j, line), factor, builder.load(one)), one)
-                for j, one in enumerate(sums):
-                    store(j, builder.load(one))
+            def along(work: Any) -> None:
+                """work(offset, load, store) for every vector of y, the last one masked."""
+                with counting(builder, whole, step=I64(t.lanes)) as i:
+                    work(builder.mul(i, I64(t.size)), v.load, v.store)
+                with builder.if_then(builder.icmp_signed("<", whole, count)):
+                    load = functools.partial(v.masked_load, mask)
+                    work(builder.mul(whole, I64(t.size)), load, lambda value, to: v.masked_store(value, mask, to))
 
-            full = builder.icmp_signed("==", count, I64(ACROSS * t.lanes))
-            with builder.if_else(full) as (whole, edge):
-                with whole:
-                    stretch(lambda j, line: v.load(line, j * width), lambda j, value: v.store(value, y, j * width))
-                with edge:
-                    masks = [v.first(builder.sub(count, I64(j * t.lanes))) for j in range(ACROSS)]
-                    stretch(
-                        lambda j, line: v.masked_load(masks[j], line, j * width),
-                        lambda j, value: v.masked_store(value, masks[j], y, j * width),
-                    )
+            def add(first: ir.Value, deep: int) -> None:
+                """y += columns first ... first + deep - 1"""
+                xs = [v.broadcast(builder.add(x, builder.mul(first, I64(t.size))), p * t.size) for p in range(deep)]
+                starts = [builder.add(s, builder.mul(builder.add(first, I64(p)), step)) for p in range(deep)]
+
+                def work(at: ir.Value, load: Any, store: Any) -> None:
+                    total = load(builder.add(y, at))
+                    for start, factor in zip(starts, xs):
+                        total = v.multiply_add(load(builder.add(start, at)), factor, total)
+                    store(total, builder.add(y, at))
+
+                along(work)
+
+            along(lambda at, load, store: store(v.zero(), builder.add(y, at)))
+            rest = builder.mul(builder.sdiv(k, I64(DEEP)), I64(DEEP))
+            with counting(builder, rest, step=I64(DEEP)) as p:
+                add(p, DEEP)
+            with counting(builder, k, start=rest) as p:
+                add(p, 1)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), emit
@@ -137,7 +146,7 @@ def _columns(tier: str, kind: str) -> Any:
 def _kernel(tier: str, kind: str) -> Any:
     t = tile(tier, kind)
     rows, columns = _rows(tier, kind), _columns(tier, kind)
-    size, across = t.size, ACROSS * t.lanes
+    size = t.size
 
     @jit(inner=True)
     def some_rows(task, slot, each, n, k, s, step, x, y):  # type: ignore[no-untyped-def]
@@ -145,9 +154,9 @@ def _kernel(tier: str, kind: str) -> Any:
             rows(k, s + i * step, step, min(ROWS, n - i), x, y + i * size)
 
     @jit(inner=True)
-    def some_columns(task, slot, n, k, s, step, x, y):  # type: ignore[no-untyped-def]
-        j = task * across
-        columns(k, s + j * size, step, min(across, n - j), x, y + j * size)
+    def some_columns(task, slot, each, n, k, s, step, x, y):  # type: ignore[no-untyped-def]
+        i = task * each
+        columns(k, s + i * size, step, min(each, n - i), x, y + i * size)
 
     @jit(tag=t.name)
     def vector(n, k, s, step_n, step_k, x, y, nthreads):  # type: ignore[no-untyped-def]
@@ -155,7 +164,9 @@ def _kernel(tier: str, kind: str) -> Any:
             each = ROWS * max(1, 4096 // k)
             parallel_for(some_rows, (n + each - 1) // each, nthreads, (each, n, k, s, step_n, x, y))
         else:
-            parallel_for(some_columns, (n + across - 1) // across, nthreads, (n, k, s, step_k, x, y))
+            # Long stretches of every column; a line of the cache is written by one task.
+            each = max(1, n // (256 * nthreads)) * 256 if nthreads > 1 else n
+            parallel_for(some_columns, (n + each - 1) // each, nthreads, (each, n, k, s, step_k, x, y))
 
     return vector
 
