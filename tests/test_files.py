@@ -62,6 +62,18 @@ def test_a_round_trip_gives_the_same_bits(tmp_path, how, before, suffix):
         assert bits(load_model(net, path)) == bits(model)
 
 
+def test_a_pruned_weights_minus_zero_becomes_zero(tmp_path):
+    """What an optimizer that multiplies by the mask may leave behind; predictions are the same bits."""
+    model = prune_(net(), 0.8)
+    model[4].weight.array[~model[4].weight.mask] = -0.0
+    save_model(model, tmp_path / "net.safetensors")
+    other = load_model(net(), tmp_path / "net.safetensors")
+    assert (other[4].weight.array == model[4].weight.array).all()
+    assert not np.signbit(other[4].weight.array[~model[4].weight.mask]).any()
+    x = wrap(minidl.random.normal((5, 1, 4, 4)))
+    assert other.eval()(x).array.tobytes() == model.eval()(x).array.tobytes()
+
+
 def test_sizes_are_what_they_should_be(tmp_path):
     model = nn.Linear(1000, 100, bias=False)
     n = 100_000

@@ -10,6 +10,8 @@ metadata (JSON) says which:
     {"kind": "int8", "scale": ..., "x_scale": ..., and data or shape, bits, values as above, of int8}
     "masked": true says that the bits are the parameter's mask
 
+Only a -0.0 in the place of a pruned weight, which an optimizer's product with the mask may leave, comes back as 0.0.
+
 Nothing in a file is trusted: sizes, the number of bits set, scales and codes are checked before a model sees them.
 """
 

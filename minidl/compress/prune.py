@@ -189,7 +189,8 @@ def prune_(
             raise
     for p, mask in made:  # nothing is changed before every mask is known
         p.mask = mask if p.mask is None else mask & p.mask
-        p.apply_mask_()
+        array_module(p.array).copyto(p.array, 0, where=~p.mask)  # 0.0, where a product with the mask may give -0.0
+        p.bump()
     return model
 
 
