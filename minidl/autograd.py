@@ -540,9 +540,31 @@ class _Switch:
     def __call__(self, function: Callable) -> Callable:
         from functools import wraps
 
+        if inspect.isgeneratorfunction(function):  # switched while it runs, not while its user does
+
+            @wraps(function)
+            def steps(*args: Any, **kwargs: Any) -> Any:
+                generator = function(*args, **kwargs)
+                resume, value = generator.send, None
+                try:
+                    while True:
+                        with self._again():
+                            try:
+                                item = resume(value)
+                            except StopIteration as stop:
+                                return stop.value
+                        try:
+                            resume, value = generator.send, (yield item)
+                        except Exception as error:
+                            resume, value = generator.throw, error  # type: ignore[assignment]
+                finally:
+                    generator.close()
+
+            return steps
+
         @wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)._again(self):
+            with self._again():
                 return function(*args, **kwargs)
 
         return wrapped
@@ -551,6 +573,27 @@ class _Switch:
         other = object.__new__(type(self))
         other.value = self.value
         return other
+
+
+class _Set(_Switch):
+    """A switch that works when it is made; as a context manager, or as a decorator, it also switches back."""
+
+    _set = False  # made, and not yet entered
+
+    def __init__(self, mode: bool):
+        self.value = bool(mode)
+        super().__enter__()
+        self._set = True
+
+    def __enter__(self) -> Any:
+        if not self._set:
+            return super().__enter__()
+        self._set = False
+        return self
+
+    def __call__(self, function: Callable) -> Callable:
+        self.__exit__()
+        return super().__call__(function)
 
 
 class no_grad(_Switch):
@@ -569,19 +612,10 @@ class enable_grad(no_grad):
     value = True
 
 
-class set_grad_enabled(_Switch):
-    """Switch recording on or off, at once as a function, or for a block as a context manager."""
+class set_grad_enabled(_Set):
+    """Switch recording on or off: at once, for a block as a context manager, or for a function as a decorator."""
 
     name = "grad"
-
-    def __init__(self, mode: bool):
-        self.value = bool(mode)
-        self._before = [state.grad]
-        state.grad = self.value
-
-    def __enter__(self) -> Any:
-        state.grad = self.value
-        return self
 
 
 inference_mode = no_grad
@@ -601,19 +635,10 @@ class detect_anomaly(_Switch):
     name, value = "anomaly", True
 
 
-class set_detect_anomaly(_Switch):
+class set_detect_anomaly(_Set):
     """Switch anomaly mode on or off, at once or for a block."""
 
     name = "anomaly"
-
-    def __init__(self, mode: bool):
-        self.value = bool(mode)
-        self._before = [state.anomaly]
-        state.anomaly = self.value
-
-    def __enter__(self) -> Any:
-        state.anomaly = self.value
-        return self
 
 
 class AnomalyError(RuntimeError):
@@ -766,13 +791,14 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
         for t in targets:
             wanted[_place(t)] = None
     pending: dict[Any, list] = {}
+    hooked: dict[Tensor, Any] = {}  # gradients of leaves with hooks
     own: set[tuple[int, int]] = set()  # gradients that this walk allocated and may add to in place
 
     def deliver(parent: Any, index: int, g: Any) -> None:
         if isinstance(parent, Tensor):
-            if parent._hooks:
-                g = _run_hooks(parent._hooks, g, live)
-            if targets is None:
+            if parent._hooks:  # they see the whole gradient, at the end
+                hooked[parent] = hooked[parent] + g if parent in hooked else g
+            elif targets is None:
                 _add_to_leaf(parent, g, live)
             elif (id(parent), 0) in wanted:
                 have = wanted[id(parent), 0]
@@ -824,6 +850,12 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                     waiting[parent] -= 1
                     if not waiting[parent]:
                         ready.append(parent)
+        for leaf, g in hooked.items():
+            g = _run_hooks(leaf._hooks or {}, g, live)
+            if targets is None:
+                _add_to_leaf(leaf, g, live)
+            elif (id(leaf), 0) in wanted:
+                wanted[id(leaf), 0] = g
     finally:
         state.grad = before
     if targets is None:
@@ -893,7 +925,7 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
         else:
             grads = node.backward(*slots)
     except RuntimeError as error:
-        if not isinstance(error, AnomalyError) and "backward" not in str(error):
+        if "backward" not in str(error):
             error.add_note(f"in backward of {node}, which ran at {source_line(node.where)}")
         raise
     finally:
@@ -911,6 +943,8 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
                 g = g.array
             elif isinstance(g, np.generic):
                 g = np.asarray(g)
+        elif not isinstance(g, Tensor):
+            g = wrap(np.asarray(g) if np.isscalar(g) else g)
         if isinstance(parent, Tensor) and tuple(g.shape) != parent.array.shape:
             raise RuntimeError(
                 f"backward of {node} gave input {i} a gradient of shape {tuple(g.shape)}, the input has shape "

@@ -30,7 +30,14 @@ class View:
         return self.base._version.count != self.count  # type: ignore[union-attr]
 
     def refresh(self, view: Tensor) -> None:
-        """Derive the view's place in the graph from its base again."""
+        """Derive the view's place in the graph from its base again, after what lies between it and the root."""
+        chain = [view]
+        while chain[-1]._view.base._view is not None and chain[-1]._view.base._view.stale():
+            chain.append(chain[-1]._view.base)
+        for v in reversed(chain):
+            v._view._derive(v)
+
+    def _derive(self, view: Tensor) -> None:
         self.count = self.base._version.count  # type: ignore[union-attr]
         if not self.base.requires_grad:
             return
@@ -120,17 +127,21 @@ def check_writable(x: Tensor) -> None:
 
 def take_place(x: Tensor, value: Tensor | None) -> None:
     """Let x stand where `value` stands in the graph, and x's base where the changed base does."""
-    view = x._view
-    if view is None:
-        if value is not None:
-            x._node, x.index, x._requires_grad = value.node, value.index, True
-            if value.node is None:  # the value is a leaf itself: x is a copy of it
-                from minidl.ops.movement import alias
+    views = []
+    while x._view is not None:
+        views.append(x)
+        view = x._view
+        x, value = (
+            view.base,
+            view_write(view.base, value if value is not None else x.array, (view.op, view.args, view.kwargs)),
+        )
+    if value is not None:
+        x._node, x.index, x._requires_grad = value.node, value.index, True
+        if value.node is None:  # the value is a leaf itself: x is a copy of it
+            from minidl.ops.movement import alias
 
-                copy = alias(value)
-                x._node, x.index = copy._node, copy.index
-        return
-    changed = view_write(view.base, value if value is not None else x.array, (view.op, view.args, view.kwargs))
-    take_place(view.base, changed)
-    x._node, x._requires_grad = None, True
-    view.count = -1  # stale: derived from the changed base when next asked for
+            copy = alias(value)
+            x._node, x.index = copy._node, copy.index
+    for v in views:
+        v._node, v._requires_grad = None, True
+        v._view.count = -1  # stale: derived from the changed base when next asked for
