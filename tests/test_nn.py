@@ -386,6 +386,7 @@ def test_applying_a_mask_drops_nan_and_is_seen_by_saved_tensors():
     y = (p * p).sum()
     p.apply_mask_()
     np.testing.assert_array_equal(p.detach().numpy(), [0, 2, 0, 0, 0])
+    assert not np.signbit(p.detach().numpy()).any()
     half = nn.Parameter(np.full(3, 60000, np.float16))  # whose sum overflows
     half.mask = np.array([True, True, False])
     half.apply_mask_()

@@ -242,8 +242,9 @@ class Module:
         """Take away what else had this name, so that the new assignment replaces it."""
         self.__dict__.pop(name, None)
         for kind in ("_parameters", "_buffers", "_modules"):
-            if kind != but:
-                self.__dict__[kind].pop(name, None)
+            if kind != but and name in self.__dict__[kind]:
+                del self.__dict__[kind][name]
+                _Structure.version += kind == "_modules"
         if but != "_buffers":
             self._non_persistent.discard(name)
 

@@ -9,7 +9,7 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops.create import empty, ones, tensor, zeros
 from minidl.ops.movement import reshape
-from minidl.ops.norm import batch_norm, layer_norm, normalize, rms_norm
+from minidl.ops.norm import batch_norm, layer_norm, rms_norm, standardize
 
 
 class _Norm(Module):
@@ -175,7 +175,7 @@ class GroupNorm(_Norm):
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ValueError(f"expected (N, {self.num_channels}, ...), got {tuple(x.shape)}")
         n, c = x.shape[:2]
-        y = reshape(normalize(reshape(x, (n, self.num_groups, -1)), None, None, (2,), self.eps), tuple(x.shape))
+        y = reshape(standardize(reshape(x, (n, self.num_groups, -1)), None, None, (2,), self.eps), tuple(x.shape))
         full = (1, c) + (1,) * (x.ndim - 2)
         y = y if self.weight is None else y * reshape(self.weight, full)
         return y if self.bias is None else y + reshape(self.bias, full)

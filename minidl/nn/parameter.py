@@ -59,6 +59,7 @@ class Parameter(Tensor):
         mask, a = self.mask, self.array
         if mask is not None and not self.packed:
             a *= mask  # 20 times as fast as a masked copy, whose branches cannot be foreseen
+            a += 0  # -0.0 becomes 0.0
             with np.errstate(all="ignore"):
                 finite = bool(np.isfinite(float(a.sum())))
             if not finite:  # 0 times NaN or infinity is not 0
