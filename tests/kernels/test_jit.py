@@ -123,3 +123,37 @@ def test_numba_is_imported_with_the_first_compiled_kernel_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+FACTORY = """
+import numpy as np
+from minidl_kernels.cpu.jit import jit
+from minidl_kernels.cpu.pool import parallel_for
+
+def make(factor):
+    @jit(inner=True)
+    def body(task, slot, n, out):  # too large to be inlined
+        total = 0
+LINES
+        out[task] = total + factor * n
+
+    @jit(tag=f"times {factor}")
+    def kernel(n, out):
+        parallel_for(body, 3, 1, (n, out))
+    return kernel
+
+plain = lambda factor, n: sum((n + i) % (factor + i) for i in range(1, 200)) + factor * n
+for factor in FACTORS:
+    out = np.zeros(3, np.int64)
+    make(factor)(2, out)
+    assert (out == plain(factor, 2)).all(), factor
+""".replace("LINES", "\n".join(f"        total += (n + {i}) % (factor + {i})" for i in range(1, 200)))
+
+
+@linux
+def test_loaded_and_fresh_kernels_of_one_factory_are_not_mixed_up(tmp_path):
+    """Numba counts functions per process: without names of their own, the bodies of 3 as loaded and of 5 as compiled
+    are one symbol."""
+    assert "compiling" in run(tmp_path, FACTORY.replace("FACTORS", "(3,)")).stderr
+    run(tmp_path, FACTORY.replace("FACTORS", "(3, 5)"))
+    run(tmp_path, FACTORY.replace("FACTORS", "(7, 5, 3)"))

@@ -43,14 +43,17 @@ def jit(function: Callable[..., Any] | None = None, *, tag: str = "", inner: boo
     """Compile a kernel (see the top of this page). `tag` must tell apart the functions that a factory makes."""
     if function is None:
         return functools.partial(jit, tag=tag, inner=inner)
+    cache = DiskCache(function, tag)
+    if function.__closure__:
+        if not (tag or inner):
+            name = function.__qualname__
+            raise TypeError(f"@jit on {name}: a function with a closure needs a tag that says what the closure holds")
+        # Numba makes symbols of the name, the types and a count per process. What a factory makes differs in none but
+        # the count, which a kernel loaded from disk brings along from another process: the linker would mix them up.
+        function.__qualname__ += f"_{uuid.uuid4().hex}"
     kernel = numba.njit(**OPTIONS)(function)
-    if inner or config.DISABLE_JIT:
-        return kernel
-    if function.__closure__ and not tag:
-        raise TypeError(
-            f"@jit on {function.__qualname__}: a function with a closure needs a tag that says what the closure holds"
-        )
-    kernel._cache = DiskCache(function, tag)
+    if not (inner or config.DISABLE_JIT):
+        kernel._cache = cache
     return kernel
 
 

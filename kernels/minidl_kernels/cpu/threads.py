@@ -131,7 +131,7 @@ _borrowed = _Blas()
 
 
 class blas_threads:
-    """`with blas_threads(n):` NumPy's BLAS uses n threads inside (minidl's number if not given); afterwards what it had.
+    """`with blas_threads(n):` NumPy's BLAS uses n threads (if not given, minidl's number); afterwards what it had.
 
     Where several Python threads are inside at once, the last to come decides.
     """

@@ -97,7 +97,7 @@ def _rows(tier: str, kind: str) -> Any:
 
 @functools.cache
 def _columns(tier: str, kind: str) -> Any:
-    """f(k, s, step, count, x, y): y[i] = sum over p of S[i, p] * x[p] for i < count, columns of S `step` bytes apart."""
+    """f(k, s, step, count, x, y): y[i] = sum over p of S[i, p] * x[p], i < count, columns of S `step` bytes apart."""
     t = tile(tier, kind)
 
     @intrinsic
