@@ -8,7 +8,8 @@
     simd.py       whole vectors inside kernels
     pack.py       matrices copied into the order in which the tile reads them
     tile.py       the register tile: the few lines where the arithmetic happens
+    gather.py     the tile behind tables of offsets, for convolution and attention
     product.py    the three loops around the tile: C = A @ B
 
-Numba is imported by jit, pool, simd, pack, tile and product only, which load with the first compiled kernel.
+Numba is imported by jit, pool, simd, pack, tile, gather and product only, which load with the first compiled kernel.
 """
