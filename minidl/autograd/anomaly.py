@@ -1,0 +1,55 @@
+"""Anomaly mode: the first op that makes a NaN, forward or backward, raises and says where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.modes import state
+from minidl.autograd.source import caller, source_line
+from minidl.tensors import Tensor
+
+
+class AnomalyError(RuntimeError):
+    """An op made a NaN while anomaly mode was on."""
+
+
+def _first_nan(a: Any) -> tuple | None:
+    if getattr(a, "dtype", None) is None or a.dtype.kind != "f" or not bool((a != a).any()):
+        return None
+    flat = int((a != a).argmax())
+    return tuple(int(i) for i in np.unravel_index(flat, a.shape))
+
+
+def check_forward(ctx: Any, inputs: Sequence[Any], out: Any) -> None:
+    for t in out if type(out) is tuple else (out,):
+        at = _first_nan(t.array)
+        if at is None or any(isinstance(a, Tensor) and _first_nan(a.array) is not None for a in inputs):
+            continue  # a NaN that came in is not this op's doing
+        where = ctx.where or caller()
+        seen = []
+        for i, a in enumerate(inputs):
+            if isinstance(a, Tensor) and a.array.dtype.kind == "f":
+                value = f" = {a.array[at]}" if a.array.shape == t.array.shape else ""
+                low, high = (a.array.min(), a.array.max()) if a.array.size else ("-", "-")
+                seen.append(f"input {i} {tuple(a.shape)}{value} (range {low} .. {high})")
+        raise AnomalyError(
+            f"op {type(ctx).__name__}{f' in module {state.scope}' if state.scope else ''} made a NaN at element "
+            f"{list(at)} of its output {tuple(t.shape)}.\n  at {source_line(where)}\n  " + "\n  ".join(seen)
+        )
+
+
+def check_backward(node: Any, grads_out: Sequence[Any], grads_in: Sequence[Any]) -> None:
+    for i, g in enumerate(grads_in):
+        a = g.array if isinstance(g, Tensor) else g
+        at = _first_nan(a) if a is not None else None
+        if at is None:
+            continue
+        if any(_first_nan(d.array if isinstance(d, Tensor) else d) is not None for d in grads_out if d is not None):
+            continue
+        raise AnomalyError(
+            f"backward of op {type(node).__name__}{f' in module {node.scope}' if node.scope else ''} made a NaN at "
+            f"element {list(at)} of the gradient of input {i}.\n  the op ran at {source_line(node.where)}"
+        )

@@ -1,0 +1,397 @@
+"""The contract of an op, and how applying one records it.
+
+An op is a class. Calling it runs it: ``mul(a, b)``. On plain arrays it only computes. On Tensors, if one of them wants
+a gradient, the instance that computed the result stays behind as a node of the graph: it holds what ``forward`` saved and
+the nodes (or leaf tensors) of its inputs, never its output, so a graph has no cycles and is freed by reference count.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.autograd import anomaly
+from minidl.autograd.modes import state
+from minidl.autograd.source import caller, source_line
+from minidl.tensors import Tensor, wrap
+
+ndarray = np.ndarray
+
+
+class ShapeError(RuntimeError, ValueError):
+    """Inputs of an op do not fit together. RuntimeError as in torch, ValueError as in NumPy."""
+
+
+class OpType(type):
+    """Makes calling an op class run the op."""
+
+    params: tuple[tuple[str, Any], ...]
+    promote: Any
+    definition: Any
+    variadic: bool
+    differentiable: bool
+    is_view: bool
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            args, kwargs = _bind(cls, args, kwargs)
+        inputs: Any = args[0] if cls.variadic else args
+        arrays: Any = []
+        tensors = record = False
+        for a in inputs:
+            if isinstance(a, Tensor):
+                tensors = True
+                arrays.append(a.array)
+                if a._requires_grad or (a._view is not None and a.requires_grad):
+                    record = True
+            else:
+                arrays.append(a)
+        ctx: Any = object.__new__(cls)  # type: ignore[arg-type]
+        if tensors and cls.promote is not None:
+            dtype = cls.promote(arrays)
+            if dtype is not None:
+                inputs, arrays = _cast(inputs, arrays, dtype)
+        if record:
+            record = cls.differentiable and state.grad
+            if record:
+                ctx.record(inputs)
+        try:
+            if cls.variadic:
+                y = ctx.forward(arrays, *args[1:], **kwargs)
+            else:
+                y = ctx.forward(*arrays, **kwargs)
+        except Exception as error:
+            raise _explain(cls, arrays, args, kwargs, error) from (None if isinstance(error, ShapeError) else error)
+        if not tensors:
+            return y
+        if type(y) is tuple:
+            out: Any = tuple([_output(ctx, y_k, k, record) for k, y_k in enumerate(y)])
+            if record:
+                ctx.outputs = [(t.array.shape, t.array.dtype) for t in out]
+        else:
+            out = _output(ctx, y, 0, record)
+        if record and ctx._saved is not None:
+            ctx.pin(inputs, arrays, y, out)
+            if cls.definition is not None:
+                ctx.call = (inputs, args, kwargs)
+        if cls.is_view and type(out) is Tensor:
+            _mark_view(cls, args, kwargs, out)
+        if state.anomaly:
+            anomaly.check_forward(ctx, inputs, out)
+        return out
+
+
+class Op(metaclass=OpType):
+    """Base of every op, the engine's own and yours.
+
+    A subclass defines ``forward(ctx, x, ...)`` on arrays and ``backward(ctx, dy)``, which returns one gradient for each
+    array input (None where there is none). What backward needs of the inputs and outputs goes through ``ctx.save(...)``
+    and comes back as ``ctx.saved``; anything else (sizes, masks, indices) is a plain attribute of ``ctx``.
+
+    >>> import minidl
+    >>> class cube(minidl.Op):
+    ...     def forward(ctx, x):
+    ...         ctx.save(x)
+    ...         return x * x * x
+    ...     def backward(ctx, dy):
+    ...         (x,) = ctx.saved
+    ...         return dy * 3 * x * x
+    >>> x = minidl.tensor(2.0, requires_grad=True)
+    >>> cube(x).backward()
+    >>> x.grad
+    tensor(12.)
+    """
+
+    params: tuple[tuple[str, Any], ...] = ()  # parameters of forward after ctx: name and default
+    promote: Any = None  # arrays -> the dtype they are to be cast to, or None
+    variadic = False  # is the first argument a sequence of tensors?
+    differentiable = True
+    is_view = False  # may the output share memory with the first input?
+    shape: Any = None  # the shape rule: shapes of the inputs and the other arguments -> shape of the output
+    definition: Any = None  # for fused ops: the same function in the engine's ops, differentiated under create_graph
+
+    # A node of the graph: what one application left behind.
+    parents: Sequence[Any] = ()  # for each input: the node that made it, the leaf Tensor itself, or None
+    indices: Sequence[int] = ()  # which output of the parent it was
+    recording = False
+    live = False  # is the running backward itself recorded?
+    outputs: list | None = None  # shapes and dtypes, for ops with several outputs
+    scope = ""  # module path
+    where: tuple | None = None  # source line of the call: code object and line number
+    call: tuple | None = None
+    _saved: Any = None
+    _hooks: dict | None = None
+    _retain: dict | None = None
+
+    if TYPE_CHECKING:  # calling the class runs the op, see OpType
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+            cls.params = tuple(
+                (p.name, p.default)
+                for p in parameters
+                if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            )
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """torch.autograd.Function's spelling of calling the op."""
+        return cls(*args, **kwargs)
+
+    def forward(ctx, *args: Any, **kwargs: Any) -> Any:
+        """Arrays in, a fresh array (or a tuple of them) out."""
+        raise NotImplementedError(f"{type(ctx).__name__} defines no forward")
+
+    def backward(ctx, *dy: Any) -> Any:
+        """The gradient of each input, given that of each output."""
+        raise NotImplementedError(f"{type(ctx).__name__} defines no backward, so it cannot be differentiated")
+
+    # -- what forward and backward may call ---------------------------------------------------------------------------
+
+    def save(ctx, *arrays: Any) -> None:
+        """Keep inputs and outputs for backward. Does nothing when nobody records."""
+        if ctx.recording:
+            ctx._saved = arrays
+
+    @property
+    def saved(ctx) -> tuple:
+        """What was saved: arrays in a plain backward, the very input and output Tensors under create_graph.
+
+        Raises RuntimeError when one was changed in place since, or when a first backward has freed them.
+        """
+        if ctx._saved is None:
+            raise RuntimeError(
+                f"{ctx}: trying to run backward through the graph a second time, but what it saved was freed after the "
+                "first time; call backward(retain_graph=True) the first time"
+            )
+        for _, _, version, count in ctx._saved:
+            if version is not None and version.count != count:
+                raise RuntimeError(
+                    f"a tensor that {ctx} saved for backward was changed by an in-place operation.\n"
+                    f"  saved at   {source_line(ctx.where)}\n  changed at {source_line(version.changed_at)}\n"
+                    "Use an out-of-place operation there, or clone() the tensor first."
+                )
+        if not ctx.live:
+            return tuple(s[0] for s in ctx._saved)
+        return tuple(ctx._as_tensor(array, source) for array, source, _, _ in ctx._saved)
+
+    def wanted(ctx, *thunks: Callable[[], Any]) -> tuple:
+        """Evaluate the gradients that somebody wants; None for the others."""
+        return tuple([None if parent is None else f() for f, parent in zip(thunks, ctx.parents, strict=False)])
+
+    @property
+    def needs(ctx) -> tuple[bool, ...]:
+        """Which inputs want a gradient."""
+        return tuple([parent is not None for parent in ctx.parents])
+
+    # -- being a node -------------------------------------------------------------------------------------------------
+
+    def record(ctx, inputs: Sequence[Any]) -> None:
+        """Remember where the inputs came from, and where in the program this is."""
+        ctx.recording = True
+        ctx.scope = state.scope
+        ctx.where = caller()
+        parents: list[Any] = []
+        indices: list[int] = []
+        for a in inputs:
+            if isinstance(a, Tensor) and (a._requires_grad or (a._view is not None and a.requires_grad)):
+                node = a._node if a._view is None else a.node
+                parents.append(a if node is None else node)
+                indices.append(a.index)
+            else:
+                parents.append(None)
+                indices.append(0)
+        ctx.parents, ctx.indices = parents, indices
+
+    def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, out: Any) -> None:
+        """Note for each saved array which input or output it is, and its version."""
+        ys, outs = (y, out) if type(out) is tuple else ((y,), (out,))
+        pinned: list[tuple] = []
+        for s in ctx._saved:
+            for i, a in enumerate(arrays):
+                if a is s:
+                    owner, source = inputs[i], i
+                    break
+            else:
+                for k, t in enumerate(outs):
+                    if ys[k] is s:
+                        s, owner, source = t.array, t, -1 - k
+                        break
+                else:
+                    if s is not None:
+                        raise RuntimeError(
+                            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an "
+                            f"attribute "
+                            "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
+                        )
+                    owner, source = None, 0
+            if isinstance(owner, Tensor):
+                version = owner.version
+                pinned.append((s, source, version, version.count))
+            else:
+                pinned.append((s, source, None, 0))
+        ctx._saved = pinned
+
+    def _as_tensor(ctx, array: Any, source: int) -> Any:
+        if array is None:
+            return None
+        if source < 0:
+            t = wrap(array, array.dtype.kind == "f")
+            t._node, t.index = ctx, -1 - source
+            return t
+        return _handle(array, ctx.parents[source], ctx.indices[source]) if source < len(ctx.parents) else array
+
+    def hooks(ctx, index: int) -> dict:
+        """The hooks on output `index`."""
+        if ctx._hooks is None:
+            ctx._hooks = {}
+        return ctx._hooks.setdefault(index, {})
+
+    def retain(ctx, index: int, tensor: Any) -> None:
+        """Keep the gradient of output `index` in ``tensor().grad``; `tensor` is a weak reference."""
+        if ctx._retain is None:
+            ctx._retain = {}
+        ctx._retain[index] = tensor
+
+    def release(ctx) -> None:
+        """Drop what was saved."""
+        if ctx._saved is not None:
+            ctx._saved = ctx.call = None
+            ctx.released = True
+
+    released = False
+
+    @property
+    def next_functions(ctx) -> tuple:
+        """torch's view of the parents: (node or leaf, output index)."""
+        return tuple(zip(ctx.parents, ctx.indices, strict=True))
+
+    def name(ctx) -> str:
+        """The op's name."""
+        return type(ctx).__name__
+
+    def __repr__(ctx) -> str:
+        return f"<{type(ctx).__name__}{f' in {ctx.scope}' if ctx.scope else ''}>"
+
+
+def _handle(array: Any, parent: Any, index: int) -> Any:
+    """The Tensor that stood at one input of a node: the leaf itself, or a new handle on the same place in the graph."""
+    if parent is None:
+        return wrap(array) if hasattr(array, "dtype") else array
+    if isinstance(parent, Tensor):
+        return parent
+    t = wrap(array, True)
+    t._node, t.index = parent, index
+    return t
+
+
+def _output(ctx: Any, y: Any, k: int, record: bool) -> Tensor:
+    if type(y) is not ndarray and isinstance(y, (np.generic, int, float)):
+        y = np.asarray(y)
+    t: Tensor = object.__new__(Tensor)
+    t.array = y
+    if record and y.dtype.kind == "f":
+        t._requires_grad = True
+        t._node = ctx
+        if k:
+            t.index = k
+    return t
+
+
+def _bind(cls: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Put keyword arguments, torch's names for the tensors included, where forward's parameters have them."""
+    bound = list(args)
+    names = [name for name, _ in cls.params]
+    for keyword in list(kwargs):
+        position = None
+        if keyword in names:
+            position = names.index(keyword)
+        elif keyword in _TORCH_NAMES:
+            for name in _TORCH_NAMES[keyword]:
+                if name in names:
+                    position = names.index(name)
+                    break
+        if position is None:
+            continue
+        value = kwargs.pop(keyword)
+        if position < len(args):
+            raise TypeError(f"{cls.__name__}() got multiple values for argument '{keyword}'")
+        while len(bound) <= position:
+            bound.append(cls.params[len(bound)][1])
+        bound[position] = value
+    for (name, _), value in zip(cls.params, bound, strict=False):
+        if value is inspect.Parameter.empty:
+            raise TypeError(f"{cls.__name__}() missing argument '{name}'")
+    return tuple(bound), kwargs
+
+
+_TORCH_NAMES = {
+    "input": ("x", "a", "q", "condition"), "self": ("x", "a"), "other": ("b", "y", "x2"), "weight": ("w",),
+    "bias": ("b",), "target": ("y", "t"), "query": ("q",), "key": ("k",), "value": ("v",), "axis": ("dim",),
+    "keepdims": ("keepdim",), "mat2": ("b",), "exponent": ("b",), "tensors": ("xs",), "attn_mask": ("mask",),
+    "is_causal": ("causal",), "mat1": ("a",), "src": ("b",),
+}  # fmt: skip
+
+
+def _cast(inputs: Sequence[Any], arrays: list, dtype: Any) -> tuple[list, list]:
+    """Bring every input to `dtype`; a Tensor's cast is itself recorded."""
+    from minidl.ops.movement import cast
+
+    inputs, arrays = list(inputs), list(arrays)
+    for i, a in enumerate(arrays):
+        if isinstance(inputs[i], Tensor):
+            if a.dtype != dtype:
+                inputs[i] = cast(inputs[i], dtype)
+                arrays[i] = inputs[i].array
+        elif isinstance(a, (bool, int, float, np.generic)) or type(a) is ndarray:
+            arrays[i] = inputs[i] = np.asarray(a).astype(dtype)
+    return inputs, arrays
+
+
+def _mark_view(cls: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
+    """If the output shares memory with its first input, tie the two together for in-place changes."""
+    base = args[0]
+    if not isinstance(base, Tensor):
+        return
+    a, y = base.array, out.array
+    if y is a or (y.base is not None and (y.base is a or y.base is a.base)):
+        from minidl.inplace import View
+
+        out._version = base.version
+        out._view = View(base, cls, args[1:], kwargs, out._version.count)
+        if y is a:
+            out.array = a.view()
+
+
+# -- errors in the user's words -------------------------------------------------------------------------------------
+
+
+def _explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: Exception) -> Exception:
+    """The same error in the user's words: op, shapes and module path, from the op's shape rule where it has one."""
+    shapes = [tuple(a.shape) if hasattr(a, "shape") else a for a in arrays]
+    if cls.shape is not None and not isinstance(error, (ShapeError, TypeError, NotImplementedError)):
+        try:
+            cls.shape(shapes, *args[1:], **kwargs) if cls.variadic else cls.shape(*shapes, **kwargs)
+        except ShapeError as better:
+            error = better
+        except Exception:  # the rule itself could not cope: the first error says more
+            pass
+    place = f" in module {state.scope}" if state.scope else ""
+    if isinstance(error, ShapeError):
+        return ShapeError(f"{cls.__name__}{place}: {error}") if not getattr(error, "_placed", False) else error
+    given = ", ".join(f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays)
+    error.add_note(f"while running minidl op {cls.__name__}{place} on {given}")
+    return error
+
+
+def require(condition: bool, message: str, *values: Any) -> None:
+    """Raise ShapeError unless `condition` holds; ``{}`` in the message are filled with the values."""
+    if not condition:
+        raise ShapeError(message.format(*values))
