@@ -178,7 +178,7 @@ __version__ = "0.1.0"
 
 
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
-_ROOMS = ("compress", "data", "io", "metrics", "models", "nn", "optim", "train")
+_ROOMS = ("compress", "data", "func", "io", "metrics", "models", "nn", "optim", "train")
 _LATER = {
     "gradcheck": "gradchecks",
     "gradgradcheck": "gradchecks",
@@ -207,7 +207,7 @@ def __dir__() -> list[str]:
 
 
 if _TYPE_CHECKING:
-    from minidl import compress, data, io, metrics, models, nn, optim, train
+    from minidl import compress, data, func, io, metrics, models, nn, optim, train
     from minidl.gradchecks import gradcheck, gradgradcheck
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict
