@@ -14,20 +14,24 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Op, caller, enable_grad, state
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, wrap
 
 
 class View:
-    """How a tensor views another: ``op(base, *args)``, made when the memory had changed `count` times."""
+    """How a tensor views another: ``op(base, *args)``, made when the memory had changed `count` times.
 
-    __slots__ = ("args", "base", "count", "kwargs", "op")
+    One made under no_grad stays outside the graph (`apart`), whatever becomes of its base.
+    """
+
+    __slots__ = ("apart", "args", "base", "count", "kwargs", "op")
 
     def __init__(self, base: Tensor, op: Any, args: tuple, kwargs: dict, count: int):
         self.base, self.op, self.args, self.kwargs, self.count = base, op, args, kwargs, count
+        self.apart = not state.grad
 
     def stale(self) -> bool:
         """Whether the memory has changed since."""
-        return self.base._version.count != self.count  # type: ignore[union-attr]
+        return not self.apart and self.base._version.count != self.count  # type: ignore[union-attr]
 
     def refresh(self, view: Tensor) -> None:
         """Derive the view's place in the graph from its base again, after what lies between it and the root."""
@@ -70,7 +74,7 @@ def write(x: Tensor, value: Any) -> Tensor:
     when the value's dtype is of a higher kind than x's.
     """
     new = value.array if isinstance(value, Tensor) else np.asarray(value)
-    check_writable(x)
+    check_writable(x, isinstance(value, Tensor) and value.requires_grad)
     if new.shape != x.array.shape:
         try:
             fits = np.broadcast_shapes(new.shape, x.array.shape) == x.array.shape
@@ -85,6 +89,9 @@ def write(x: Tensor, value: Any) -> Tensor:
         new.dtype.kind == "i" and x.array.dtype.kind == "u"
     ):
         raise RuntimeError(f"result type {new.dtype} can't be cast to the tensor's own type {x.array.dtype} in place")
+    if isinstance(value, Tensor) and value.node is not None:
+        _keep_operand(value.node, x)
+    before = place_of(x) if state.grad and x._view is None and x.requires_grad else None
     x.array[...] = new
     x.bump(caller())
     if state.grad and isinstance(value, Tensor) and value.requires_grad:
@@ -98,13 +105,45 @@ def write(x: Tensor, value: Any) -> Tensor:
             take_place(x, value if isinstance(value, Tensor) else None)
         else:
             x._view.count = x.version.count
-    elif state.grad:
-        x._node, x._requires_grad = None, False
+    elif before is not None:
+        from minidl.ops.indexing import index_put_done
+
+        take_place(x, index_put_done(before, None, ..., x.array))
     return x
 
 
-def check_writable(x: Tensor) -> None:
-    """Raise RuntimeError if writing into x would lose a leaf's history, or x's memory is read-only or repeated."""
+def _keep_operand(node: Any, x: Tensor) -> None:
+    """``x *= w``: the product saved x as it was. A copy takes its place, since the memory is about to change."""
+    if node._saved and x._version is not None:
+        node._saved = [
+            (s.copy(), source, None, 0)
+            if version is x._version and version.count == count
+            else (s, source, version, count)
+            for s, source, version, count in node._saved
+        ]
+
+
+def place_of(x: Tensor) -> Tensor:
+    """A handle on x's place in the graph before it is overwritten."""
+    handle = wrap(x.array, x.requires_grad)
+    handle._node, handle.index = x.node, x.index
+    return handle
+
+
+def check_writable(x: Tensor, recorded: bool) -> None:
+    """Raise RuntimeError if writing into x would lose a history, or x's memory is read-only or repeated.
+
+    `recorded`: does the value want a gradient?
+    """
+    if state.grad and recorded:
+        part = x
+        while part._view is not None:
+            if part._view.apart:
+                raise RuntimeError(
+                    "this view was made under no_grad and is now written with a value that requires grad: its base "
+                    "would not learn of it. Make the view outside no_grad, or write under no_grad"
+                )
+            part = part._view.base
     if state.grad and x.requires_grad:
         root = x
         while root._view is not None:

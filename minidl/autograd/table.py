@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidl import devices
+from minidl.autograd.contract import OpType
 from minidl.tensors import Tensor
 
 TABLE: dict[str, Any] = {}  # every op and composite function of the engine, by public name
@@ -48,31 +50,41 @@ def attach(name: str, value: Any) -> None:
     setattr(Tensor, name, value)
 
 
+def _runner(f: Any) -> Any:
+    """f, or for an op class the function behind calling it, which spares the way through the metaclass."""
+    return partial(OpType.__call__, f) if isinstance(f, OpType) else f
+
+
 def _attach(name: str, f: Any) -> None:
+    run = _runner(f)
+
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return f(self, *args, **kwargs)
+        return run(self, *args, **kwargs)
 
     method.__doc__, method.__name__, method.op = f.__doc__, name, f  # type: ignore[attr-defined]
     setattr(Tensor, name, method)
 
 
 def _attach_operator(name: str, f: Any) -> None:
+    run = _runner(f)
+
     def forward(self: Tensor, other: Any) -> Any:
-        return f(self, other) if isinstance(other, _OPERANDS) or _operand(other) else NotImplemented
+        return run(self, other) if isinstance(other, _OPERANDS) or _operand(other) else NotImplemented
 
     def reflected(self: Tensor, other: Any) -> Any:
-        return f(other, self) if _operand(other) else NotImplemented
+        return run(other, self) if _operand(other) else NotImplemented
 
     def in_place(self: Tensor, other: Any) -> Any:
         from minidl.inplace import write
 
-        return write(self, f(self, other)) if _operand(other) else NotImplemented
+        return write(self, run(self, other)) if _operand(other) else NotImplemented
 
     forward.op = f  # type: ignore[attr-defined]
     setattr(Tensor, f"__{name}__", forward)
     if name not in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__r{name}__", reflected)
-        setattr(Tensor, f"__i{name}__", in_place)
+        if name != "matmul":  # x @= w is x = x @ w, another shape
+            setattr(Tensor, f"__i{name}__", in_place)
 
 
 _OPERANDS = (Tensor, np.ndarray, int, float, bool, np.generic)

@@ -130,14 +130,15 @@ def _getitem_method(self: Tensor, index: Any) -> Tensor:
 
 def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
     from minidl.autograd import caller
-    from minidl.inplace import check_writable, take_place
+    from minidl.inplace import check_writable, place_of, take_place
 
     index = plain_index(index)
     parts = _split_index(index)
     if parts is not None:
         self[parts[0]][parts[1]] = value
         return
-    check_writable(self)
+    wants = isinstance(value, Tensor) and value.requires_grad
+    check_writable(self, wants)
     new = value.array if isinstance(value, Tensor) else value
     place = self.array[index]
     if isinstance(new, np.ndarray) or np.isscalar(new):
@@ -152,20 +153,10 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
         if self._view is not None:
             self._view.count = self.version.count
         return
-    wants = isinstance(value, Tensor) and value.requires_grad
     if self.requires_grad or wants:
-        before = _Before(self)
-        take_place(self, index_put_done(before.handle, value if isinstance(value, Tensor) else None, index, self.array))
-
-
-class _Before:
-    """A handle on a tensor's place in the graph before it was overwritten."""
-
-    def __init__(self, x: Tensor):
-        from minidl.tensors import wrap
-
-        self.handle = wrap(x.array, x.requires_grad)
-        self.handle._node, self.handle.index = x.node, x.index
+        take_place(
+            self, index_put_done(place_of(self), value if isinstance(value, Tensor) else None, index, self.array)
+        )
 
 
 class index_put_done(Op):
@@ -174,15 +165,18 @@ class index_put_done(Op):
 
     def forward(ctx, x: Any, value: Any, index: Any, memory: Any) -> Any:
         ctx.index, ctx.size, ctx.value_shape = index, memory.shape, shape_of(value)
+        ctx.value_dtype = getattr(value, "dtype", memory.dtype)
         return memory
 
     def backward(ctx, dy: Any) -> Any:
+        from minidl.ops.movement import cast
+
         def dx() -> Any:
             keep = np.ones(ctx.size, bool)
             keep[ctx.index] = False
             return where(keep, dy, 0.0)
 
-        return ctx.wanted(dx, lambda: _fold(getitem(dy, ctx.index), ctx.value_shape))
+        return ctx.wanted(dx, lambda: cast(_fold(getitem(dy, ctx.index), ctx.value_shape), ctx.value_dtype))
 
 
 def _fold(dy: Any, shape: tuple[int, ...]) -> Any:
