@@ -1,8 +1,9 @@
 """The contract of an op, and how applying one records it.
 
 An op is a class. Calling it runs it: ``mul(a, b)``. On plain arrays it only computes. On Tensors, if one of them wants
-a gradient, the instance that computed the result stays behind as a node of the graph: it holds what ``forward`` saved and
-the nodes (or leaf tensors) of its inputs, never its output, so a graph has no cycles and is freed by reference count.
+a gradient, the instance that computed the result stays behind as a node of the graph: it holds what ``forward`` saved
+and the nodes (or leaf tensors) of its inputs, never its output, so a graph has no cycles and is freed by reference
+count.
 """
 
 from __future__ import annotations
@@ -29,16 +30,14 @@ class OpType(type):
     """Makes calling an op class run the op."""
 
     params: tuple[tuple[str, Any], ...]
-    promote: Any
+    traits: tuple[bool, Any, bool, bool]
     definition: Any
-    variadic: bool
-    differentiable: bool
-    is_view: bool
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        variadic, promote, differentiable, is_view = cls.traits
         if kwargs:
             args, kwargs = _bind(cls, args, kwargs)
-        inputs: Any = args[0] if cls.variadic else args
+        inputs: Any = args[0] if variadic else args
         arrays: Any = []
         tensors = record = False
         for a in inputs:
@@ -50,19 +49,20 @@ class OpType(type):
             else:
                 arrays.append(a)
         ctx: Any = object.__new__(cls)  # type: ignore[arg-type]
-        if tensors and cls.promote is not None:
-            dtype = cls.promote(arrays)
+        if promote is not None and tensors:
+            dtype = promote(arrays)
             if dtype is not None:
                 inputs, arrays = _cast(inputs, arrays, dtype)
+        mode = state.__dict__  # one look-up of what holds in this thread, rather than three
         if record:
-            record = cls.differentiable and state.grad
+            record = differentiable and mode["grad"]
             if record:
-                ctx.record(inputs)
+                ctx.record(inputs, mode["scope"])
         try:
-            if cls.variadic:
-                y = ctx.forward(arrays, *args[1:], **kwargs)
+            if kwargs or variadic:
+                y = ctx.forward(*((arrays, *args[1:]) if variadic else arrays), **kwargs)
             else:
-                y = ctx.forward(*arrays, **kwargs)
+                y = ctx.forward(*arrays)
         except Exception as error:
             raise _explain(cls, arrays, args, kwargs, error) from (None if isinstance(error, ShapeError) else error)
         if not tensors:
@@ -77,9 +77,9 @@ class OpType(type):
             ctx.pin(inputs, arrays, y, out)
             if cls.definition is not None:
                 ctx.call = (inputs, args, kwargs)
-        if cls.is_view and type(out) is Tensor:
+        if is_view and type(out) is Tensor:
             _mark_view(cls, args, kwargs, out)
-        if state.anomaly:
+        if mode["anomaly"]:
             anomaly.check_forward(ctx, inputs, out)
         return out
 
@@ -105,6 +105,7 @@ class Op(metaclass=OpType):
     tensor(12.)
     """
 
+    traits: tuple = (False, None, True, False)  # variadic, promote, differentiable, is_view: what every call asks for
     params: tuple[tuple[str, Any], ...] = ()  # parameters of forward after ctx: name and default
     promote: Any = None  # arrays -> the dtype they are to be cast to, or None
     variadic = False  # is the first argument a sequence of tensors?
@@ -132,6 +133,7 @@ class Op(metaclass=OpType):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.traits = (cls.variadic, cls.promote, cls.differentiable, cls.is_view)
         if "forward" in cls.__dict__:
             parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
             cls.params = tuple(
@@ -193,11 +195,12 @@ class Op(metaclass=OpType):
 
     # -- being a node -------------------------------------------------------------------------------------------------
 
-    def record(ctx, inputs: Sequence[Any]) -> None:
+    def record(ctx, inputs: Sequence[Any], scope: str) -> None:
         """Remember where the inputs came from, and where in the program this is."""
         ctx.recording = True
-        ctx.scope = state.scope
-        ctx.where = caller()
+        if scope:
+            ctx.scope = scope
+        ctx.where = caller(3)  # above this method and OpType.__call__
         parents: list[Any] = []
         indices: list[int] = []
         for a in inputs:

@@ -11,9 +11,10 @@ from typing import Any
 class _State(threading.local):
     """What holds for the current thread."""
 
-    grad = True  # are ops recorded?
-    scope = ""  # path of the module that is running, set by Module.__call__
-    anomaly = False  # look for NaN after every op?
+    def __init__(self) -> None:
+        self.grad = True  # are ops recorded?
+        self.scope = ""  # path of the module that is running, set by Module.__call__
+        self.anomaly = False  # look for NaN after every op?
 
 
 state = _State()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sys
+from types import CodeType, FrameType
 
 _INTERNAL = __file__[: -len("autograd/source.py")]  # the engine: minidl/
 _USER_CODE = _INTERNAL + "models"
 
 
-def caller() -> tuple | None:
-    """The nearest frame outside the engine: (code object, line number)."""
-    f = sys._getframe(2)
+_is_engine: dict[str, bool] = {}  # file name -> is it the engine's own?
+
+
+def caller(depth: int = 1) -> tuple[CodeType, int] | None:
+    """The nearest frame outside the engine, from `depth` frames up: its code, and the instruction it is at."""
+    f: FrameType | None = sys._getframe(depth)
     while f is not None:
-        name = f.f_code.co_filename
-        if not name.startswith(_INTERNAL) or name.startswith(_USER_CODE):
-            return f.f_code, f.f_lineno
-        f = f.f_back  # type: ignore[assignment]
+        code = f.f_code
+        engine = _is_engine.get(code.co_filename)
+        if engine is None:
+            name = code.co_filename
+            engine = _is_engine[name] = name.startswith(_INTERNAL) and not name.startswith(_USER_CODE)
+        if not engine:
+            return code, f.f_lasti
+        f = f.f_back
     return None
 
 
@@ -25,6 +33,8 @@ def source_line(where: tuple | None) -> str:
         return "an unknown place"
     import linecache
 
-    code, line = where
+    code, instruction = where
+    lines = (n for start, end, n in code.co_lines() if start <= instruction < end and n is not None)
+    line = next(lines, code.co_firstlineno)
     text = linecache.getline(code.co_filename, line).strip()
     return f"{code.co_filename}:{line} in {code.co_name}" + (f":  {text}" if text else "")

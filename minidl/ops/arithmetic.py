@@ -15,11 +15,15 @@ from minidl.ops.common import Binary, broadcast, meet, meet_float, unbroadcast, 
 class add(Binary):
     """y = a + alpha b"""
 
+    alpha: Any = 1
+
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
         if ctx.recording:
             ctx.sizes(a, b)
-            ctx.alpha = alpha
-        return a + (b if alpha == 1 else alpha * b)
+        if alpha == 1:
+            return a + b
+        ctx.alpha = alpha
+        return a + alpha * b
 
     def backward(ctx, dy: Any) -> Any:
         return ctx.wanted(
