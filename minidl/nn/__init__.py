@@ -34,6 +34,7 @@ from minidl.nn.module import Module
 from minidl.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 from minidl.nn.summaries import summary
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "Linear", "Bilinear", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding", "Identity", "Flatten", "Unflatten",
     # attention
     "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
+    # recurrence
+    "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "RNNBase", "RNNCellBase",
     # pooling, normalisation, dropout
     "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
     "BatchNorm1d", "BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm", "Dropout", "Dropout2d",

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from minidl import devices
+from minidl.nn.utils import rnn
 from minidl.ops.movement import cat, reshape
 from minidl.tensors import Tensor, wrap
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn", "vector_to_parameters"]
 
 
 def _gradients(parameters: Any) -> list[Tensor]:

@@ -1,0 +1,3 @@
+"""Brings the cases that have a page of their own into the table before the tests read it."""
+
+import recurrent_cases  # noqa: F401
