@@ -98,9 +98,7 @@ def numpy_function(func: Any, args: tuple, kwargs: dict) -> Any:
         return args[0].numel()
     if func in _QUESTIONS:
         return func(*[a.detach().numpy() if isinstance(a, Tensor) else a for a in args], **kwargs)
-    if isinstance(func, np.ufunc):
-        return numpy_ufunc(func, "__call__", args, kwargs)
-    name = _SAME_ARGUMENTS.get(func.__name__, "") if func is getattr(np, func.__name__, None) else ""
+    name = _SAME_ARGUMENTS.get(func.__name__, "") if getattr(np, func.__name__, None) is func else ""
     meant = name or _NAMES.get(func.__name__, func.__name__)
     try:
         if func in _OTHER_ARGUMENTS:

@@ -1,4 +1,4 @@
-"""NumPy meets Tensor: every function of np's namespace gives a Tensor with its gradient, or says what to call instead."""
+"""NumPy meets Tensor: every function of np gives a Tensor with its gradient, or says what to call instead."""
 
 from __future__ import annotations
 
@@ -285,7 +285,10 @@ CONVERSIONS = {
 FUNCTIONS = sorted(
     name
     for name in dir(np)
-    if callable(getattr(np, name)) and not isinstance(getattr(np, name), (type, np.ufunc)) and not name.startswith("_")
+    if name not in ("test", "info", "show_config", "show_runtime", "set_printoptions", "setbufsize", "seterr")
+    and callable(getattr(np, name))
+    and not isinstance(getattr(np, name), (type, np.ufunc))
+    and not name.startswith("_")
 )
 
 
