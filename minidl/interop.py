@@ -63,9 +63,17 @@ def _round(x: Tensor, decimals: int = 0) -> Any:
 
 # ... and those whose arguments differ
 _OTHER_ARGUMENTS = {
-    np.transpose: _transpose, np.permute_dims: _transpose, np.dot: _dot, np.var: _spread("var"),
-    np.std: _spread("std"), np.roll: lambda x, shift, axis=None: TABLE["roll"](x, shift, axis), np.flip: _flip, np.clip: _clip, np.round: _round, np.copy: lambda x: TABLE["clone"](x),
-}  # fmt: skip
+    np.transpose: _transpose,
+    np.permute_dims: _transpose,
+    np.dot: _dot,
+    np.var: _spread("var"),
+    np.std: _spread("std"),
+    np.roll: lambda x, shift, axis=None: TABLE["roll"](x, shift, axis),
+    np.flip: _flip,
+    np.clip: _clip,
+    np.round: _round,
+    np.copy: lambda x: TABLE["clone"](x),
+}
 _QUESTIONS = (
     np.array_equal, np.array_equiv, np.allclose, np.array_repr, np.array_str, np.array2string, np.save,
     np.may_share_memory, np.shares_memory,
@@ -98,7 +106,7 @@ def numpy_function(func: Any, args: tuple, kwargs: dict) -> Any:
         return args[0].numel()
     if func in _QUESTIONS:
         return func(*[a.detach().numpy() if isinstance(a, Tensor) else a for a in args], **kwargs)
-    name = _SAME_ARGUMENTS.get(func.__name__, "") if getattr(np, func.__name__, None) is func else ""
+    name = _SAME_ARGUMENTS.get(func.__name__, "") if getattr(np, func.__name__, None) == func else ""
     meant = name or _NAMES.get(func.__name__, func.__name__)
     try:
         if func in _OTHER_ARGUMENTS:
