@@ -83,7 +83,7 @@ OPS: dict[str, tuple[Any, Any, Any]] = {
         MF.scaled_dot_product_attention,
         [leaf(1, 1, 2, 2), leaf(1, 1, 2, 2), leaf(1, 1, 2, 2)],
     ),
-    "getitem": (TABLE["getitem"], lambda x: x[[0, 0, 1]], [leaf(3)]),
+    "getitem": (TABLE["getitem"], lambda x: x[[0, 0, 2]], [leaf(3)]),
     "cat": (TABLE["cat"], lambda x, y: minidl.cat([x, y]), [leaf(2), leaf(3)]),
     "cross_entropy": (TABLE["pick_class"], lambda x: MF.cross_entropy(x, minidl.tensor([0, 2])), [leaf(2, 3)]),
 }
