@@ -35,7 +35,19 @@ SCHEDULES = {
                                                    pct_start=0.4, div_factor=10, final_div_factor=50),
     "OneCycleLR-three": lambda s, o: s.OneCycleLR(o, 1.0, total_steps=30, three_phase=True, base_momentum=[0.7, 0.8]),
     "OneCycleLR-steady": lambda s, o: s.OneCycleLR(o, 1.0, total_steps=30, cycle_momentum=False),
+    "ConstantLR": lambda s, o: s.ConstantLR(o, 0.3, 6),
+    "PolynomialLR": lambda s, o: s.PolynomialLR(o, 18, 1.7),
+    "MultiplicativeLR": lambda s, o: s.MultiplicativeLR(o, lambda t: 1 - 0.3 / t),
+    "MultiplicativeLR-list": lambda s, o: s.MultiplicativeLR(o, [lambda t: 0.9, lambda t: 1 + 0.1 / t]),
+    "CosineAnnealingWarmRestarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, eta_min=0.001),
+    "CosineAnnealingWarmRestarts-longer": lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, 2),
+    "CyclicLR": lambda s, o: s.CyclicLR(o, 0.1, 0.9, 4),
+    "CyclicLR-half": lambda s, o: s.CyclicLR(o, [0.1, 0.2], [0.9, 0.3], 3, 5, mode="triangular2", base_momentum=0.5),
+    "CyclicLR-exp": lambda s, o: s.CyclicLR(o, 0.1, 0.9, 4, mode="exp_range", gamma=0.9, cycle_momentum=False),
+    "CyclicLR-own": lambda s, o: s.CyclicLR(o, 0.1, 0.9, 4, scale_fn=lambda t: 1 / t, scale_mode="cycle"),
     "SequentialLR": sequence,
+    "SequentialLR-restarts": lambda s, o: s.SequentialLR(
+        o, [s.ConstantLR(o, 0.1, 3), s.CosineAnnealingWarmRestarts(o, 4)], [5]),
     "SequentialLR-cosine": lambda s, o: s.SequentialLR(
         o, [s.LinearLR(o, 0.1, total_iters=5), s.CosineAnnealingLR(o, 10)], [5]),
 }  # fmt: skip
@@ -160,6 +172,8 @@ def test_resuming_by_last_epoch_is_torchs(name):
         kind, options = name.split("-")[0], {
             "StepLR": (4, 0.3), "MultiStepLR": ([3, 7, 11], 0.4), "ExponentialLR": (0.9,),
             "CosineAnnealingLR": (7, 0.01), "LinearLR": (0.2, 0.9, 6), "LambdaLR": (lambda t: 1 / (t + 1),),
+            "ConstantLR": (0.3, 8), "PolynomialLR": (9, 1.7), "MultiplicativeLR": (lambda t: 1 - 0.3 / t,),
+            "CosineAnnealingWarmRestarts": (4,), "CyclicLR": (0.1, 0.9, 4),
         }  # fmt: skip
         schedule = getattr(lib.optim.lr_scheduler, kind)(optimizer, *options[kind], last_epoch=5)
         seen = [look(optimizer)]
@@ -218,6 +232,19 @@ S = optim.lr_scheduler
     (lambda o: S.OneCycleLR(o, 1.0, 10, anneal_strategy="exp"), ValueError, "anneal_strategy"),
     (lambda o: S.OneCycleLR(o, [1.0], 10), ValueError, "max_lr must have the same length"),
     (lambda o: S.OneCycleLR(SGD_WITHOUT(), 1.0, 10), ValueError, "momentum or beta1"),
+    (lambda o: S.ConstantLR(o, 1.5), ValueError, "between 0 and 1"),
+    (lambda o: S.MultiplicativeLR(o, [math.sqrt]), ValueError, "same length"),
+    (lambda o: S.CosineAnnealingWarmRestarts(o, 0), ValueError, "positive integer T_0, but got 0"),
+    (lambda o: S.CosineAnnealingWarmRestarts(o, 2, 0.5), ValueError, "T_mult >= 1, but got 0.5"),
+    (lambda o: S.CosineAnnealingWarmRestarts(o, 2).step(-1), ValueError, "non-negative epoch"),
+    (lambda o: S.CyclicLR(3, 0.1, 1.0), TypeError, "int is not an Optimizer"),
+    (lambda o: S.CyclicLR(o, 0.1, 1.0, mode="square"), ValueError, "mode is invalid"),
+    (lambda o: S.CyclicLR(o, [0.1], 1.0), ValueError, "base_lr must have the same length"),
+    (lambda o: S.CyclicLR(SGD_WITHOUT(), 0.1, 1.0), ValueError, "momentum or beta1"),
+    (lambda o: S.ChainedScheduler([]), ValueError, "at least one"),
+    (lambda o: S.ChainedScheduler([S.StepLR(o, 1), S.StepLR(SGD_WITHOUT(), 1)]), ValueError, "same optimizer"),
+    (lambda o: S.ChainedScheduler([S.ReduceLROnPlateau(o)]), ValueError, "takes a metric"),
+    (lambda o: S.SequentialLR(o, [S.ChainedScheduler([S.StepLR(o, 1)])], []), ValueError, "no start"),
     (lambda o: S.SequentialLR(o, [], []), ValueError, "at least one"),
     (lambda o: S.SequentialLR(o, [S.StepLR(o, 1)], [3]), ValueError, "one more"),
     (lambda o: S.SequentialLR(o, [S.StepLR(SGD_WITHOUT(), 1)], []), ValueError, "same optimizer"),
@@ -267,3 +294,81 @@ def test_one_cycle_ends():
         schedule.step()
     with pytest.raises(ValueError, match="Tried to step 5 times"):
         schedule.step()
+
+
+def test_one_cycle_whose_first_phase_is_one_step_starts_at_the_top():
+    """torch 2.13 divides by zero here."""
+    for total, three_phase in ((10, False), (10, True), (1, False)):
+        theirs = optimizer_of(torch)
+        with pytest.raises(ZeroDivisionError):
+            torch.optim.lr_scheduler.OneCycleLR(theirs, 1.0, total, pct_start=1 / total, three_phase=three_phase)
+        optimizer = optimizer_of(minidl)
+        schedule = S.OneCycleLR(optimizer, 1.0, total, pct_start=1 / total, three_phase=three_phase)
+        rates = [schedule.get_last_lr()[0]]
+        for _ in range(total - 1):
+            optimizer.step()
+            schedule.step()
+            rates.append(schedule.get_last_lr()[0])
+        assert rates[0] == 1
+        assert rates == sorted(rates, reverse=True)
+        if total > 1:
+            assert rates[-1] == pytest.approx(1 / 25 / 1e4, rel=1e-9)
+
+
+def test_chained_schedules_are_torchs():
+    def make(lib):
+        o = optimizer_of(lib)
+        s = lib.optim.lr_scheduler
+        return o, s.ChainedScheduler([s.ConstantLR(o, 0.1, 3), s.ExponentialLR(o, 0.9), s.StepLR(o, 4)], optimizer=o)
+
+    (ours, a), (theirs, b) = make(minidl), make(torch)
+    for t in range(12):
+        close(look(ours), look(theirs))
+        close([a.get_last_lr()], [b.get_last_lr()])
+        for o, s in ((ours, a), (theirs, b)):
+            o.step()
+            s.step()
+        if t == 5:
+            assert set(a.state_dict()) == set(b.state_dict())
+            state, weights = copy.deepcopy(a.state_dict()), ours.state_dict()
+            ours, a = make(minidl)
+            ours.step()
+            ours.load_state_dict(weights)
+            a.load_state_dict(state)
+
+
+def test_restarts_at_fractions_of_an_epoch():
+    for T_mult in (1, 2):
+        ours, theirs = optimizer_of(minidl), optimizer_of(torch)
+        a = S.CosineAnnealingWarmRestarts(ours, 3, T_mult)
+        b = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, 3, T_mult)
+        for epoch in (0.5, 2.75, 3, 3.5, 9.25, 20.1, 1.5):
+            a.step(epoch), b.step(epoch)
+            np.testing.assert_allclose(look(ours)[0][0], look(theirs)[0][0], rtol=1e-12)
+            assert (a.last_epoch, a.T_i) == (b.last_epoch, b.T_i)
+
+
+def test_a_constant_factor_of_zero_comes_back():
+    """torch 2.13 divides by zero at total_iters."""
+    optimizer = optimizer_of(minidl)
+    schedule = S.ConstantLR(optimizer, 0.0, 2)
+    rates = []
+    for _ in range(4):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == [0, 0, 0.5, 0.5]
+
+
+def test_a_scale_object_is_part_of_the_state():
+    class Fade:
+        def __init__(self, rate):
+            self.rate = rate
+
+        def __call__(self, t):
+            return self.rate**t
+
+    make = lambda rate: S.CyclicLR(optimizer_of(minidl), 0.1, 1.0, 4, scale_fn=Fade(rate))
+    other = make(0.9)
+    other.load_state_dict(make(0.5).state_dict())
+    assert other._scale_fn_custom.rate == 0.5

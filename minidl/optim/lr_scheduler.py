@@ -18,7 +18,8 @@ from typing import Any
 from minidl.optim.optimizer import Optimizer
 
 __all__ = [
-    "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
+    "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
     "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip
 
@@ -182,6 +183,88 @@ class CosineAnnealingLR(LRScheduler):
         return [self.eta_min + (lr - self.eta_min) * wave for lr in self.base_lrs]
 
 
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """eta_min + (lr_0 - eta_min) (1 + cos(pi T_cur / T_i)) / 2: SGDR, Loshchilov & Hutter 2017 (arXiv:1608.03983)
+
+    T_cur counts the steps since the last restart, of T_i; the first period is T_0, each further one T_mult times as
+    long. ``step(epoch)`` goes to a given t, which may be a fraction of an epoch. Raises ValueError for periods that are
+    not positive integers and negative epochs.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
+    ):  # fmt: skip
+        if not isinstance(T_0, int) or T_0 <= 0:
+            raise ValueError(f"Expected positive integer T_0, but got {T_0}")
+        if not isinstance(T_mult, int) or T_mult < 1:
+            raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
+        self.T_0, self.T_i, self.T_mult, self.eta_min = T_0, T_0, T_mult, eta_min
+        self.T_cur: float = last_epoch
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        wave = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
+        return [self.eta_min + (lr - self.eta_min) * wave for lr in self.base_lrs]
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go on to the next t, or to t = `epoch`, and set the rates."""
+        self._step_count += 1
+        self.jump(self.last_epoch + 1 if epoch is None else epoch)
+
+    def jump(self, epoch: float) -> None:
+        if epoch < 0:
+            raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+        self.last_epoch = math.floor(epoch)
+        self.T_cur, self.T_i = epoch, self.T_0
+        if self.T_mult == 1:
+            self.T_cur = epoch % self.T_0
+        while self.T_cur >= self.T_i:
+            self.T_cur -= self.T_i
+            self.T_i *= self.T_mult
+        self._set(self.get_lr())
+
+
+class ConstantLR(LRScheduler):
+    """lr_0 factor until t = total_iters, then lr_0. Raises ValueError for a factor outside [0, 1]."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1):
+        if factor > 1.0 or factor < 0:
+            raise ValueError("Constant multiplicative factor expected to be between 0 and 1.")
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            return [lr * self.factor for lr in self.current]
+        if self.last_epoch != self.total_iters:
+            return self.current
+        if not self.factor:  # from a rate of 0 no factor leads back
+            return self.closed_form()
+        return [lr * (1.0 / self.factor) for lr in self.current]
+
+    def closed_form(self) -> list[float]:
+        return [lr * (1.0 if self.last_epoch >= self.total_iters else self.factor) for lr in self.base_lrs]
+
+
+class PolynomialLR(LRScheduler):
+    """lr_0 (1 - min(t, total_iters) / total_iters)^power"""
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1):
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        t, n = self.last_epoch, self.total_iters
+        if self._is_initial or t > n:
+            return self.current
+        ratio = ((1.0 - t / n) / (1.0 - (t - 1) / n)) ** self.power
+        return [lr * ratio for lr in self.current]
+
+    def closed_form(self) -> list[float]:
+        rest = 1.0 - min(self.total_iters, self.last_epoch) / self.total_iters
+        return [lr * rest**self.power for lr in self.base_lrs]
+
+
 class LinearLR(LRScheduler):
     """lr_0 times a factor on the line from start_factor at t = 0 to end_factor at t = total_iters and after: a warm-up.
 
@@ -243,6 +326,19 @@ class LambdaLR(LRScheduler):
         for f, attributes in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
             if attributes is not None:
                 f.__dict__.update(attributes)
+
+
+class MultiplicativeLR(LambdaLR):
+    """lr_0 f(1) f(2) ... f(t), for a function f or a list of one per group. Errors and state as LambdaLR's."""
+
+    def get_lr(self) -> list[float]:
+        if self._is_initial:
+            return self.current
+        return [lr * f(self.last_epoch) for lr, f in zip(self.current, self.lr_lambdas, strict=True)]
+
+    def closed_form(self) -> list[float]:
+        steps = range(1, self.last_epoch + 1)
+        return [lr * math.prod(f(t) for t in steps) for lr, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
 def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
@@ -328,14 +424,8 @@ class OneCycleLR(LRScheduler):
             if last_epoch == -1:
                 for group, high, low in zip(optimizer.param_groups, most, least, strict=True):
                     group["max_momentum"], group["base_momentum"] = high, low
-                    self._set_momentum(group, high)
+                    _set_momentum(group, high, self.use_beta1)
         super().__init__(optimizer, last_epoch)
-
-    def _set_momentum(self, group: dict[str, Any], value: float) -> None:
-        if self.use_beta1:
-            group["betas"] = (value, *group["betas"][1:])
-        else:
-            group["momentum"] = value
 
     def _anneal(self, start: float, end: float, part: float) -> float:
         if self._anneal_func_type == "cos":
@@ -351,14 +441,139 @@ class OneCycleLR(LRScheduler):
             if t <= phase["end_step"] or phase is self._schedule_phases[-1]:
                 break
             first = phase["end_step"]
-        part = (t - first) / (phase["end_step"] - first)
+        length = phase["end_step"] - first
+        part = (t - first) / length if length else 1.0  # a phase of a single step is at its end
         rates = []
         for group in self.optimizer.param_groups:
             rates.append(self._anneal(group[phase["start_lr"]], group[phase["end_lr"]], part))
             if self.cycle_momentum:
                 ends = group[phase["start_momentum"]], group[phase["end_momentum"]]
-                self._set_momentum(group, self._anneal(*ends, part))
+                _set_momentum(group, self._anneal(*ends, part), self.use_beta1)
         return rates
+
+
+def _set_momentum(group: dict[str, Any], value: float, use_beta1: bool) -> None:
+    if use_beta1:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
+class CyclicLR(LRScheduler):
+    """Up and down on straight lines between base_lr and max_lr; Smith 2017 (arXiv:1506.01186). For one step a batch.
+
+    The momentum (or Adam's beta1) goes the other way, from max_momentum down to base_momentum and back.
+
+    Args:
+        step_size_up, step_size_down: steps of the way up and down (default: as many down as up).
+        mode: "triangular"; "triangular2": half the height each cycle; "exp_range": height times gamma^t.
+        scale_fn: the height's factor, a function of the cycle (1, 2, ...) or, with scale_mode "iterations", of t;
+            `mode` is then ignored. Not part of the state_dict unless it is an object with ``__call__``.
+
+    Raises ValueError for an unknown mode or an optimizer without momentum (unless ``cycle_momentum=False``).
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: float | list[float], max_lr: float | list[float],
+        step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.8, max_momentum: float | list[float] = 0.9, last_epoch: int = -1,
+    ):  # fmt: skip
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
+            raise ValueError("mode is invalid and scale_fn is None")
+        base_lrs = _per_group("base_lr", optimizer, base_lr)
+        self.max_lrs = _per_group("max_lr", optimizer, max_lr)
+        up = float(step_size_up)
+        self.total_size = up + (up if step_size_down is None else float(step_size_down))
+        self.step_ratio = up / self.total_size
+        self.mode, self.gamma, self._scale_fn_custom = mode, gamma, scale_fn
+        self.scale_mode = scale_mode if scale_fn is not None else "iterations" if mode == "exp_range" else "cycle"
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
+                raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+            self.use_beta1 = "betas" in optimizer.defaults
+            self.base_momentums = _per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = _per_group("max_momentum", optimizer, max_momentum)
+        if last_epoch == -1:
+            for i, group in enumerate(optimizer.param_groups):
+                group["lr"] = base_lrs[i]
+                if cycle_momentum:
+                    _set_momentum(group, self.max_momentums[i], self.use_beta1)
+                    group["max_momentum"], group["base_momentum"] = self.max_momentums[i], self.base_momentums[i]
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = base_lrs
+
+    def scale_fn(self, x: float) -> float:
+        """The factor of the height, at a cycle or at a step as `scale_mode` says."""
+        if self._scale_fn_custom is not None:
+            return self._scale_fn_custom(x)
+        if self.mode == "triangular2":
+            return 1 / 2.0 ** (x - 1)
+        return self.gamma**x if self.mode == "exp_range" else 1.0
+
+    def get_lr(self) -> list[float]:
+        cycle = math.floor(1 + self.last_epoch / self.total_size)
+        x = 1.0 + self.last_epoch / self.total_size - cycle
+        height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
+        scale = self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.cycle_momentum:
+            for group, low, high in zip(
+                self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True
+            ):
+                _set_momentum(group, high - (high - low) * height * scale, self.use_beta1)
+        return [low + (high - low) * height * scale for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        scale = self._scale_fn_custom
+        plain = scale is None or isinstance(scale, (types.FunctionType, types.BuiltinFunctionType))
+        state["_scale_fn_custom"] = None if plain else dict(scale.__dict__)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_scale_fn_custom"})
+        if state_dict["_scale_fn_custom"] is not None and self._scale_fn_custom is not None:
+            self._scale_fn_custom.__dict__.update(state_dict["_scale_fn_custom"])
+
+
+class ChainedScheduler(LRScheduler):
+    """Several schedules at once, stepped together: for those that compute a rate from the current one, the product.
+
+    Raises ValueError for an empty list, ReduceLROnPlateau (its step takes a metric), and schedules of several
+    optimizers.
+    """
+
+    def __init__(self, schedulers: list[LRScheduler], optimizer: Optimizer | None = None):
+        if not schedulers:
+            raise ValueError("ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.")
+        self.optimizer = optimizer or schedulers[0].optimizer
+        for i, scheduler in enumerate(schedulers):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise ValueError(f"ChainedScheduler cannot hold ReduceLROnPlateau (index {i}): its step takes a metric")
+            if scheduler.optimizer is not self.optimizer:
+                raise ValueError(
+                    "ChainedScheduler expects all schedulers to belong to the same optimizer, but the one at index "
+                    f"{i}, {type(scheduler).__name__}, has another"
+                )
+        self._schedulers = list(schedulers)
+        self._last_lr = self.current
+
+    def step(self) -> None:
+        """Step every schedule, in order."""
+        for scheduler in self._schedulers:
+            scheduler.step()
+        self._last_lr = self.current
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"_last_lr": self._last_lr, "_schedulers": [s.state_dict() for s in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last_lr = state_dict["_last_lr"]
+        for scheduler, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            scheduler.load_state_dict(state)
 
 
 class SequentialLR(LRScheduler):
@@ -373,6 +588,10 @@ class SequentialLR(LRScheduler):
         for i, scheduler in enumerate(schedulers):
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(f"SequentialLR cannot hold ReduceLROnPlateau (index {i}): its step takes a metric")
+            if isinstance(scheduler, ChainedScheduler):
+                raise ValueError(
+                    f"SequentialLR cannot hold ChainedScheduler (index {i}): it has no start to go back to"
+                )
             if scheduler.optimizer is not optimizer:
                 raise ValueError(
                     f"SequentialLR expects all schedulers to belong to the same optimizer, but the one at index {i}, "

@@ -19,6 +19,7 @@ from minidl.nn.parameter import Parameter
 from minidl.storage import Packed
 from minidl.tensors import HookHandle, Tensor, wrap
 
+_SCALARS = ("step", "mu_product")  # state that is one float32 number, not an array of the parameter's shape
 BLOCK = 32768  # elements at a time: a handful of float32 arrays of this size fit a 1 MiB second-level cache
 
 
@@ -251,8 +252,8 @@ def _own(name: str, value: Any, p: Tensor) -> Any:
     """A copy of a piece of state, as the optimizer of `p` holds it."""
     array = value.array if isinstance(value, Tensor) else value
     if not hasattr(array, "dtype"):
-        return wrap(np.asarray(array, np.float32)) if name == "step" and not isinstance(array, bool) else value
-    if name == "step":
+        return wrap(np.asarray(array, np.float32)) if name in _SCALARS and not isinstance(array, bool) else value
+    if name in _SCALARS:
         return wrap(np.array(array, np.float32).reshape(()))
     if tuple(array.shape) != tuple(p.shape):
         raise ValueError(f"state '{name}' has shape {tuple(array.shape)}, its parameter {tuple(p.shape)}")
