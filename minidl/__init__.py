@@ -50,6 +50,7 @@ from minidl.dtypes import (
 )
 
 # The ops
+from minidl.ops.activations import celu, prelu, selu
 from minidl.ops.arithmetic import (
     add,
     bitwise_and,
@@ -70,7 +71,8 @@ from minidl.ops.arithmetic import (
     remainder,
     sub,
 )
-from minidl.ops.conv import conv1d, conv2d, conv_transpose2d
+from minidl.ops.blends import addcdiv, addcmul, lerp, rsub
+from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.create import (
     arange,
     as_tensor,
@@ -95,7 +97,12 @@ from minidl.ops.create import (
     zeros,
     zeros_like,
 )
+from minidl.ops.cumulative import cumprod
+from minidl.ops.diagonals import diag, diag_embed, diagonal, trace
+from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
 from minidl.ops.dropout import dropout
+from minidl.ops.einsum import einsum
+from minidl.ops.exponentials import exp2, expm1, log2, log10, logaddexp
 from minidl.ops.indexing import (
     gather,
     index_select,
@@ -106,7 +113,20 @@ from minidl.ops.indexing import (
     triu,
     where,
 )
+from minidl.ops.limits import clip, fmod, nan_to_num
 from minidl.ops.linalg import bmm, dot, matmul, mm, outer
+from minidl.ops.logic import (
+    allclose,
+    argwhere,
+    count_nonzero,
+    equal,
+    is_same_size,
+    isclose,
+    logical_and,
+    logical_or,
+    logical_xor,
+    nonzero,
+)
 from minidl.ops.movement import (
     broadcast_to,
     cat,
@@ -161,12 +181,37 @@ from minidl.ops.pointwise import (
     tanh,
     trunc,
 )
+from minidl.ops.products import addmm, addmv, baddbmm, mv, tensordot
 from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
 from minidl.ops.reduce import prod_ as prod
+from minidl.ops.selecting import index_add, masked_select, repeat_interleave, scatter, select
+from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, logsumexp, softmax
+from minidl.ops.sorting import argsort, kthvalue, median, sort, topk, unique
+from minidl.ops.tiling import meshgrid, ravel, tile
+from minidl.ops.trigonometry import (
+    acos,
+    acosh,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    cosh,
+    sinh,
+    tan,
+)
 from minidl.random import Generator, get_state, initial_seed, manual_seed, seed, set_state
 from minidl.tensors import Shape as Size
 from minidl.tensors import Tensor
+from minidl import linalg
 
 true_divide = divide = div
 subtract = sub
@@ -178,7 +223,7 @@ __version__ = "0.1.0"
 
 
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
-_ROOMS = ("compress", "data", "func", "io", "metrics", "models", "nn", "optim", "train")
+_ROOMS = ("compress", "data", "func", "io", "metrics", "models", "nn", "optim", "testing", "train", "utils")
 _LATER = {
     "gradcheck": "gradchecks",
     "gradgradcheck": "gradchecks",
@@ -207,7 +252,7 @@ def __dir__() -> list[str]:
 
 
 if _TYPE_CHECKING:
-    from minidl import compress, data, func, io, metrics, models, nn, optim, train
+    from minidl import compress, data, func, io, metrics, models, nn, optim, testing, train, utils
     from minidl.gradchecks import gradcheck, gradgradcheck
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

@@ -15,7 +15,8 @@ from minidl.tensors import Tensor
 
 FILE = Path(__file__).with_name("tensor_methods.pyi")
 
-_HEAD = '''"""Tensor's methods and operators, generated from the op table by ``python -m minidl.stub``. Do not edit."""
+_HEAD = '''# ruff: noqa: E501
+"""Tensor's methods and operators, generated from the op table by ``python -m minidl.stub``. Do not edit."""
 
 from typing import Any
 
@@ -68,7 +69,12 @@ def _result(name: str, method: Any) -> str:
     annotation = str(getattr(getattr(method, "op", method), "__annotations__", {}).get("return", ""))
     if annotation.startswith("tuple"):
         return "tuple[Tensor, ...]"
-    return "Any" if name in ("max", "min", "type", "__iter__") else "Tensor"
+    if annotation == "builtins.bool":
+        return "bool"
+    return "Any" if name in _SEVERAL_KINDS else "Tensor"
+
+
+_SEVERAL_KINDS = ("kthvalue", "max", "median", "min", "nonzero", "sort", "topk", "type", "unique", "__iter__")
 
 
 if __name__ == "__main__":

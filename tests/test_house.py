@@ -20,7 +20,7 @@ FLOORS = [
     {"devices", "dtypes", "storage"},
     {"tensors", "autograd", "random", "inplace", "interop", "printing"},
     {"ops"},
-    {"nn", "gradchecks", "func", "utils", "testing"},
+    {"nn", "linalg", "gradchecks", "func", "utils", "testing"},
     {"optim", "compress", "io", "models", "data", "metrics"},
     {"train"},
     {"cli", "demo", "info", "plots", "stub"},

@@ -1,8 +1,31 @@
 """torch.nn.functional's names, collected from the pages of minidl.ops."""
 
+from minidl.ops.activations import (
+    celu,
+    elu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    logsigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    softmin,
+    softshrink,
+    softsign,
+    tanhshrink,
+    threshold,
+)
+from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
 from minidl.ops.attention import scaled_dot_product_attention
-from minidl.ops.conv import conv1d, conv2d, conv_transpose2d
+from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
+from minidl.ops.distances import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.dropout import dropout, dropout2d
+from minidl.ops.group_norm import group_norm, instance_norm
 from minidl.ops.indexing import embedding, one_hot
 from minidl.ops.linalg import linear
 from minidl.ops.loss import (
@@ -16,8 +39,17 @@ from minidl.ops.loss import (
     nll_loss,
     smooth_l1_loss,
 )
+from minidl.ops.margin_losses import (
+    cosine_embedding_loss,
+    hinge_embedding_loss,
+    margin_ranking_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
 from minidl.ops.movement import pad
 from minidl.ops.norm import batch_norm, layer_norm, rms_norm
+from minidl.ops.overlap_losses import dice_loss, sigmoid_focal_loss
 from minidl.ops.pointwise import gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from minidl.ops.pool import (
     adaptive_avg_pool1d,
@@ -27,44 +59,88 @@ from minidl.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
+from minidl.ops.resample import interpolate
+from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.windows import fold, unfold
 
 __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
+    "conv_transpose1d",
     "conv_transpose2d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
+    "dice_loss",
     "dropout",
     "dropout2d",
+    "elu",
     "embedding",
+    "fold",
+    "gaussian_nll_loss",
     "gelu",
+    "glu",
+    "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "hinge_embedding_loss",
     "huber_loss",
+    "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
+    "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "mish",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
+    "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "poisson_nll_loss",
+    "prelu",
     "relu",
+    "relu6",
     "rms_norm",
     "scaled_dot_product_attention",
+    "selu",
     "sigmoid",
+    "sigmoid_focal_loss",
     "silu",
     "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
+    "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
+    "unfold",
 ]

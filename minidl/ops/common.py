@@ -46,6 +46,18 @@ def to_float(arrays: Sequence[Any]) -> Any:
     return None if arrays[0].dtype.kind == "f" else dtypes.default()
 
 
+def of_tensors(rule: Any, name: str) -> Any:
+    """The same rule for ops that take no Python numbers: TypeError for one."""
+
+    def promote(arrays: Sequence[Any]) -> Any:
+        for a in arrays[:2]:
+            if not hasattr(a, "dtype"):
+                raise TypeError(f"{name}(): both arguments must be Tensors, not {type(a).__name__}")
+        return None if rule is None else rule(arrays)
+
+    return promote
+
+
 # -- shape rules -------------------------------------------------------------------------------------------------------
 
 

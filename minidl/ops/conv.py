@@ -207,3 +207,26 @@ def conv_transpose2d(
     require(min(size) > 0, "the output would have no elements: {}", size)
     y = conv2d_dx(input, weight, (n, weight.shape[1] * groups, *size), s, p, d, groups)
     return y if bias is None else y + reshape(bias, (1, -1, 1, 1))
+
+
+@op()
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """As conv_transpose2d, on (N, C, L) or (C, L); weight (C_in, C_out/groups, R)."""
+    require(
+        len(weight.shape) == 3,
+        "the weight must be (in_channels, out_channels / groups, length), got {}",
+        tuple(weight.shape),
+    )
+    require(len(input.shape) in (2, 3), "the input must be (N, C, L) or (C, L), got {}", tuple(input.shape))
+    s, p, o, d = (v[0] if isinstance(v, (tuple, list)) else v for v in (stride, padding, output_padding, dilation))
+    y = conv_transpose2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, s), (0, p), (0, o), groups, (1, d))
+    return reshape(y, (*y.shape[:-2], y.shape[-1]))

@@ -18,7 +18,7 @@ from minidl.tensors import Tensor
 
 
 @op()
-class normalize(Op):
+class standardize(Op):
     """y = (x - mean) / sqrt(var + eps), mean and biased var over `dims`, then times w plus b where they are given.
 
     w and b have the shape of x, or 1 where they broadcast. With g = dy w and h the mean over dims:
@@ -69,10 +69,10 @@ def _affine(t: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _scale_and_shift(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
-    """normalize, when only one of w and b is there."""
+    """standardize, when only one of w and b is there."""
     if (w is None) == (b is None):
-        return normalize(x, w, b, dims, eps)
-    y = normalize(x, None, None, dims, eps)
+        return standardize(x, w, b, dims, eps)
+    y = standardize(x, None, None, dims, eps)
     return y * w if b is None else y + b
 
 

@@ -889,17 +889,17 @@ case(
 )
 
 
-def _torch_normalize(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
+def _torch_standardize(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
     y = (x - x.mean(dims, True)) / (x.var(dims, correction=0, keepdim=True) + eps).sqrt()
     return y if w is None else y * w + b
 
 
 case(
-    "normalize",
+    "standardize",
     S(normal(3, 4), None, None, (1,), 1e-5),
     S(normal(3, 2, 2), normal(1, 2, 1), normal(1, 2, 1), (0, 2), 1e-5),
     S(normal(2, 2, 3), normal(1, 2, 3), normal(1, 2, 3), (1, 2), 1e-3),
-    theirs=_torch_normalize,
+    theirs=_torch_standardize,
 )
 case(
     "mask_scale",
@@ -1108,3 +1108,11 @@ for name in ("zeros_like", "ones_like"):
     case(name, S(normal(2, 3)), S(ints(0, 5, 3)), S(normal(), dtype=minidl.float64), smooth=False)
 for name in ("empty_like", "rand_like", "randn_like"):
     case(name, S(normal(2, 3)), theirs=None, smooth=False)
+
+# -- the other tables -------------------------------------------------------------------------------------------------
+
+import cases_images  # noqa: E402, F401
+import cases_losses  # noqa: E402, F401
+import cases_math  # noqa: E402, F401
+import cases_order  # noqa: E402, F401
+import cases_products  # noqa: E402, F401

@@ -1,0 +1,50 @@
+"""Running products along a dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.autograd import Op, op
+from minidl.ops.common import one_dim
+from minidl.ops.movement import cast, cat
+
+
+@op(method="cumprod", inplace=True)
+class cumprod(Op):
+    """y_i = x_0 x_1 ... x_i along `dim`;    dx_j = (x_0 ... x_(j-1)) r_j,  r_j = dy_j + x_(j+1) r_(j+1)
+
+    No division, so zeros in x are no special case. Integers and bools are multiplied as int64.
+    """
+
+    def shape(x: Any, dim: int, **_: Any) -> Any:  # type: ignore[override]
+        one_dim(dim, len(x))
+        return x
+
+    def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
+        ctx.dim, ctx.dtype = one_dim(dim, x.ndim), x.dtype
+        dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else x.dtype
+        ctx.save(x)
+        x = x.astype(dtype, copy=False)
+        return x.cumprod(ctx.dim, dtype) if x.ndim else x.copy()
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        if len(x.shape) == 0 or 0 in x.shape:
+            return cast(dy, ctx.dtype)
+        x = cast(x, dy.dtype)
+        lead, n = (slice(None),) * ctx.dim, x.shape[ctx.dim]
+        one = x[(*lead, slice(0, 1))] * 0 + 1
+        before = cat([one, cumprod(x[(*lead, slice(0, n - 1))], ctx.dim)], ctx.dim)
+        # r solves r_j = a_j + b_j r_(j+1): after each round a_j and b_j reach twice as far (Hillis & Steele 1986)
+        a, b = dy, cat([x[(*lead, slice(1, n))], one * 0], ctx.dim)
+        step = 1
+        while step < n:
+            near, far = (*lead, slice(0, n - step)), (*lead, slice(step, n))
+            last = (*lead, slice(n - step, n))
+            a = cat([a[near] + b[near] * a[far], a[last]], ctx.dim)
+            b = cat([b[near] * b[far], b[last]], ctx.dim)
+            step *= 2
+        return cast(before * a, ctx.dtype)

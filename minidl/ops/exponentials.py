@@ -1,0 +1,86 @@
+"""Exponentials and logarithms to other bases, and those that stay accurate near 0 or far from it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import op
+from minidl.ops.common import Binary, Elementwise, meet, of_tensors, unbroadcast
+from minidl.ops.pointwise import sigmoid
+
+
+@op(method="expm1", inplace=True)
+class expm1(Elementwise):
+    """y = e^x - 1, accurate near 0;    dx = dy (y + 1)"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = np.expm1(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * (y + 1)
+
+
+@op(method="exp2", inplace=True)
+class exp2(Elementwise):
+    """y = 2^x;    dx = dy y ln 2"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = np.exp2(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * (y * math.log(2))
+
+
+@op(method="log2", inplace=True)
+class log2(Elementwise):
+    """y = log x to base 2;    dx = dy / (x ln 2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.log2(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / (x * math.log(2))
+
+
+@op(method="log10", inplace=True)
+class log10(Elementwise):
+    """y = log x to base 10;    dx = dy / (x ln 10)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.log10(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / (x * math.log(10))
+
+
+@op(method="logaddexp")
+class logaddexp(Binary):
+    """y = ln(e^a + e^b), as max(a, b) + ln(1 + e^-|a - b|);    da = dy sigmoid(a - b),  db = dy sigmoid(b - a)"""
+
+    promote = staticmethod(of_tensors(meet, "logaddexp"))
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        if a.dtype.kind != "f":
+            raise NotImplementedError(f"logaddexp needs floating point numbers, got {a.dtype}; convert with .float()")
+        ctx.sizes(a, b)
+        ctx.save(a, b)
+        return np.logaddexp(a, b)
+
+    def backward(ctx, dy: Any) -> Any:
+        a, b = ctx.saved
+        return ctx.wanted(
+            lambda: unbroadcast(dy * sigmoid(a - b), ctx.a_shape), lambda: unbroadcast(dy * sigmoid(b - a), ctx.b_shape)
+        )

@@ -1,0 +1,194 @@
+"""Order: sort, argsort, topk, kthvalue, median, unique. NaN counts as greater than every number.
+
+All sorts are stable: equal elements keep their order, whatever `stable` says.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import Op, op
+from minidl.ops.common import one_dim
+from minidl.ops.logic import like, raw
+from minidl.ops.movement import cast
+from minidl.ops.reduce import squeeze_dim, sum
+from minidl.tensors import Tensor
+
+
+def _result(name: str) -> Any:
+    """A named tuple (values, indices)."""
+    return namedtuple(name, ["values", "indices"])
+
+
+Sorted, TopK, KthValue, Median = _result("sort"), _result("topk"), _result("kthvalue"), _result("median")
+
+
+@op()
+class pick_along(Op):
+    """y_i = x_index_i on each line along dim, no element picked twice;    dx = dy put back where it came from"""
+
+    def forward(ctx, x: Any, dim: int, index: Any) -> Any:
+        ctx.how, ctx.size = (dim, index), x.shape[dim]
+        return np.take_along_axis(x, index, dim)
+
+    def backward(ctx, dy: Any) -> Any:
+        return place_along(dy, *ctx.how, ctx.size)
+
+
+@op()
+class place_along(Op):
+    """y_index_i = x_i on each line along dim, zeros elsewhere, no place taken twice;    dx = dy picked"""
+
+    def forward(ctx, x: Any, dim: int, index: Any, size: int) -> Any:
+        ctx.how = (dim, index)
+        y = np.zeros_like(x, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]), order="C")
+        np.put_along_axis(y, index, x, dim)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        return pick_along(dy, *ctx.how)
+
+
+def order_of(x: Any, dim: int, descending: bool = False) -> Any:
+    """The indices that sort an array along dim, equal elements in their order; int64."""
+    if not descending:
+        return np.argsort(x, dim, kind="stable").astype(np.int64, copy=False)
+    return x.shape[dim] - 1 - np.flip(np.argsort(np.flip(x, dim), dim, kind="stable"), dim).astype(np.int64, copy=False)
+
+
+@op(method="sort")
+def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """(values, indices): input in ascending order along `dim`, and where each element was."""
+    x = raw(input)
+    d = one_dim(dim, x.ndim)
+    if not x.ndim:
+        return Sorted(input.clone() if isinstance(input, Tensor) else x.copy(), like(input, np.zeros((), np.int64)))
+    order = order_of(x, d, descending)
+    return Sorted(pick_along(input, d, order), like(input, order))
+
+
+@op(method="argsort")
+def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """The indices that sort input along `dim`, int64."""
+    x = raw(input)
+    d = one_dim(dim, x.ndim)
+    return like(input, order_of(x, d, descending) if x.ndim else np.zeros((), np.int64))
+
+
+@op(method="topk")
+def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """(values, indices) of the k greatest (or least) elements along `dim`, the best first.
+
+    Of equal elements the first comes first, but which of them are left out at the end is not specified. Raises
+    RuntimeError when there are fewer than k.
+    """
+    x = raw(input)
+    d = one_dim(dim, x.ndim)
+    n = x.shape[d] if x.ndim else 1
+    if not 0 <= k <= n:
+        raise RuntimeError(f"topk: selected index k out of range: k = {k}, dimension {d} of {tuple(x.shape)} has {n}")
+    if not x.ndim:
+        return TopK(*sort(input))
+    if n < 256 or k > n // 4 or k == 0:
+        index = np.take(order_of(x, d, largest), range(k), d)
+    else:  # find the k first, then sort only those
+        at = np.argpartition(x, n - k if largest else k - 1, d)
+        at = np.sort(np.take(at, range(n - k, n) if largest else range(k), d), d)
+        index = np.take_along_axis(at, order_of(np.take_along_axis(x, at, d), d, largest), d)
+    return TopK(pick_along(input, d, index), like(input, index))
+
+
+@op(method="kthvalue")
+def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """(values, indices) of the k-th smallest element along `dim`, k counted from 1.
+
+    Raises RuntimeError when there is no such element.
+    """
+    x = raw(input)
+    d = one_dim(dim, x.ndim)
+    n = x.shape[d] if x.ndim else 1
+    if not 1 <= k <= n:
+        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}: k = {k} of {n}")
+    return KthValue(*_at_rank(input, d, k - 1, keepdim))
+
+
+def _at_rank(input: Any, d: int, rank: Any, keepdim: bool) -> tuple:
+    """The element of a rank (one for all lines, or one for each) along d, and where it is."""
+    x = raw(input)
+    if not x.ndim:
+        return tuple(sort(input))
+    order = order_of(x, d)
+    lines = (*x.shape[:d], 1, *x.shape[d + 1 :])
+    index = np.take_along_axis(order, np.broadcast_to(np.asarray(rank, np.int64), lines), d)
+    values, at = pick_along(input, d, index), like(input, index)
+    return (values, at) if keepdim else (squeeze_dim(values, d), squeeze_dim(at, d))
+
+
+@op()
+class whole_median(Op):
+    """y = the element of rank (n - 1) // 2 of all, NaN if there is one;    dx = dy shared evenly by those equal to y"""
+
+    def forward(ctx, x: Any) -> Any:
+        if x.size == 0:
+            if x.dtype.kind != "f":
+                raise RuntimeError(f"median() of no elements has no value in {x.dtype}")
+            y = np.asarray(np.nan, x.dtype)
+        else:
+            middle = (x.size - 1) // 2
+            y = np.asarray(np.partition(x.reshape(-1), middle)[middle])
+            if x.dtype.kind == "f" and np.isnan(x).any():
+                y = np.asarray(np.nan, x.dtype)
+        ctx.save(x, y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        x, y = ctx.saved
+        hit = cast((x == y) | ((x != x) & (y != y)), dy.dtype)
+        return dy / sum(hit) * hit
+
+
+@op(method="median")
+def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The middle element, the lower of two; NaN where there is one.
+
+    ``median(x)`` is over all elements; ``median(x, dim)`` gives (values, indices) along a dimension. Raises
+    IndexError for a dimension of size 0.
+    """
+    x = raw(input)
+    if x.dtype == bool:
+        raise NotImplementedError("median is not defined for bools: convert to int or float first")
+    if dim is None:
+        return whole_median(input)
+    d = one_dim(dim, x.ndim)
+    n = x.shape[d] if x.ndim else 1
+    if n == 0:
+        raise IndexError(f"median(): Expected reduction dim {d} to have non-zero size, the input is {tuple(x.shape)}")
+    rank: Any = (n - 1) // 2
+    if x.ndim and x.dtype.kind == "f":
+        missing = np.isnan(x).sum(d, keepdims=True)
+        rank = np.where(missing > 0, n - missing, rank)  # NaN stand at the end: the first of them
+    return Median(*_at_rank(input, d, rank, keepdim))
+
+
+@op(method="unique")
+def unique(
+    input: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """The different elements in ascending order, or the different slices along `dim`; no gradient.
+
+    With return_inverse also, for each element of input, which of them it is; with return_counts also how often each
+    occurs; both int64.
+    """
+    x = raw(input)
+    d = None if dim is None else one_dim(dim, x.ndim)
+    values, inverse, counts = np.unique(x, return_inverse=True, return_counts=True, axis=d, equal_nan=False)
+    found = [values]
+    if return_inverse:
+        found.append(inverse.reshape(x.shape if d is None else -1).astype(np.int64, copy=False))
+    if return_counts:
+        found.append(counts.astype(np.int64, copy=False))
+    out = tuple(like(input, a) for a in found)
+    return out if len(out) > 1 else out[0]

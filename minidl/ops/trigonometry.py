@@ -1,0 +1,155 @@
+"""Circular and hyperbolic functions and their inverses, element by element. Angles are in radians."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import op
+from minidl.ops.common import Binary, Elementwise, meet_float, of_tensors, unbroadcast
+from minidl.ops.pointwise import rsqrt
+
+
+@op(method="tan", inplace=True)
+class tan(Elementwise):
+    """y = tan x;    dx = dy (1 + y^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = np.tan(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * (1 + y * y)
+
+
+@op(method="asin", inplace=True)
+class asin(Elementwise):
+    """y = the angle in [-pi/2, pi/2] whose sine is x, NaN for |x| > 1;    dx = dy / sqrt(1 - x^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arcsin(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * rsqrt(1 - x * x)
+
+
+@op(method="acos", inplace=True)
+class acos(Elementwise):
+    """y = the angle in [0, pi] whose cosine is x, NaN for |x| > 1;    dx = -dy / sqrt(1 - x^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arccos(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return -dy * rsqrt(1 - x * x)
+
+
+@op(method="atan", inplace=True)
+class atan(Elementwise):
+    """y = the angle in [-pi/2, pi/2] whose tangent is x;    dx = dy / (1 + x^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arctan(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / (1 + x * x)
+
+
+@op(method="atan2", inplace=True)
+class atan2(Binary):
+    """y = the angle in [-pi, pi] of the point (b, a);    da = dy b / (a^2 + b^2),  db = -dy a / (a^2 + b^2)"""
+
+    promote = staticmethod(of_tensors(meet_float, "atan2"))
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        ctx.sizes(a, b)
+        ctx.save(a, b)
+        return np.arctan2(a, b)
+
+    def backward(ctx, dy: Any) -> Any:
+        a, b = ctx.saved
+        d = dy / (a * a + b * b)
+        return ctx.wanted(lambda: unbroadcast(d * b, ctx.a_shape), lambda: unbroadcast(-d * a, ctx.b_shape))
+
+
+@op(method="sinh", inplace=True)
+class sinh(Elementwise):
+    """y = (e^x - e^-x) / 2;    dx = dy cosh x"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.sinh(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * cosh(x)
+
+
+@op(method="cosh", inplace=True)
+class cosh(Elementwise):
+    """y = (e^x + e^-x) / 2;    dx = dy sinh x"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.cosh(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * sinh(x)
+
+
+@op(method="asinh", inplace=True)
+class asinh(Elementwise):
+    """y with sinh y = x;    dx = dy / sqrt(x^2 + 1)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arcsinh(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * rsqrt(x * x + 1)
+
+
+@op(method="acosh", inplace=True)
+class acosh(Elementwise):
+    """y >= 0 with cosh y = x, NaN for x < 1;    dx = dy / sqrt(x^2 - 1)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arccosh(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * rsqrt(x * x - 1)
+
+
+@op(method="atanh", inplace=True)
+class atanh(Elementwise):
+    """y with tanh y = x, NaN for |x| > 1;    dx = dy / (1 - x^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.arctanh(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / (1 - x * x)
+
+
+arcsin, arccos, arctan, arctan2 = asin, acos, atan, atan2  # NumPy's names
+arcsinh, arccosh, arctanh = asinh, acosh, atanh
+for _name, _page in (
+    ("arcsin", asin), ("arccos", acos), ("arctan", atan), ("arctan2", atan2), ("arcsinh", asinh), ("arccosh", acosh),
+    ("arctanh", atanh),
+):  # fmt: skip
+    op(method=_name, inplace=True)(_page)
