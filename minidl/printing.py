@@ -1,57 +1,108 @@
-"""How a Tensor is shown: ``tensor([1., 2.], requires_grad=True)``, as torch shows it."""
+"""How a Tensor is shown: ``tensor([1., 2.], requires_grad=True)``, line by line as torch shows it."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
 
+LINE = 80  # columns
+EDGE = 3  # elements shown at either end of a long dimension
+LONG = 1000  # elements beyond which a tensor is shown in part
+INDENT = len("tensor(")
+
 
 def tensor_repr(t: Any) -> str:
-    """The text of a tensor: values to four digits, then what is not the default: dtype, device, history."""
+    """The text of a tensor: values to four digits, then what is not the default: device, size, dtype, history."""
     name = type(t).__name__
-    prefix = "tensor(" if name == "Tensor" else f"{name} containing:\ntensor("
     if not hasattr(t.array, "dtype") or not hasattr(t.array, "strides"):  # packed storage
         return f"{name} containing:\n{t.array!r}"
     a = t.array.get() if t.is_cuda else t.array
-    values = _values(a, len("tensor("))
-    parts = [values]
+    text = ("" if name == "Tensor" else f"{name} containing:\n") + "tensor(" + (values(a) if a.size else "[]")
+    notes = [f"device='{t.device}'"] if t.is_cuda else []
     if a.size == 0 and a.ndim != 1:
-        parts.append(f"size={tuple(a.shape)}")
-    if a.dtype not in (dtypes.default(), np.dtype("int64"), np.dtype("bool")) or (
-        a.size == 0 and a.dtype != dtypes.default()
-    ):
-        parts.append(f"dtype={t.dtype}")
-    if t.is_cuda:
-        parts.append(f"device='{t.device}'")
+        notes.append(f"size={tuple(a.shape)}")
+    usual = (dtypes.default(),) if a.size == 0 else (dtypes.default(), np.dtype("int64"), np.dtype("bool"))
+    if a.dtype not in usual:
+        notes.append(f"dtype={t.dtype}")
     if t.node is not None:
-        parts.append(f"grad_fn=<{type(t.node).__name__}>")
+        notes.append(f"grad_fn=<{type(t.node).__name__}>")
     elif t.requires_grad:
-        parts.append("requires_grad=True")
-    return prefix + ", ".join(parts) + ")"
-
-
-def _values(a: np.ndarray, indent: int) -> str:
-    if a.size == 0:
-        return "[]"
-    formatter: Any = {}
-    options: dict[str, Any] = {"precision": 4, "threshold": 1000, "edgeitems": 3, "max_line_width": 80}
-    if a.dtype.kind == "f":
-        finite = a[np.isfinite(a)].astype(np.float64)
-        if finite.size and np.all(finite == np.rint(finite)) and np.abs(finite).max() < 1e8:
-            formatter["float_kind"] = lambda v: f"{v:.0f}." if np.isfinite(v) else str(v)
+        notes.append("requires_grad=True")
+    column = len(text) - text.rfind("\n") + 1
+    for note in notes:
+        if column + len(note) + 2 > LINE:
+            text += ",\n" + " " * INDENT + note
+            column = INDENT + len(note)
         else:
-            size = np.abs(finite[finite != 0])
-            scientific = bool(size.size) and (size.max() >= 1e8 or size.min() < 1e-4 or size.max() / size.min() > 1e3)
-            formatter["float_kind"] = lambda v: (f"{v:.4e}" if scientific else f"{v:.4f}") if np.isfinite(v) else str(v)
-    elif a.dtype.kind == "b":
-        formatter["bool"] = lambda v: str(bool(v))
-    flat = a.reshape(-1)[:: max(1, a.size // 2000)] if a.size > 2000 else a.reshape(-1)
-    key = next(iter(formatter), None)
-    if key is not None:
-        width = max(len(formatter[key](v)) for v in flat)
-        plain = formatter[key]
-        formatter[key] = lambda v: plain(v).rjust(width) if a.ndim else plain(v)
-    return np.array2string(a, separator=", ", formatter=formatter, prefix=" " * indent, **options)
+            text += ", " + note
+            column += len(note) + 2
+    return text + ")"
+
+
+def values(a: np.ndarray) -> str:
+    """The elements in brackets, all of them or, of a long array, the edges."""
+    partly = a.size > LONG
+    return _block(a, INDENT, partly, _Format(_edges(a) if partly else a))
+
+
+class _Format:
+    """One format for all elements: whole numbers, four digits, or powers of ten, right-aligned to one width."""
+
+    def __init__(self, a: np.ndarray):
+        self.floats = a.dtype.kind == "f"
+        self.spec, self.width = "", 1
+        if not self.floats:
+            self.width = max(len(str(v)) for v in a.reshape(-1).tolist())
+            return
+        x = a.astype(np.float64).reshape(-1)
+        x = x[np.isfinite(x) & (x != 0)]
+        self.spec = ".0f"
+        if not x.size:
+            return
+        low, high = np.abs(x).min(), np.abs(x).max()
+        whole = bool((x == np.ceil(x)).all())
+        if high / low > 1000 or high > 1e8 or (not whole and low < 1e-4):
+            self.spec = ".4e"
+        elif not whole:
+            self.spec = ".4f"
+        self.width = max(len(self(v).strip()) for v in x.tolist())
+
+    def __call__(self, v: Any) -> str:
+        if not self.floats:
+            return str(v).rjust(self.width)
+        text = format(v, self.spec)
+        if self.spec == ".0f" and math.isfinite(v):
+            text += "."
+        return text.rjust(self.width)
+
+
+def _block(a: np.ndarray, indent: int, partly: bool, form: _Format) -> str:
+    if a.ndim == 0:
+        return form(a.item())
+    cut = partly and a.shape[0] > 2 * EDGE
+    if a.ndim == 1:
+        if cut:
+            words = [*map(form, a[:EDGE].tolist()), " ...", *map(form, a[-EDGE:].tolist())]
+        else:
+            words = [form(v) for v in a.tolist()]
+        per_line = max(1, (LINE - indent) // (form.width + 2))
+        lines = [", ".join(words[i : i + per_line]) for i in range(0, len(words), per_line)]
+        return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
+    if cut:
+        parts = [_block(row, indent + 1, partly, form) for row in a[:EDGE]]
+        parts += ["...", *(_block(row, indent + 1, partly, form) for row in a[-EDGE:])]
+    else:
+        parts = [_block(row, indent + 1, partly, form) for row in a]
+    return "[" + ("," + "\n" * (a.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+
+
+def _edges(a: np.ndarray) -> np.ndarray:
+    """The elements that are shown of a long array."""
+    for d, n in enumerate(a.shape):
+        if n > 2 * EDGE:
+            a = np.take(a, [*range(EDGE), *range(n - EDGE, n)], axis=d)
+    return a

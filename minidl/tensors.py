@@ -390,7 +390,7 @@ class Tensor(TensorMethods):
         return tensor_repr(self)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.array.ndim == 0 and spec else repr(self)
+        return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)
 
 
 class Shape(tuple):
