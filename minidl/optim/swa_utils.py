@@ -52,8 +52,8 @@ class AveragedModel(Module):
 
     Args:
         avg_fn: (average, weight, n so far) -> average; default `get_swa_avg_fn()`, see `get_ema_avg_fn`.
-        use_buffers: average float buffers (running statistics), too, and copy the others (torch averages those and rounds
-            down); by default all buffers are copied at each update.
+        use_buffers: average float buffers (running statistics), too, and copy the others, whose averages torch rounds
+            down; by default all buffers are copied at each update.
 
     Raises ValueError when updated from a model of another structure, TypeError for packed (quantized) weights.
 

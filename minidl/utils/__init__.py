@@ -1,0 +1,5 @@
+"""Helpers around training, under torch.utils's names."""
+
+from minidl.utils import checkpoint
+
+__all__ = ["checkpoint"]
