@@ -14,6 +14,7 @@ from minidl.nn.activations import (
     Tanh,
 )
 from minidl.nn.attention import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer
+from minidl.nn.causal import CausalSelfAttention, KVCache
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.dropout import Dropout, Dropout2d
@@ -34,8 +35,10 @@ from minidl.nn.module import Module
 from minidl.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 from minidl.nn.summaries import summary
+from minidl.nn.transformer import Transformer, TransformerDecoder, TransformerDecoderLayer
 
 __all__ = [
     # the base
@@ -46,6 +49,8 @@ __all__ = [
     "Linear", "Bilinear", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding", "Identity", "Flatten", "Unflatten",
     # attention
     "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
+    "TransformerDecoderLayer", "TransformerDecoder", "Transformer", "CausalSelfAttention", "KVCache",
+    "SinusoidalPositions", "LearnedPositions", "RotaryPositions",
     # recurrence
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "RNNBase", "RNNCellBase",
     # pooling, normalisation, dropout
