@@ -67,7 +67,7 @@ bool = DType("bool")
 
 ALL = (float16, float32, float64, uint8, int8, int16, int32, int64, bool)
 _BY_NUMPY = {t.dtype: t for t in ALL}
-_FROM_PYTHON = {builtins.float: float32.dtype, builtins.int: int64.dtype, builtins.bool: bool.dtype}
+_FROM_PYTHON = {builtins.float: float64.dtype, builtins.int: int64.dtype, builtins.bool: bool.dtype}
 _default = float32.dtype
 
 

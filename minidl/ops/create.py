@@ -100,10 +100,11 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """One value everywhere; the dtype is the value's own unless given."""
+    """One value everywhere; the dtype is the value's own unless given, the default one for Python floats."""
     value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
     if dtype is None:
-        dtype = dtypes.as_numpy(type(value)) if isinstance(value, (bool, int, float)) else np.asarray(value).dtype
+        dtype = np.asarray(value).dtype
+        dtype = dtypes.default() if isinstance(value, float) else dtype
     size = (size,) if isinstance(size, int) else size
     return _finish(np.full(_size(tuple(size)), value, dtypes.as_numpy(dtype)), device, requires_grad)
 
