@@ -240,6 +240,7 @@ class where(Op):
 
 
 def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """This tensor where `condition`, else `other`."""
     return where(condition, self, other)
 
 

@@ -586,10 +586,12 @@ for _name in ("float", "double", "half", "int", "long", "short", "bool"):
 
 
 def _type(self: Tensor, dtype: Any = None) -> Any:
+    """The name of the dtype; with an argument, the values in that dtype."""
     return repr(self.dtype) if dtype is None else to(self, dtype=dtype)
 
 
 def _type_as(self: Tensor, other: Tensor) -> Any:
+    """The values in the dtype of `other`."""
     return to(self, dtype=other.dtype)
 
 
