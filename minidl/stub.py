@@ -18,6 +18,7 @@ FILE = Path(__file__).with_name("tensor_methods.pyi")
 _HEAD = '''# ruff: noqa: E501
 """Tensor's methods and operators, generated from the op table by ``python -m minidl.stub``. Do not edit."""
 
+import builtins
 from typing import Any
 
 from minidl.tensors import Tensor
@@ -70,7 +71,7 @@ def _result(name: str, method: Any) -> str:
     if annotation.startswith("tuple"):
         return "tuple[Tensor, ...]"
     if annotation == "builtins.bool":
-        return "bool"
+        return "builtins.bool"
     return "Any" if name in _SEVERAL_KINDS else "Tensor"
 
 
