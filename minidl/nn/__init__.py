@@ -37,6 +37,16 @@ from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
+from minidl.nn.soft_hard_attention import (
+    AdditiveAttention,
+    ArgmaxAttention,
+    BahdanauAttention,
+    DotProductAttention,
+    GumbelAttention,
+    ScaledDotProductAttention,
+    StochasticAttention,
+    TopKAttention,
+)
 from minidl.nn.summaries import summary
 from minidl.nn.transformer import Transformer, TransformerDecoder, TransformerDecoderLayer
 
@@ -51,6 +61,8 @@ __all__ = [
     "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
     "TransformerDecoderLayer", "TransformerDecoder", "Transformer", "CausalSelfAttention", "KVCache",
     "SinusoidalPositions", "LearnedPositions", "RotaryPositions",
+    "DotProductAttention", "ScaledDotProductAttention", "AdditiveAttention", "BahdanauAttention",
+    "StochasticAttention", "GumbelAttention", "ArgmaxAttention", "TopKAttention",
     # recurrence
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "RNNBase", "RNNCellBase",
     # pooling, normalisation, dropout

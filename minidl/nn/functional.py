@@ -26,6 +26,7 @@ from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
 from minidl.ops.distances import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.dropout import dropout, dropout2d
 from minidl.ops.group_norm import group_norm, instance_norm
+from minidl.ops.gumbel import gumbel_softmax
 from minidl.ops.indexing import embedding, one_hot
 from minidl.ops.linalg import linear
 from minidl.ops.loss import (
@@ -93,6 +94,7 @@ __all__ = [
     "gelu",
     "glu",
     "group_norm",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
