@@ -278,7 +278,7 @@ def test_other_suffixes(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.safetensors or \.npz"):
         save({}, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=r"ends in \.safetensors or \.npz"):
-        load(tmp_path / "model.pt")
+        load(tmp_path / "model.bin")
 
 
 # -- damaged and hostile files -------------------------------------------------------------------------------

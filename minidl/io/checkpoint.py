@@ -80,12 +80,18 @@ def save(obj: Any, path: Path, sparse: bool = False) -> None:
 def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """Read what `save` wrote; of a file written by others, a flat dict of its arrays as Tensors in the file's order.
 
+    `.pt` and `.pth` files of torch.save are read, too: see `minidl.io.torch_files.load_torch`.
+
     bfloat16, which NumPy lacks, is widened to float32, exactly. Unsigned integers above 8 bits, which Tensors do not
     hold, come as arrays. Nothing in the file is executed and no declared size is trusted.
 
     Raises CheckpointError, naming file and reason, for a file that is missing, truncated, damaged, inconsistent, larger
     than `max_bytes`, or of another format.
     """
+    if os.path.splitext(path)[1].lower() in (".pt", ".pth"):
+        from minidl.io.torch_files import load_torch
+
+        return load_torch(path, max_bytes)
     try:
         if _suffix(path, CheckpointError) == ".npz":
             arrays = read_npz(path, CheckpointError, max_bytes=max_bytes)
