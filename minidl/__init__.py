@@ -103,6 +103,7 @@ from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
 from minidl.ops.dropout import dropout
 from minidl.ops.einsum import einsum
 from minidl.ops.exponentials import exp2, expm1, log2, log10, logaddexp
+from minidl.ops.exchange import from_dlpack
 from minidl.ops.indexing import (
     gather,
     index_select,

@@ -293,6 +293,16 @@ class Tensor(TensorMethods):
             return devices.move(self.array, "cpu")
         return self.array
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The array's DLPack capsule, shared; see minidl.from_dlpack. BufferError while gradients are recorded."""
+        if self.requires_grad:
+            raise BufferError("can't export a tensor that requires grad; use tensor.detach()")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Device type and number, as the DLPack standard has them."""
+        return self.array.__dlpack_device__()
+
     def item(self) -> Any:
         """The value of a single element as a Python number. Raises RuntimeError for more or fewer elements."""
         if self.array.size != 1:
