@@ -155,7 +155,7 @@ def check_writable(x: Tensor, recorded: bool) -> None:
                 "Do it under minidl.no_grad(), or out of place"
             )
     a = x.array
-    if 0 in a.strides and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
+    if 0 in a.strides and a.size and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
         raise RuntimeError(
             "several elements of this expanded tensor share one memory location: clone() it before writing to it "
             "in place"

@@ -104,5 +104,6 @@ def _edges(a: np.ndarray) -> np.ndarray:
     """The elements that are shown of a long array."""
     for d, n in enumerate(a.shape):
         if n > 2 * EDGE:
-            a = np.take(a, [*range(EDGE), *range(n - EDGE, n)], axis=d)
+            before = (slice(None),) * d
+            a = np.concatenate([a[(*before, slice(EDGE))], a[(*before, slice(n - EDGE, n))]], axis=d)
     return a

@@ -891,7 +891,6 @@ def test_arrays_from_backward_become_tensors_under_create_graph() -> None:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
