@@ -19,6 +19,7 @@ from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequenti
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.dropout import Dropout, Dropout2d
 from minidl.nn.embeddings import Embedding
+from minidl.nn.instance_norm import InstanceNorm1d, InstanceNorm2d
 from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from minidl.nn.losses import (
     BCELoss,
@@ -31,12 +32,28 @@ from minidl.nn.losses import (
     NLLLoss,
     SmoothL1Loss,
 )
+from minidl.nn.margin_losses import (
+    CosineEmbeddingLoss,
+    HingeEmbeddingLoss,
+    MarginRankingLoss,
+    SoftMarginLoss,
+    TripletMarginLoss,
+)
 from minidl.nn.module import Module
 from minidl.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
+from minidl.nn.resampling import (
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    ChannelShuffle,
+    ConvTranspose1d,
+    PixelShuffle,
+    PixelUnshuffle,
+    Upsample,
+)
 from minidl.nn.soft_hard_attention import (
     AdditiveAttention,
     ArgmaxAttention,
@@ -49,6 +66,24 @@ from minidl.nn.soft_hard_attention import (
 )
 from minidl.nn.summaries import summary
 from minidl.nn.transformer import Transformer, TransformerDecoder, TransformerDecoderLayer
+from minidl.nn.units import (
+    CELU,
+    ELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LogSigmoid,
+    Mish,
+    PReLU,
+    Softmin,
+    Softshrink,
+    Softsign,
+    Tanhshrink,
+    Threshold,
+)
 
 __all__ = [
     # the base
@@ -73,4 +108,9 @@ __all__ = [
     # losses
     "CrossEntropyLoss", "NLLLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss",
     "KLDivLoss",
+    "HingeEmbeddingLoss", "SoftMarginLoss", "MarginRankingLoss", "CosineEmbeddingLoss", "TripletMarginLoss",
+    # more activations, resampling, normalisation
+    "ELU", "CELU", "SELU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh", "Hardshrink", "Softshrink", "Threshold",
+    "PReLU", "LogSigmoid", "Softsign", "Tanhshrink", "Softmin", "GLU", "Upsample", "PixelShuffle", "PixelUnshuffle",
+    "ChannelShuffle", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "ConvTranspose1d", "InstanceNorm1d", "InstanceNorm2d",
 ]  # fmt: skip

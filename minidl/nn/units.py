@@ -1,0 +1,237 @@
+"""More activations as layers. ``inplace`` is taken for torch's sake: the result is always memory of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.nn import functional as F
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
+from minidl.ops.create import full
+
+__all__ = [
+    "CELU", "ELU", "GLU", "SELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LogSigmoid", "Mish", "PReLU",
+    "Softmin", "Softshrink", "Softsign", "Tanhshrink", "Threshold",
+]  # fmt: skip
+
+
+class _Unit(Module):
+    """An activation with numbers that `shown` names for its repr."""
+
+    shown: tuple[str, ...] = ()
+    inplace = False
+
+    def extra_repr(self) -> str:
+        parts = [f"{name}={getattr(self, name)}" for name in self.shown]
+        return ", ".join([*parts, "inplace=True"] if self.inplace else parts)
+
+
+class ELU(_Unit):
+    """y = x where x > 0, else alpha (e^x - 1); Clevert et al. 2016 (arXiv:1511.07289)"""
+
+    shown = ("alpha",)
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False):
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.elu(x, self.alpha)
+
+
+class CELU(_Unit):
+    """y = x where x > 0, else alpha (e^(x / alpha) - 1); Barron 2017 (arXiv:1704.07483)"""
+
+    shown = ("alpha",)
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False):
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.celu(x, self.alpha)
+
+
+class SELU(_Unit):
+    """ELU with the scales that keep mean 0 and variance 1; Klambauer et al. 2017 (arXiv:1706.02515)"""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.selu(x)
+
+
+class Mish(_Unit):
+    """y = x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681)"""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.mish(x)
+
+
+class Hardswish(Module):
+    """y = x min(max(x + 3, 0), 6) / 6; Howard et al. 2019 (arXiv:1905.02244)"""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.hardswish(x)
+
+
+class Hardsigmoid(Module):
+    """y = min(max(x + 3, 0), 6) / 6"""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.hardsigmoid(x)
+
+
+class Hardtanh(_Unit):
+    """y = min(max(x, min_val), max_val). Raises ValueError unless min_val < max_val."""
+
+    shown = ("min_val", "max_val")
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
+        super().__init__()
+        if not max_val > min_val:
+            raise ValueError(f"Hardtanh: max_val must be greater than min_val, got {min_val} and {max_val}")
+        self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.hardtanh(x, self.min_val, self.max_val)
+
+
+class Hardshrink(Module):
+    """y = x where |x| > lambd, else 0"""
+
+    def __init__(self, lambd: float = 0.5):
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.hardshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
+
+class Softshrink(Module):
+    """y = x - lambd where x > lambd, x + lambd where x < -lambd, else 0"""
+
+    def __init__(self, lambd: float = 0.5):
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.softshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
+
+class Threshold(_Unit):
+    """y = x where x > threshold, else value"""
+
+    shown = ("threshold", "value")
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False):
+        super().__init__()
+        self.threshold, self.value, self.inplace = threshold, value, inplace
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.threshold(x, self.threshold, self.value)
+
+
+class PReLU(Module):
+    """y = x where x > 0, else weight x, one learned slope or one for each channel; He et al. 2015 (arXiv:1502.01852)"""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(full((num_parameters,), init, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Slopes as at first."""
+        self.weight.array[...] = self.init
+        self.weight.bump()
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise; channels are dimension 1."""
+        return F.prelu(x, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class LogSigmoid(Module):
+    """y = -ln(1 + e^-x)"""
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.logsigmoid(x)
+
+
+class Softsign(Module):
+    """y = x / (1 + |x|)"""
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.softsign(x)
+
+
+class Tanhshrink(Module):
+    """y = x - tanh(x)"""
+
+    def forward(self, x: Any) -> Any:
+        """Elementwise."""
+        return F.tanhshrink(x)
+
+
+class Softmin(Module):
+    """softmax(-x) along `dim`"""
+
+    def __init__(self, dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Any) -> Any:
+        """The same shape."""
+        return F.softmin(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class GLU(Module):
+    """y = a sigmoid(b), the two halves of x along `dim`; Dauphin et al. 2017 (arXiv:1612.08083)"""
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Any) -> Any:
+        """Half the size along `dim`."""
+        return F.glu(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
