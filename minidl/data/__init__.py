@@ -20,6 +20,7 @@ from minidl.data.loader import (
     default_collate,
 )
 from minidl.data.readers import DataError, ImageData, digits, load_idx, load_images, load_npz
+from minidl.data.tokenizers import BPETokenizer, CharTokenizer, Vocab, WordTokenizer, pad_sequences
 from minidl.data.transforms import Compose, Normalize, RandomHorizontalFlip, RandomShift, ToFloat
 
 __all__ = [
@@ -47,6 +48,12 @@ __all__ = [
     "SubsetRandomSampler",
     "WeightedRandomSampler",
     "BatchSampler",
+    # text
+    "CharTokenizer",
+    "WordTokenizer",
+    "BPETokenizer",
+    "Vocab",
+    "pad_sequences",
     # transforms
     "Compose",
     "ToFloat",
