@@ -159,3 +159,20 @@ def test_what_is_refused():
         y.sum().backward()
     with pytest.raises(ValueError, match="5 segments of 4"):
         checkpoint_sequential(network(), 5, x)
+
+
+def test_what_the_function_holds_gets_its_gradient_or_says_so():
+    """A computed tensor that the function holds: right if nothing else uses it, otherwise right or an error."""
+    z = minidl.tensor([1.0, 2.0], requires_grad=True)
+    for extra in (0, 1):
+        x = minidl.tensor([1.0, 2.0], requires_grad=True)
+        held = x.exp()
+        y = checkpoint(lambda z: z * held, z)
+        y = y + held if extra else y
+        try:
+            y.sum().backward()
+        except RuntimeError as error:
+            assert extra
+            assert "second time" in str(error)
+        else:
+            np.testing.assert_allclose(x.grad.numpy(), np.exp([1, 2]) * (np.array([1, 2]) + extra), rtol=1e-6)

@@ -221,7 +221,7 @@ class BPETokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str] = ("<pad>",)) -> BPETokenizer:
-        """Learn merges until there are `vocab_size` tokens, or no pair occurs twice. ValueError for a size too small."""
+        """Learn merges until there are `vocab_size` tokens or no pair occurs twice. ValueError for a size too small."""
         first = len(specials)
         if vocab_size < first + 256:
             raise ValueError(f"BPETokenizer: {vocab_size} tokens are fewer than 256 bytes and {first} specials")
