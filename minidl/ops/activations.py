@@ -11,7 +11,7 @@ from minidl.autograd import op, require
 from minidl.inplace import write
 from minidl.ops.common import Elementwise, one_dim
 from minidl.ops.indexing import where
-from minidl.ops.movement import cast, reshape
+from minidl.ops.movement import cast, clone, reshape
 from minidl.ops.pointwise import abs, exp, sigmoid, softplus, tanh
 from minidl.ops.softmax import softmax
 
@@ -52,8 +52,8 @@ class exponential_unit(Elementwise):
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
         alpha, scale, slope = ctx.how
-        positive = x > 0
-        return dy * where(positive, scale, exp(where(positive, 0.0, x) * slope) * (scale * alpha * slope))
+        below = x <= 0
+        return dy * where(below, exp(where(below, x, 0.0) * slope) * (scale * alpha * slope), scale)
 
 
 @op(namespace="nn.functional")
@@ -105,7 +105,8 @@ class logsigmoid(Elementwise):
 def mish(input: Any, inplace: bool = False) -> Any:
     """x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681)."""
     floating("mish", input)
-    return finish(input, input * tanh(softplus(input)), inplace)
+    x = clone(input) if inplace else input
+    return finish(input, x * tanh(softplus(x)), inplace)
 
 
 # -- piecewise linear -------------------------------------------------------------------------------------------------
@@ -234,4 +235,5 @@ def softshrink(input: Any, lambd: float = 0.5) -> Any:
     floating("softshrink", input)
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}")
-    return where(input > lambd, input - lambd, where(input < -lambd, input + lambd, input * 0))
+    inside = (input >= -lambd) & (input <= lambd)
+    return where(inside, input * 0, where(input > lambd, input - lambd, input + lambd))

@@ -24,9 +24,9 @@ class _Three(Op):
         return broadcast(x, a, b)
 
     def begin(ctx, x: Any, a: Any, b: Any, value: Any) -> None:
-        """Remember what backward needs; an integer result takes no fractional `value`."""
-        if x.dtype.kind in "iu" and not float(value).is_integer():
-            raise RuntimeError(f"value {value} cannot be converted to {x.dtype} without losing its fraction")
+        """Remember what backward needs. Raises NotImplementedError for bools."""
+        if x.dtype == bool:
+            raise NotImplementedError("not defined for bools: convert to int or float first")
         ctx.shapes, ctx.value = (shape_of(x), shape_of(a), shape_of(b)), value
         ctx.save(a, b)
 

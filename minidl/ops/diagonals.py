@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.common import one_dim
 from minidl.ops.movement import clone
@@ -84,4 +85,6 @@ _diagonal = diagonal
 def trace(input: Any) -> Any:
     """The sum of a matrix's diagonal."""
     require(len(input.shape) == 2, "trace: a matrix is expected, got {}", tuple(input.shape))
+    if dtypes.as_numpy(input.dtype).kind == "b":
+        raise NotImplementedError("trace is not defined for bools: convert to int or float first")
     return sum(diagonal(input))

@@ -11,6 +11,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.indexing import scatter_rows
+from minidl.ops.movement import clone
 from minidl.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 
@@ -159,13 +160,16 @@ def interpolate(
     if dtype.kind != "f" and not (mode.startswith("nearest") and dtype == np.uint8):
         raise NotImplementedError(f"interpolate: mode {mode!r} is not defined for {dtype}; convert with .float()")
     real = np.float64 if dtype == np.float64 else np.float32
+    y = input
     for d, (n, o, s) in enumerate(zip(shape[2:], out, scales), 2):
         if mode.startswith("nearest"):
-            input = resample(input, d, *_nearest(n, o, s, mode == "nearest-exact"))
-        else:
+            if mode == "nearest" and dims == 2 and o in (n, 2 * n):  # torch's images keep or double whole pixels then,
+                s = None  # whatever the fraction of the scale
+            y = resample(y, d, *_nearest(n, o, s, mode == "nearest-exact"))
+        elif mode == "bicubic" or o != n:  # linear modes leave a dimension alone whose size stays, as torch's do
             taps = _cubic if mode == "bicubic" else _linear
-            input = resample(input, d, *taps(n, o, s, bool(align_corners), real))
-    return input
+            y = resample(y, d, *taps(n, o, s, bool(align_corners), real))
+    return clone(input) if y is input else y
 
 
 def _regions(n: int, out: int) -> tuple[np.ndarray, np.ndarray]:
