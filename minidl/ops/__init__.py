@@ -17,6 +17,7 @@ from minidl.ops import (
     einsum,
     exponentials,
     group_norm,
+    gumbel,
     indexing,
     limits,
     linalg,
@@ -29,6 +30,7 @@ from minidl.ops import (
     pointwise,
     pool,
     products,
+    recurrent,
     reduce,
     resample,
     selecting,
@@ -42,8 +44,8 @@ from minidl.ops import (
 
 __all__ = [
     "activations", "adaptive_pool", "arithmetic", "attention", "blends", "common", "conv", "create", "cumulative",
-    "density_losses", "diagonals", "distances", "dropout", "einsum", "exponentials", "group_norm", "indexing",
+    "density_losses", "diagonals", "distances", "dropout", "einsum", "exponentials", "group_norm", "gumbel", "indexing",
     "limits", "linalg", "logic", "loss", "margin_losses", "movement", "norm", "overlap_losses", "pointwise", "pool",
-    "products", "reduce", "resample", "selecting", "shuffles", "softmax", "sorting", "tiling", "trigonometry",
-    "windows",
+    "products", "recurrent", "reduce", "resample", "selecting", "shuffles", "softmax", "sorting", "tiling",
+    "trigonometry", "windows",
 ]  # fmt: skip
