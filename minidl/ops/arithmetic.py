@@ -164,12 +164,12 @@ class maximum(Binary):
         return np.maximum(a, b)
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.indexing import where
+        from minidl.ops.indexing import cleared, where
 
         dy = where(ctx.tie, dy * 0.5, dy)
         return ctx.wanted(
-            lambda: unbroadcast(where(ctx.a_loses, 0.0, dy), ctx.a_shape),
-            lambda: unbroadcast(where(ctx.b_loses, 0.0, dy), ctx.b_shape),
+            lambda: unbroadcast(cleared(dy, ctx.a_loses), ctx.a_shape),
+            lambda: unbroadcast(cleared(dy, ctx.b_loses), ctx.b_shape),
         )
 
 

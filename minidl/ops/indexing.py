@@ -227,6 +227,10 @@ class where(Op):
         dtype = dtypes.result_type(a, b)
         ctx.condition, ctx.shapes = condition, (shape_of(a), shape_of(b))
         ctx.dtypes = (getattr(a, "dtype", dtype), getattr(b, "dtype", dtype))
+        if type(b) is float and b == 0 and type(a) is np.ndarray and a.dtype.kind == "f":
+            return _kept(a, condition)
+        if type(a) is float and a == 0 and type(b) is np.ndarray and b.dtype.kind == "f":
+            return _kept(b, ~condition)
         return np.where(condition, a, b).astype(dtype, copy=False)
 
     def backward(ctx, dy: Any) -> Any:
@@ -237,6 +241,19 @@ class where(Op):
             return cast(unbroadcast(d, ctx.shapes[k]), ctx.dtypes[k])
 
         return ctx.wanted(lambda: None, lambda: branch(0), lambda: branch(1))
+
+
+def _kept(x: np.ndarray, keep: Any) -> Any:
+    """x where `keep`, else 0, by and-ing x's bits with all ones or 0: np.where branches, and takes eight times as long."""
+    return (x.view(_BITS[x.itemsize]) & -keep.view(np.int8)).view(x.dtype)
+
+
+_BITS = {2: np.int16, 4: np.int32, 8: np.int64}
+
+
+def cleared(x: Any, mask: Any) -> Any:
+    """0 where `mask`, else x; the short way to where(mask, 0.0, x) for backward passes."""
+    return _kept(x, ~mask) if type(x) is np.ndarray else where(mask, 0.0, x)
 
 
 def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:

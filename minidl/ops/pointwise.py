@@ -11,7 +11,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, OpType, attach, op
 from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast, zeros_like_array
-from minidl.ops.indexing import where
+from minidl.ops.indexing import cleared, where
 from minidl.tensors import Tensor
 
 
@@ -236,7 +236,7 @@ class relu(Elementwise):
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
-        return where(y <= 0, 0.0, dy)
+        return cleared(dy, y <= 0)
 
 
 @op(namespace="nn.functional")

@@ -629,3 +629,21 @@ def test_nan_and_infinity_are_silent(case: Case) -> None:
         roots = [t for t in flat_outputs(y) if t.requires_grad]
         if roots:
             minidl.autograd.grad(roots, leaves, [minidl.ones_like(t) for t in roots], allow_unused=True)
+
+
+def test_where_with_zero_in_any_shape_and_layout() -> None:
+    """x where c else 0 has a way of its own through the bits; it is where's all the same."""
+    rng = np.random.default_rng(1)
+    for dtype in ("float16", "float32", "float64"):
+        for x_shape, c_shape in (((), ()), ((3,), ()), ((), (3,)), ((2, 3), (3,)), ((3,), (2, 3)), ((0, 3), (1, 3))):
+            x = rng.standard_normal(x_shape).astype(dtype)
+            if x.size > 1:
+                x.reshape(-1)[:2] = np.nan, -np.inf
+            c = rng.random(c_shape) < 0.5
+            for a in (x, np.asfortranarray(x)[::-1] if x.ndim else x):
+                for args in ((c, a, 0.0), (c, 0.0, a)):
+                    ours = minidl.where(*[v if type(v) is float else minidl.from_numpy(np.asarray(v)) for v in args])
+                    want = np.where(*args).astype(dtype)
+                    assert ours.array.dtype == want.dtype
+                    np.testing.assert_array_equal(ours.numpy(), want)
+                    assert not np.signbit(ours.numpy()[want == 0]).any()
