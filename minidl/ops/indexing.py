@@ -244,7 +244,7 @@ class where(Op):
 
 
 def _kept(x: np.ndarray, keep: Any) -> Any:
-    """x where `keep`, else 0, by and-ing x's bits with all ones or 0: np.where branches, and takes eight times as long."""
+    """x where `keep`, else 0: x's bits and-ed with all ones or 0. np.where branches, and takes eight times as long."""
     return (x.view(_BITS[x.itemsize]) & -keep.view(np.int8)).view(x.dtype)
 
 
