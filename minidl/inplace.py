@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Op, caller, enable_grad, state
+from minidl.autograd import TABLE, Op, caller, enable_grad, state
 from minidl.tensors import Tensor, wrap
 
 
@@ -59,12 +59,10 @@ class view_write(Op):
         return base
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.indexing import where
-
         op, args, kwargs = ctx.view
         keep = np.ones(ctx.size, bool)
         op(keep, *args, **kwargs)[...] = False
-        return ctx.wanted(lambda: where(keep, dy, 0.0), lambda: op(dy, *args, **kwargs))
+        return ctx.wanted(lambda: TABLE["where"](keep, dy, 0.0), lambda: op(dy, *args, **kwargs))
 
 
 def write(x: Tensor, value: Any) -> Tensor:
@@ -96,9 +94,7 @@ def write(x: Tensor, value: Any) -> Tensor:
     x.bump(caller())
     if state.grad and isinstance(value, Tensor) and value.requires_grad:
         if new.shape != x.array.shape or new.dtype != x.array.dtype:
-            from minidl.ops.movement import broadcast_to, cast
-
-            value = cast(broadcast_to(value, x.array.shape), x.array.dtype)
+            value = TABLE["cast"](TABLE["broadcast_to"](value, x.array.shape), x.array.dtype)
         take_place(x, value)
     elif x._view is not None:
         if x.requires_grad and state.grad:
@@ -106,9 +102,7 @@ def write(x: Tensor, value: Any) -> Tensor:
         else:
             x._view.count = x.version.count
     elif before is not None:
-        from minidl.ops.indexing import index_put_done
-
-        take_place(x, index_put_done(before, None, ..., x.array))
+        take_place(x, view_write(before, x.array, (TABLE["alias"], (), {})))  # all of x is new
     return x
 
 
@@ -177,9 +171,7 @@ def take_place(x: Tensor, value: Tensor | None) -> None:
     if value is not None:
         x._node, x.index, x._requires_grad = value.node, value.index, True
         if value.node is None:  # the value is a leaf itself: x is a copy of it
-            from minidl.ops.movement import alias
-
-            copy = alias(value)
+            copy = TABLE["alias"](value)
             x._node, x.index = copy._node, copy.index
     for v in views:
         v._node, v._requires_grad = None, True

@@ -9,7 +9,7 @@ source.py     where in the user's program an op was called
 """
 
 from minidl.autograd.anomaly import AnomalyError
-from minidl.autograd.contract import Op, OpType, ShapeError, require
+from minidl.autograd.contract import TABLE, Op, OpType, ShapeError, require
 from minidl.autograd.modes import (
     detect_anomaly,
     enable_grad,
@@ -21,7 +21,7 @@ from minidl.autograd.modes import (
     state,
 )
 from minidl.autograd.source import caller, source_line
-from minidl.autograd.table import TABLE, attach, op
+from minidl.autograd.table import attach, op
 from minidl.autograd.walk import backward, grad
 from minidl.tensors import HookHandle
 

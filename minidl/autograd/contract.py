@@ -21,6 +21,10 @@ from minidl.tensors import Tensor, wrap
 
 ndarray = np.ndarray
 
+TABLE: dict[
+    str, Any
+] = {}  # every op and composite function, by public name; the engine finds here what it needs itself
+
 
 class ShapeError(RuntimeError, ValueError):
     """Inputs of an op do not fit together. RuntimeError as in torch, ValueError as in NumPy."""
@@ -345,8 +349,7 @@ _TORCH_NAMES = {
 
 def _cast(inputs: Sequence[Any], arrays: list, dtype: Any) -> tuple[list, list]:
     """Bring every input to `dtype`; a Tensor's cast is itself recorded."""
-    from minidl.ops.movement import cast
-
+    cast = TABLE["cast"]
     inputs, arrays = list(inputs), list(arrays)
     for i, a in enumerate(arrays):
         if isinstance(inputs[i], Tensor):

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from minidl import devices
-from minidl.autograd.contract import OpType
+from minidl.autograd.contract import TABLE, OpType
 from minidl.tensors import Tensor
-
-TABLE: dict[str, Any] = {}  # every op and composite function of the engine, by public name
 
 
 def op(*, method: str | None = None, operator: str | None = None, inplace: bool = False, namespace: str = "") -> Any:

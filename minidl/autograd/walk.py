@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.anomaly import check_backward
-from minidl.autograd.contract import Op
+from minidl.autograd.contract import TABLE, Op
 from minidl.autograd.modes import state
 from minidl.autograd.source import source_line
 from minidl.tensors import Tensor, wrap
@@ -297,8 +297,7 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
 def _differentiate_definition(node: Any, slots: list) -> list:
     """Gradients of a fused op that can be differentiated again: those of its definition, from stand-ins of its
     inputs."""
-    from minidl.ops.movement import alias
-
+    alias = TABLE["alias"]
     if node.call is None:
         _ = node.saved
     _ = node.saved  # raises on stale or freed inputs
