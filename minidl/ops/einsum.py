@@ -6,6 +6,7 @@ Every equation becomes views (diagonals, permutations), sums and products of sta
 from __future__ import annotations
 
 import builtins
+from functools import lru_cache
 from typing import Any
 
 from minidl.autograd import op, require
@@ -59,12 +60,14 @@ def einsum(equation: Any, *operands: Any) -> Any:
         later = {label for _, rest in named[i + 1 :] for label in rest} | set(kept)
         x, labels = _contract(x, labels, y, others, later)
     x, labels = _sum_out(x, labels, set(kept))
-    return permute(x, tuple(labels.index(label) for label in kept))
+    order = tuple(labels.index(label) for label in kept)
+    return permute(x, order) if len(named) == 1 else _permuted(x, order)
 
 
 # -- reading the equation: a term is a list of letters and Ellipsis ---------------------------------------------------
 
 
+@lru_cache(maxsize=1000)
 def _parse(equation: str) -> tuple[list[list], list | None]:
     left, arrow, right = equation.replace(" ", "").partition("->")
     return [_letters(term) for term in left.split(",")], _letters(right) if arrow else None
@@ -184,6 +187,14 @@ def _sum_out(x: Any, labels: list, needed: set) -> tuple[Any, list]:
     return (sum(x, dims), [label for label in labels if label in needed]) if dims else (x, labels)
 
 
+def _permuted(x: Any, order: tuple[int, ...]) -> Any:
+    return x if order == tuple(range(len(order))) else permute(x, order)
+
+
+def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
+    return x if tuple(x.shape) == shape else reshape(x, shape)
+
+
 def _contract(x: Any, of_x: list, y: Any, of_y: list, later: set) -> tuple[Any, list]:
     """The product of two operands, summed over what is needed no later: as a product of stacks of matrices."""
     x, of_x = _sum_out(x, of_x, later | set(of_y))
@@ -197,17 +208,17 @@ def _contract(x: Any, of_x: list, y: Any, of_y: list, later: set) -> tuple[Any, 
             x, size_x[k] = sum(x, of_x.index(k), True, dtype=x.dtype), 1
     batch = [k for k in of_x if k in size_y and k in later]
     rows, columns = [k for k in of_x if k not in size_y], [k for k in of_y if k not in size_x]
-    x = permute(x, tuple(of_x.index(k) for k in (*batch, *rows, *summed)))
-    y = permute(y, tuple(of_y.index(k) for k in (*batch, *summed, *columns)))
+    x = _permuted(x, tuple(of_x.index(k) for k in (*batch, *rows, *summed)))
+    y = _permuted(y, tuple(of_y.index(k) for k in (*batch, *summed, *columns)))
     found = [*batch, *rows, *columns]
     if not summed:
-        x = reshape(x, tuple(x.shape) + (1,) * len(columns))
-        y = reshape(y, (*y.shape[: len(batch)], *(1,) * len(rows), *y.shape[len(batch) :]))
+        x = _reshaped(x, tuple(x.shape) + (1,) * len(columns))
+        y = _reshaped(y, (*y.shape[: len(batch)], *(1,) * len(rows), *y.shape[len(batch) :]))
         return mul(x, y), found
     stack_x, stack_y = tuple(size_x[k] for k in batch), tuple(size_y[k] for k in batch)
     inner = prod([size_x[k] for k in summed])
-    x = reshape(x, (*stack_x, prod([size_x[k] for k in rows]), inner))
-    y = reshape(y, (*stack_y, inner, prod([size_y[k] for k in columns])))
+    x = _reshaped(x, (*stack_x, prod([size_x[k] for k in rows]), inner))
+    y = _reshaped(y, (*stack_y, inner, prod([size_y[k] for k in columns])))
     z = matmul(x, y)  # B, M, K @ B, K, N
     stack = tuple(z.shape[: len(batch)])
-    return reshape(z, (*stack, *[size_x[k] for k in rows], *[size_y[k] for k in columns])), found
+    return _reshaped(z, (*stack, *[size_x[k] for k in rows], *[size_y[k] for k in columns])), found

@@ -120,7 +120,10 @@ def _at_rank(input: Any, d: int, rank: Any, keepdim: bool) -> tuple:
     x = raw(input)
     if not x.ndim:
         return tuple(sort(input))
-    order = order_of(x, d)
+    if isinstance(rank, int) and x.shape[d] >= 256:  # find it, leave the rest unsorted
+        order = np.argpartition(x, rank, d)
+    else:
+        order = order_of(x, d)
     lines = (*x.shape[:d], 1, *x.shape[d + 1 :])
     index = np.take_along_axis(order, np.broadcast_to(np.asarray(rank, np.int64), lines), d)
     values, at = pick_along(input, d, index), like(input, index)
@@ -169,7 +172,8 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     rank: Any = (n - 1) // 2
     if x.ndim and x.dtype.kind == "f":
         missing = np.isnan(x).sum(d, keepdims=True)
-        rank = np.where(missing > 0, n - missing, rank)  # NaN stand at the end: the first of them
+        if missing.any():
+            rank = np.where(missing > 0, n - missing, rank)  # NaN stand at the end: the first of them
     return Median(*_at_rank(input, d, rank, keepdim))
 
 

@@ -125,6 +125,21 @@ def test_topk_is_the_head_of_the_sort(largest: bool) -> None:
             assert all(len(set(line)) == k for line in indices.tolist())
 
 
+def test_median_and_kthvalue_of_long_lines() -> None:
+    """Where they are searched for rather than sorted, with ties and NaN."""
+    a = np.random.default_rng(3).integers(0, 99, (3, 1001)).astype(np.float64)
+    for nan in (False, True):
+        if nan:
+            a[1, [7, 900]] = np.nan
+        x, t = both(a)
+        for dim in (1, -1):
+            for ours, theirs in ((x.median(dim), t.median(dim)), (x.kthvalue(10, dim), t.kthvalue(10, dim))):
+                same(ours.values, theirs.values)
+                np.testing.assert_array_equal(
+                    np.take_along_axis(a, ours.indices.numpy()[:, None], 1)[:, 0], ours.values.numpy()
+                )
+
+
 def test_median_of_ties_and_nan() -> None:
     for a in ([3.0, 1.0, 3.0, 3.0, 9.0], [2.0, 2.0], [1.0, math.nan, 2.0, math.nan]):
         x, t = both(a, grad=True)
