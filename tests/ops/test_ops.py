@@ -16,13 +16,29 @@ from minidl.autograd import TABLE, Op, OpType
 
 # torch's remark on the copy that padding="same" takes.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
-SAMPLES = [
-    pytest.param(case, sample, id=f"{case.name}-{i}")
-    for case in CASES.values()
-    for i, sample in enumerate(case.samples)
-]
-COMPARED = [p for p in SAMPLES if p.values[0].theirs is not None]
-SMOOTH = [p for p in COMPARED if p.values[0].smooth]
+COMPARED = [case for case in CASES.values() if case.theirs is not None]
+SMOOTH = [case for case in COMPARED if case.smooth]
+
+
+def each(case: Case, small: bool = False) -> Iterator[Sample]:
+    """The samples of a case; an error says at which it came up. One test for all of them, for pytest's time's sake."""
+    for i, sample in enumerate(case.samples):
+        if small and not sample.check:
+            continue
+        current[:] = [f"{case.name}, sample {i}: {sample.args} {sample.kwargs}"]
+        yield sample
+    current.clear()
+
+
+current: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _say_which_sample() -> Iterator[None]:
+    current.clear()
+    yield
+    if current:  # the loop did not come to its end
+        print(current[0])
 
 
 def assert_close(got: Any, want: Any, bound: float) -> None:
@@ -86,12 +102,13 @@ def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("case", "sample"), COMPARED)
-def test_forward(case: Case, sample: Sample, dtype: str) -> None:
-    ours, theirs, exact = results(case, sample, dtype)
-    assert len(ours) == len(theirs)
-    for a, t, e in zip(ours, theirs, exact, strict=True):
-        compare(a, t, e)
+@pytest.mark.parametrize("case", COMPARED, ids=repr)
+def test_forward(case: Case, dtype: str) -> None:
+    for sample in each(case):
+        ours, theirs, exact = results(case, sample, dtype)
+        assert len(ours) == len(theirs)
+        for a, t, e in zip(ours, theirs, exact, strict=True):
+            compare(a, t, e)
 
 
 def results(case: Case, sample: Sample, dtype: str) -> tuple[list, list, list]:
@@ -103,9 +120,14 @@ def results(case: Case, sample: Sample, dtype: str) -> tuple[list, list, list]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("case", "sample"), SMOOTH)
-def test_gradient(case: Case, sample: Sample, dtype: str) -> None:
+@pytest.mark.parametrize("case", SMOOTH, ids=repr)
+def test_gradient(case: Case, dtype: str) -> None:
     """d (sum over outputs of y dy) / d inputs, dy random."""
+    for sample in each(case):
+        compare_gradient(case, sample, dtype)
+
+
+def compare_gradient(case: Case, sample: Sample, dtype: str) -> None:
     y, leaves = run_minidl(case, sample, dtype, grad=True)
     ours = [t for t in flat_outputs(y) if t.requires_grad]
     rng = np.random.default_rng(3)
@@ -132,18 +154,20 @@ def test_gradient(case: Case, sample: Sample, dtype: str) -> None:
         compare(a, zeros if t is None else t, zeros.double() if e is None else e, scale)
 
 
-@pytest.mark.parametrize(("case", "sample"), [p for p in SMOOTH if p.values[1].check])
-def test_gradcheck(case: Case, sample: Sample) -> None:
-    function, leaves = as_function(case, sample)
-    if leaves:
-        assert minidl.gradcheck(function, leaves)
+@pytest.mark.parametrize("case", SMOOTH, ids=repr)
+def test_gradcheck(case: Case) -> None:
+    for sample in each(case, small=True):
+        function, leaves = as_function(case, sample)
+        if leaves:
+            assert minidl.gradcheck(function, leaves)
 
 
-@pytest.mark.parametrize(("case", "sample"), [p for p in SMOOTH if p.values[1].check])
-def test_gradgradcheck(case: Case, sample: Sample) -> None:
-    function, leaves = as_function(case, sample)
-    if leaves and any(t.requires_grad for t in flat_outputs(function(*leaves))):
-        assert minidl.gradgradcheck(function, leaves)
+@pytest.mark.parametrize("case", SMOOTH, ids=repr)
+def test_gradgradcheck(case: Case) -> None:
+    for sample in each(case, small=True):
+        function, leaves = as_function(case, sample)
+        if leaves and any(t.requires_grad for t in flat_outputs(function(*leaves))):
+            assert minidl.gradgradcheck(function, leaves)
 
 
 def as_function(case: Case, sample: Sample) -> tuple[Any, list]:
