@@ -89,6 +89,10 @@ class DimError(IndexError):
     """A dimension number outside the tensor's range (IndexError, as in torch)."""
 
 
+class IndexRangeError(IndexError, RuntimeError):
+    """An index outside its dimension: IndexError as in NumPy, RuntimeError as in torch."""
+
+
 def one_dim(dim: int, ndim: int) -> int:
     """A dimension number counted from the front. Raises DimError if out of range."""
     limit = builtins.max(ndim, 1)

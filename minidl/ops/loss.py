@@ -59,7 +59,9 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 @op(namespace="nn.functional")
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
-    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; reduced."""
+    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; reduced. RuntimeError for delta <= 0."""
+    if delta <= 0:
+        raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _same_shape("huber_loss", input, target)
     a = abs(input - target)
     low = clamp(a, max=delta)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import Op, op
+from minidl.autograd import Op, ShapeError, op
 from minidl.ops.common import many_dims, one_dim, prod, put_back, total
 from minidl.ops.movement import broadcast_to, reshape
 
@@ -31,6 +31,14 @@ class Reduction(Op):
         return broadcast_to(put_back(y, ctx.dims, ctx.keepdim), ctx.size)
 
 
+def in_dtype(dx: Any, dtype: Any) -> Any:
+    """A gradient in the dtype of the input, where an op was told to compute in another."""
+    from minidl.ops.movement import cast
+
+    dtype = dtypes.as_numpy(dtype)
+    return dx if dtypes.as_numpy(dx.dtype) == dtype else cast(dx, dtype)
+
+
 @op(method="sum")
 class sum(Reduction):
     """y = sum of x;    dx = dy, repeated
@@ -48,10 +56,7 @@ class sum(Reduction):
         return total(x, dims, ctx.keepdim, dtype)
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.movement import cast
-
-        dx = ctx.stretch(dy)
-        return dx if ctx.x_dtype == dtypes.as_numpy(dx.dtype) else cast(dx, ctx.x_dtype)
+        return in_dtype(ctx.stretch(dy), ctx.x_dtype)
 
 
 @op(method="mean")
@@ -59,6 +64,7 @@ class mean(Reduction):
     """y = (1/n) sum of x;    dx = dy / n, repeated"""
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+        ctx.x_dtype = x.dtype
         if dtype is not None:
             x = x.astype(dtypes.as_numpy(dtype))
         if x.dtype.kind != "f":
@@ -70,7 +76,7 @@ class mean(Reduction):
         return total(x, dims, ctx.keepdim) / x.dtype.type(ctx.n)
 
     def backward(ctx, dy: Any) -> Any:
-        return ctx.stretch(dy / ctx.n)
+        return in_dtype(ctx.stretch(dy / ctx.n), ctx.x_dtype)
 
 
 class _Extreme(Reduction):
@@ -84,7 +90,8 @@ class _Extreme(Reduction):
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
         dims = ctx.over(x, dim, keepdim)
         if not builtins.all(x.shape[d] for d in dims):
-            raise IndexError(f"an extreme over no elements has no value: input {x.shape}, dim {dim}")
+            kind = ShapeError if dim is None or dim == () or dim == [] else IndexError
+            raise kind(f"an extreme over no elements has no value: input {x.shape}, dim {dim}")
         y = np.asarray(function(x, axis=dims, keepdims=ctx.keepdim))
         ctx.save(x, y)
         return y
@@ -187,20 +194,23 @@ class prod_(Reduction):
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
         dims = ctx.over(x, dim, keepdim)
+        ctx.save(x)
         if dtype is not None:
-            x = x.astype(dtypes.as_numpy(dtype))
-        kind = np.int64 if x.dtype.kind in "bui" else None
+            kind = dtypes.as_numpy(dtype)
+            x = x.astype(kind, copy=False)
+        else:
+            kind = np.dtype(np.int64) if x.dtype.kind in "bui" else None
         if type(x) is np.ndarray:
             multiply: Any = np.multiply
             y = multiply.reduce(x, axis=dims, keepdims=ctx.keepdim, dtype=kind)  # see total()
         else:
             y = x.prod(axis=dims, keepdims=ctx.keepdim, dtype=kind)
-        ctx.save(x)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
-        return ctx.stretch(dy) * _others(x, ctx.dims)
+        dx = ctx.stretch(dy) * _others(in_dtype(x, dy.dtype), ctx.dims)
+        return in_dtype(dx, x.dtype)
 
 
 def _others(x: Any, dims: tuple[int, ...]) -> Any:
@@ -265,12 +275,13 @@ class _Truth(Op):
     differentiable = False
 
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
-        return function(x, axis=many_dims(dim, x.ndim), keepdims=bool(keepdim))
+        y = function(x, axis=many_dims(dim, x.ndim), keepdims=bool(keepdim))
+        return y.astype(np.uint8) if x.dtype == np.uint8 else y
 
 
 @op(method="all")
 class all(_Truth):
-    """Whether every element is nonzero"""
+    """Whether every element is nonzero; uint8 stays uint8, all else gives bool"""
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.all)
@@ -278,7 +289,7 @@ class all(_Truth):
 
 @op(method="any")
 class any(_Truth):
-    """Whether some element is nonzero"""
+    """Whether some element is nonzero; uint8 stays uint8, all else gives bool"""
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.any)
@@ -293,11 +304,12 @@ class cumsum(Op):
         return x
 
     def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
-        ctx.dim = one_dim(dim, x.ndim)
+        ctx.dim, ctx.x_dtype = one_dim(dim, x.ndim), x.dtype
         dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
         return x.cumsum(ctx.dim, dtype) if x.ndim else x.astype(dtype or x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
         from minidl.ops.movement import flip
 
-        return dy if not dy.ndim else flip(cumsum(flip(dy, (ctx.dim,)), ctx.dim), (ctx.dim,))
+        dx = dy if not dy.ndim else flip(cumsum(flip(dy, (ctx.dim,)), ctx.dim), (ctx.dim,))
+        return in_dtype(dx, ctx.x_dtype)

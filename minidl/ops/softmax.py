@@ -10,7 +10,7 @@ from minidl import dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import many_dims, one_dim, put_back, total
 from minidl.ops.pointwise import exp
-from minidl.ops.reduce import sum
+from minidl.ops.reduce import in_dtype, sum
 
 
 def _floating(x: Any, dtype: Any) -> Any:
@@ -30,6 +30,7 @@ class softmax(Op):
         return x
 
     def forward(ctx, x: Any, dim: int, dtype: Any = None) -> Any:
+        ctx.x_dtype = x.dtype
         x = _floating(x, dtype)
         ctx.dim = one_dim(dim, x.ndim)
         if not x.size:
@@ -45,7 +46,7 @@ class softmax(Op):
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
         z = dy * y
-        return z - y * sum(z, ctx.dim, True)
+        return in_dtype(z - y * sum(z, ctx.dim, True), ctx.x_dtype)
 
 
 @op(method="log_softmax")
@@ -57,6 +58,7 @@ class log_softmax(Op):
         return x
 
     def forward(ctx, x: Any, dim: int, dtype: Any = None) -> Any:
+        ctx.x_dtype = x.dtype
         x = _floating(x, dtype)
         ctx.dim = one_dim(dim, x.ndim)
         if not x.size:
@@ -71,7 +73,7 @@ class log_softmax(Op):
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
-        return dy - exp(y) * sum(dy, ctx.dim, True)
+        return in_dtype(dy - exp(y) * sum(dy, ctx.dim, True), ctx.x_dtype)
 
 
 @op(method="logsumexp")
