@@ -7,7 +7,7 @@ from typing import Any
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
 from minidl.ops.common import pair, widened
-from minidl.ops.movement import pad, reshape, unsqueeze
+from minidl.ops.movement import pad, pad_constant, reshape, unsqueeze
 from minidl.ops.reduce import squeeze_dim, sum
 from minidl.storage import Packed
 
@@ -205,7 +205,13 @@ def conv_transpose2d(
         for m, k, si, pi, oi, di in zip((h, w), weight.shape[2:], s, p, o, d, strict=True)
     ]
     require(min(size) > 0, "the output would have no elements: {}", size)
-    y = conv2d_dx(input, weight, (n, weight.shape[1] * groups, *size), s, p, d, groups)
+    channels = weight.shape[1] * groups
+    if all(oi < si for oi, si in zip(o, s, strict=True)):
+        y = conv2d_dx(input, weight, (n, channels, *size), s, p, d, groups)
+    else:  # a convolution of so much would have one more output: compute without padding, then cut and extend
+        whole = tuple(m + 2 * pi - oi for m, pi, oi in zip(size, p, o, strict=True))
+        y = conv2d_dx(input, weight, (n, channels, *whole), s, (0, 0), d, groups)
+        y = pad_constant(y, ((0, 0), (0, 0), *((-pi, oi - pi) for pi, oi in zip(p, o, strict=True))))
     return y if bias is None else y + reshape(bias, (1, -1, 1, 1))
 
 

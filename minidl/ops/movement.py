@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError, attach, op, require
-from minidl.ops.common import broadcast, many_dims, one_dim, prod, unbroadcast
+from minidl.ops.common import IndexRangeError, broadcast, many_dims, one_dim, prod, unbroadcast
 from minidl.tensors import Tensor
 
 
@@ -91,7 +91,10 @@ def unflatten(x: Any, dim: int, sizes: Any) -> Any:
 @op(method="squeeze")
 def squeeze(x: Any, dim: Any = None) -> Any:
     """Without the dimensions of size 1 (or, of those in `dim`, the ones of size 1)."""
-    dims = range(x.ndim) if dim is None else many_dims(dim, x.ndim)
+    if dim is None:
+        dims: Any = range(x.ndim)
+    else:
+        dims = () if isinstance(dim, (tuple, list)) and not dim else many_dims(dim, x.ndim)
     return reshape_op(x, tuple(n for i, n in enumerate(x.shape) if i not in dims or n != 1))
 
 
@@ -269,6 +272,15 @@ class roll(Op):
         return x
 
     def forward(ctx, x: Any, shifts: Any, dims: Any = None) -> Any:
+        require(shifts != () and shifts != [], "`shifts` required")
+        many, over = (v if isinstance(v, (tuple, list)) else (v,) for v in (shifts, dims))
+        require(
+            (len(many) == 1) if dims is None or dims == () or dims == [] else len(many) == len(over),
+            "shifts {} and dims {} must be of one length",
+            shifts,
+            dims,
+        )
+        dims = None if dims == () or dims == [] else dims
         ctx.shifts, ctx.dims = shifts, dims
         return np.roll(x, shifts, dims)
 
@@ -390,11 +402,14 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple:
 @op(method="narrow")
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     """`length` elements from `start` along `dim`, a view."""
+    require(x.ndim > 0, "narrow() cannot be applied to a 0-dim tensor.")
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
+    if not -n <= start <= n:
+        raise IndexRangeError(f"start out of range (expected to be in range of [{-n}, {n}], but got {start})")
     start = start + n if start < 0 else start
     require(
-        start >= 0 and length >= 0 and start + length <= n,
+        length >= 0 and start + length <= n,
         "start ({}) + length ({}) exceeds dimension size ({})",
         start,
         length,
@@ -463,7 +478,10 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
                 require(
                     before <= n and after <= n, "circular padding {} is larger than the size {}", (before, after), n
                 )
-                at = at % n
+                first = builtins.max(-before, 0)  # cropped first, then wrapped
+                kept = n + builtins.min(before, 0) + builtins.min(after, 0)
+                require(kept > 0, "padding {} leaves nothing of the size {} to wrap around", (before, after), n)
+                at = first + np.arange(-builtins.max(before, 0), kept + builtins.max(after, 0)) % kept
             elif mode == "reflect":
                 require(
                     before < n and after < n, "reflect padding {} must be smaller than the size {}", (before, after), n

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.autograd import Op, op, require
 from minidl.ops.common import prod, total
-from minidl.ops.movement import reshape
+from minidl.ops.movement import cast, clone, reshape
 from minidl.ops.pointwise import rsqrt
 from minidl.ops.reduce import mean
 from minidl.tensors import Tensor
@@ -105,15 +105,27 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     """y = x / sqrt(mean x^2 + eps) w, over the last dimensions; Zhang & Sennrich 2019 (arXiv:1910.07467)."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     require(
-        tuple(input.shape[input.ndim - len(shape) :]) == shape,
+        len(shape) > 0 and tuple(input.shape[input.ndim - len(shape) :]) == shape,
         "the input {} does not end in normalized_shape {}",
         tuple(input.shape),
         shape,
     )
     dims = tuple(range(input.ndim - len(shape), input.ndim))
     eps = float(np.finfo(input.dtype.numpy if isinstance(input, Tensor) else input.dtype).eps) if eps is None else eps
-    y = input * rsqrt(mean(input * input, dims, True) + eps)
-    return y if weight is None else y * weight
+    dtype = input.dtype
+    half = dtype == np.float16
+    x = cast(input, np.float32) if half else input  # squares of float16 overflow at 256
+    y = x * rsqrt(mean(x * x, dims, True) + eps)
+    y = y if weight is None else y * weight
+    return cast(y, dtype) if half else y
+
+
+def _of_nothing(x: Any, w: Any, b: Any) -> Any:
+    """x, which has no elements; w and b take part, so that their gradient is 0."""
+    full = (1, -1) + (1,) * (x.ndim - 2) if x.ndim > 1 and x.shape[1] else (-1,) + (1,) * max(x.ndim - 2, 0)
+    y = clone(x)
+    y = y if w is None else y * reshape(w, full)
+    return y if b is None else y + reshape(b, full)
 
 
 @op(namespace="nn.functional")
@@ -131,8 +143,11 @@ def batch_norm(
 
     In training the batch's own statistics are used, and the running ones move towards them by `momentum`, the
     variance in
-    its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel.
+    its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel;
+    an empty batch comes back as it is and moves nothing.
     """
+    if 0 in input.shape:
+        return _of_nothing(input, weight, bias)
     require(input.ndim >= 2, "expected at least (N, C), got {}", tuple(input.shape))
     c = input.shape[1]
     for name, t in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):

@@ -195,11 +195,11 @@ class prod_(Reduction):
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
         dims = ctx.over(x, dim, keepdim)
         ctx.save(x)
-        if dtype is not None:
-            kind = dtypes.as_numpy(dtype)
+        kind: Any = None if dtype is None else dtypes.as_numpy(dtype)
+        if kind is not None:
             x = x.astype(kind, copy=False)
-        else:
-            kind = np.dtype(np.int64) if x.dtype.kind in "bui" else None
+        elif x.dtype.kind in "bui":
+            kind = np.int64
         if type(x) is np.ndarray:
             multiply: Any = np.multiply
             y = multiply.reduce(x, axis=dims, keepdims=ctx.keepdim, dtype=kind)  # see total()
