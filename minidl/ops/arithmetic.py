@@ -8,7 +8,21 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import OpType, op
-from minidl.ops.common import Binary, broadcast, meet, meet_float, unbroadcast, zeros_like_array
+from minidl.ops.common import Binary, broadcast, meet, meet_float, number_for, of_tensors, unbroadcast, zeros_like_array
+
+
+def _scaled(b: Any, alpha: Any, like: Any) -> Any:
+    """alpha b in the dtype that b and its partner met in: a negative alpha wraps around in unsigned integers.
+
+    Raises RuntimeError for a fractional alpha of integers, as torch.
+    """
+    if _kind(b, like) not in "biu":
+        return alpha * b
+    if isinstance(alpha, (float, np.floating)):
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    if hasattr(b, "dtype"):
+        return number_for(alpha, b.dtype) * b
+    return number_for(alpha * b, like.dtype)
 
 
 @op(method="add", operator="add", inplace=True)
@@ -23,7 +37,7 @@ class add(Binary):
         if alpha == 1:
             return a + b
         ctx.alpha = alpha
-        return a + alpha * b
+        return a + _scaled(b, alpha, a)
 
     def backward(ctx, dy: Any) -> Any:
         return ctx.wanted(
@@ -46,7 +60,7 @@ class sub(Binary):
         if ctx.recording:
             ctx.sizes(a, b)
             ctx.alpha = alpha
-        return a - (b if alpha == 1 else alpha * b)
+        return a - (b if alpha == 1 else _scaled(b, alpha, a))
 
     def backward(ctx, dy: Any) -> Any:
         return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.alpha, ctx.b_shape))
@@ -155,7 +169,9 @@ class pow(Binary):
 
 @op(method="maximum")
 class maximum(Binary):
-    """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch)."""
+    """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors."""
+
+    promote = staticmethod(of_tensors(meet, "maximum"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         ctx.sizes(a, b)
@@ -175,7 +191,9 @@ class maximum(Binary):
 
 @op(method="minimum")
 class minimum(maximum):  # type: ignore[misc, valid-type]
-    """y = min(a, b); NaN wins; where a = b each gets half of the gradient (as torch)."""
+    """y = min(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors."""
+
+    promote = staticmethod(of_tensors(meet, "minimum"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         ctx.sizes(a, b)

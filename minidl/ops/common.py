@@ -58,6 +58,29 @@ def of_tensors(rule: Any, name: str) -> Any:
     return promote
 
 
+def number_for(value: Any, dtype: Any) -> Any:
+    """A Python number as elements of `dtype` are given it: rounded towards 0 for integers, true or false for bool.
+
+    Negative integers wrap around in unsigned types, as in torch. Raises RuntimeError for what does not fit.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return builtins.bool(value)
+    if dtype.kind == "f":
+        number = float(value)
+        fits = not math.isfinite(number) or abs(number) <= np.finfo(dtype).max
+    else:
+        limits, fits = np.iinfo(dtype), math.isfinite(value)
+        number = int(value) if fits else 0
+        low = -limits.max if dtype.kind == "u" and not isinstance(value, float) else limits.min
+        fits = fits and low <= number <= limits.max
+        if number < 0 and dtype.kind == "u":
+            number += limits.max + 1
+    if not fits:
+        raise RuntimeError(f"value {value!r} cannot be converted to {dtype} without overflow")
+    return number
+
+
 # -- shape rules -------------------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minidl import devices, dtypes, random
 from minidl.autograd import attach, op
+from minidl.ops.common import number_for
 from minidl.tensors import Tensor, wrap
 
 
@@ -106,31 +108,61 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
         dtype = np.asarray(value).dtype
         dtype = dtypes.default() if isinstance(value, float) else dtype
     size = (size,) if isinstance(size, int) else size
-    return _finish(np.full(_size(tuple(size)), value, dtypes.as_numpy(dtype)), device, requires_grad)
+    kind = dtypes.as_numpy(dtype)
+    return _finish(np.full(_size(tuple(size)), number_for(value, kind), kind), device, requires_grad)
 
 
 def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """start, start + step, ... below `end`; int64 for whole numbers, else the default float dtype."""
+    """start, start + step, ... below `end`; int64 for whole numbers, else the default float dtype.
+
+    With an integer `dtype`, start and step are rounded towards 0 before they are used, for int64 also end (as torch).
+    Raises RuntimeError for an infinite range, a step of 0 or the wrong sign.
+    """
     if end is None:
         start, end = 0, start
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
     kind = dtypes.as_numpy(dtype) if dtype is not None else np.dtype(np.int64) if whole else dtypes.default()
-    return _finish(np.arange(start, end, step).astype(kind), device, requires_grad)
+    if whole or kind.kind not in "iu":
+        return _finish(np.arange(start, end, step).astype(kind), device, requires_grad)
+    if kind == np.int64:
+        start, end, step = int(start), int(end), int(step)
+        if step == 0:
+            raise ValueError("step must be nonzero, and is rounded towards 0 for int64")
+    count = math.ceil((end - start) / step)
+    return _finish((int(start) + int(step) * np.arange(count)).astype(kind), device, requires_grad)
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """`steps` numbers from start to end, both included."""
+    """`steps` numbers from start to end, both included; the ends may be 0-d Tensors.
+
+    With an integer `dtype` the ends and then the numbers are rounded towards 0. Raises RuntimeError for negative steps.
+    """
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    return _finish(np.linspace(start, end, steps).astype(_float(dtype)), device, requires_grad)
+    for name, v in (("start", start), ("end", end)):
+        if isinstance(v, Tensor) and v.ndim:
+            raise RuntimeError(
+                f"linspace only supports 0-dimensional start and end tensors, but got {name} with {v.ndim} dimension(s)"
+            )
+    start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
+    kind = _float(dtype)
+    if kind.kind not in "iu":
+        return _finish(np.linspace(start, end, steps).astype(kind), device, requires_grad)
+    start, end = (int(np.asarray(int(v)).astype(kind)) for v in (start, end))
+    i = np.arange(steps)
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    values = np.where(i < steps // 2, start + step * i, end - step * (steps - 1 - i)) if steps > 1 else start + step * i
+    return _finish(values.astype(np.int64).astype(kind), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:

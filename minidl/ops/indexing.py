@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, ShapeError, attach, op, require, state
-from minidl.ops.common import broadcast, one_dim, shape_of, unbroadcast
+from minidl.ops.common import IndexRangeError, broadcast, number_for, one_dim, shape_of, unbroadcast
 from minidl.tensors import Tensor
 
 
@@ -267,11 +267,12 @@ attach("where", _where_method)
 @op(method="masked_fill", inplace=True)
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """x with `value` where mask is True (mask broadcasts to x)."""
-    dtype = x.dtype
-    y = where(mask, value, x)
-    if isinstance(y, Tensor) and y.dtype != dtype:
-        raise RuntimeError(f"value {value!r} cannot be put into a {dtype} tensor without changing its type")
-    return y
+    from minidl.ops.movement import cast
+
+    if getattr(value, "shape", ()) != ():
+        raise RuntimeError(f"masked_fill: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
+    dtype = dtypes.as_numpy(x.dtype)
+    return where(mask, cast(value, dtype) if hasattr(value, "dtype") else number_for(value, dtype), x)
 
 
 @op(method="gather")
@@ -282,13 +283,25 @@ class gather(Op):
         return shape_of(index)
 
     def forward(ctx, x: Any, dim: int, index: Any) -> Any:
+        index = index.array if isinstance(index, Tensor) else np.asarray(index)
         ctx.dim, ctx.size = one_dim(dim, x.ndim), x.shape
+        if not index.size and index.dtype.kind in "iu":  # nothing to look up, of whatever shape
+            ctx.index = index
+            return np.empty_like(x, shape=index.shape)
+        size = index.shape
+        if x.ndim <= 1 and index.ndim <= 1:  # a 0-d tensor is a vector of one
+            x, index = x.reshape(-1), index.reshape(-1)
         ctx.index = _checked_index(x.shape, ctx.dim, index, "gather")
-        return x[_grid(ctx.index, ctx.dim)] if x.ndim else x.copy()
+        return x[_grid(ctx.index, ctx.dim)].reshape(size)
 
     def backward(ctx, dy: Any) -> Any:
-        zeros = np.zeros(ctx.size, dtypes.as_numpy(dy.dtype))
-        return scatter_add(zeros, ctx.dim, ctx.index, dy) if ctx.size else dy
+        from minidl.ops.movement import reshape
+
+        zeros = np.zeros(ctx.size or 1, dtypes.as_numpy(dy.dtype))
+        if not ctx.index.size:
+            return zeros.reshape(ctx.size)
+        dx = scatter_add(zeros, ctx.dim, ctx.index, reshape(dy, ctx.index.shape))
+        return dx if ctx.size else reshape(dx, ())
 
 
 def _checked_index(size: tuple[int, ...], dim: int, index: Any, name: str) -> np.ndarray:
@@ -313,7 +326,7 @@ def _checked_index(size: tuple[int, ...], dim: int, index: Any, name: str) -> np
         )
     if index.size and size and (index.min() < 0 or index.max() >= size[dim]):
         bad = index.min() if index.min() < 0 else index.max()
-        raise IndexError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {size[dim]}")
+        raise IndexRangeError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {size[dim]}")
     return index
 
 
@@ -332,6 +345,14 @@ class scatter_add(Op):
     def forward(ctx, x: Any, dim: int, index: Any, b: Any) -> Any:
         ctx.dim = one_dim(dim, x.ndim)
         ctx.index = _checked_index(x.shape, ctx.dim, index, "scatter_add")
+        if b.dtype != x.dtype:
+            raise RuntimeError(f"scatter_add(): Expected self.dtype to be equal to src.dtype: {x.dtype}, {b.dtype}")
+        require(
+            b.ndim == ctx.index.ndim and all(n <= m for n, m in zip(ctx.index.shape, b.shape, strict=True)),
+            "index {} is larger than src {}, or of other dimensions",
+            ctx.index.shape,
+            b.shape,
+        )
         ctx.b_shape = b.shape
         y = x.copy()
         np.add.at(y, _grid(ctx.index, ctx.dim), b[tuple(slice(n) for n in ctx.index.shape)])
@@ -350,12 +371,15 @@ class scatter_add(Op):
 
 @op(method="take_along_dim")
 def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
-    """The elements at `indices` along `dim`, which broadcast against x; over the flattened x without a dim."""
+    """The elements at `indices` along `dim`, which broadcast against x; over the flattened x without a dim.
+
+    Negative indices count from the end; one that is out of range raises IndexError.
+    """
     from minidl.ops.movement import broadcast_to, reshape
 
     at = indices.array if isinstance(indices, Tensor) else indices
     if dim is None:
-        return gather(reshape(x, (-1,)), 0, at.reshape(-1))
+        x, at, dim = reshape(x, (-1,)), at.reshape(-1), 0
     d = one_dim(dim, x.ndim)
     require(
         at.ndim == x.ndim,
@@ -363,6 +387,8 @@ def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
         tuple(x.shape),
         at.shape,
     )
+    if at.dtype.kind == "i" and at.size and at.min() < 0:
+        at = np.where(at < 0, at + x.shape[d], at)  # counted from the end
     lead = broadcast(
         tuple(1 if i == d else n for i, n in enumerate(x.shape)),
         tuple(1 if i == d else n for i, n in enumerate(at.shape)),
@@ -378,6 +404,11 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     at = plain_index(index if isinstance(index, Tensor) else np.asarray(index))
     if np.ndim(at) > 1:
         raise IndexError(f"index_select(): Index is supposed to be a vector, got shape {np.shape(at)}")
+    if x.ndim == 0:
+        from minidl.ops.movement import reshape
+
+        require(np.size(at) == 1, "index_select(): Index to scalar can have only 1 value, got {}", np.size(at))
+        return reshape(getitem(reshape(x, (1,)), np.atleast_1d(at)), ())
     return getitem(x, (slice(None),) * d + (np.atleast_1d(at),))
 
 

@@ -38,6 +38,32 @@ EXACT = {
     "batch_norm_of_no_channels": lambda L, F: F.batch_norm(L.zeros(2, 0, 4), None, None),
     "batch_norm_of_a_vector": lambda L, F: F.batch_norm(L.zeros(0), L.zeros(0), L.zeros(0), training=True),
     "narrow_at_the_end": lambda L, F: L.arange(4).narrow(0, 4, 0),
+    "arange_int64_rounds_all_first": lambda L, F: L.arange(0.1, -7.9, -4.0, dtype=L.int64),
+    "arange_int64_rounds_the_end": lambda L, F: L.arange(0.0, -8.000001, -4.0, dtype=L.int64),
+    "arange_int32_counts_first": lambda L, F: L.arange(0.5, 5.5, 1.5, dtype=L.int32),
+    "arange_int32_step_0": lambda L, F: L.arange(0, 5, 0.5, dtype=L.int32),
+    "linspace_int64": lambda L, F: L.linspace(4.3, -3, 50, dtype=L.int64),
+    "linspace_int64_one": lambda L, F: L.linspace(4, 7, 1, dtype=L.int64),
+    "linspace_uint8": lambda L, F: L.linspace(-9, 2, 4, dtype=L.uint8),
+    "linspace_of_tensors": lambda L, F: L.linspace(L.tensor(1), L.tensor(5.5), 4),
+    "full_like_uint8": lambda L, F: L.full_like(L.ones(2, dtype=L.uint8), -9),
+    "full_of_a_fraction": lambda L, F: L.full((2,), -2.7, dtype=L.int64),
+    "add_alpha_uint8": lambda L, F: L.add(L.arange(4).to(L.uint8), L.arange(4).to(L.uint8), alpha=-3),
+    "add_alpha_number": lambda L, F: L.add(L.arange(4).to(L.uint8), 2, alpha=-3),
+    "sub_alpha_uint8": lambda L, F: L.sub(L.arange(4).to(L.uint8), L.arange(4).to(L.uint8), alpha=-3),
+    "rsub_alpha_uint8": lambda L, F: L.rsub(L.arange(4).to(L.uint8), L.arange(4).to(L.uint8), alpha=-3),
+    "add_alpha_bool": lambda L, F: L.add(L.tensor([True, False]), L.tensor([True, True]), alpha=2),
+    "masked_fill_bool": lambda L, F: L.tensor([True, False]).masked_fill(L.tensor([False, True]), 10),
+    "masked_fill_int": lambda L, F: L.tensor([1, 2]).masked_fill(L.tensor([False, True]), 1.5),
+    "masked_fill_uint8": lambda L, F: L.ones(2, dtype=L.uint8).masked_fill(L.tensor([False, True]), -1),
+    "masked_fill_by_a_tensor": lambda L, F: L.tensor([1, 2]).masked_fill(L.tensor([False, True]), L.tensor(2.5)),
+    "gather_at_nothing": lambda L, F: L.zeros(5).gather(0, L.zeros(2, 0, dtype=L.int64)),
+    "gather_of_a_number": lambda L, F: L.tensor(3.0).gather(0, L.tensor([0])),
+    "gather_at_a_number": lambda L, F: L.tensor([3.0, 4.0]).gather(0, L.tensor(1)),
+    "index_select_of_a_number": lambda L, F: L.tensor(3.0).index_select(0, L.tensor([0])),
+    "take_along_dim_from_the_end": lambda L, F: L.take_along_dim(
+        L.arange(6).reshape(2, 3), L.tensor([[-1, 0], [-3, 2]]), 1
+    ),
     "roll_flat": lambda L, F: L.arange(6).reshape(2, 3).roll(1, ()),
     "prod_truncates_first": lambda L, F: L.prod(L.tensor([2.5, 2.0]), dtype=L.int64),
 }
@@ -80,6 +106,25 @@ def test_the_gradient_has_the_input_s_dtype(name: str, wide: str) -> None:
 
 ERRORS = {
     "huber_loss_delta": lambda L, F: F.huber_loss(L.ones(2), L.zeros(2), delta=0),
+    "arange_to_infinity": lambda L, F: L.arange(0, float("inf"), 2),
+    "arange_from_infinity": lambda L, F: L.arange(-float("inf"), 1, 2),
+    "arange_int64_step_0": lambda L, F: L.arange(0, 64, 0.5, dtype=L.int64),
+    "linspace_of_a_vector": lambda L, F: L.linspace(L.tensor([1, 2]), 1, 3),
+    "full_overflow": lambda L, F: L.full((2,), 300, dtype=L.uint8),
+    "full_overflow_float16": lambda L, F: L.full((2,), 1e9, dtype=L.float16),
+    "full_infinite_integer": lambda L, F: L.full((2,), float("inf"), dtype=L.int64),
+    "add_alpha_fraction": lambda L, F: L.add(L.tensor([1]), L.tensor([1]), alpha=1.5),
+    "masked_fill_overflow": lambda L, F: L.ones(2, dtype=L.uint8).masked_fill(L.tensor([False, True]), 300),
+    "masked_fill_by_a_vector": lambda L, F: L.ones(2).masked_fill(L.tensor([False, True]), L.ones(1)),
+    "gather_range": lambda L, F: L.zeros(2, 2).gather(1, L.tensor([[0, 23]])),
+    "scatter_range": lambda L, F: L.zeros(2).scatter(0, L.tensor([34]), L.ones(1)),
+    "scatter_add_range": lambda L, F: L.zeros(2).scatter_add(0, L.tensor([-1]), L.ones(1)),
+    "scatter_add_dtype": lambda L, F: L.zeros(2).scatter_add(0, L.tensor([1]), L.ones(1, dtype=L.float64)),
+    "scatter_add_dimensions": lambda L, F: L.zeros(2).scatter_add(0, L.tensor([1]), L.ones(1, 1)),
+    "scatter_add_short_src": lambda L, F: L.zeros(2).scatter_add(0, L.tensor([1, 0]), L.ones(1)),
+    "index_select_of_a_number_twice": lambda L, F: L.tensor(3.0).index_select(0, L.tensor([0, 0])),
+    "maximum_of_a_number": lambda L, F: L.maximum(L.zeros(2), 2),
+    "minimum_with_a_number_first": lambda L, F: L.minimum(2, L.zeros(2)),
     "roll_by_nothing": lambda L, F: L.zeros(3).roll(()),
     "roll_shifts_and_dims": lambda L, F: L.zeros(3, 3).roll((1, 2), (0,)),
     "rms_norm_over_nothing": lambda L, F: F.rms_norm(L.zeros(3), []),
@@ -130,3 +175,28 @@ def test_conv_transpose2d_padded_by_more_than_the_stride(padding: tuple[int, int
 
     for ours, theirs in zip(run(minidl, MF), run(torch, TF), strict=True):
         np.testing.assert_array_equal(ours, theirs)  # small integers: exact
+
+
+GATHERED = {
+    "of_a_number": (np.asarray(3.0), np.array([0])),
+    "at_a_number": (np.array([3.0, 4.0]), np.asarray(1)),
+    "at_nothing": (np.array([[3.0, 4.0]]), np.zeros(0, np.int64)),
+}
+
+
+@pytest.mark.parametrize("name", GATHERED)
+def test_the_gradient_of_gather_where_dimensions_differ(name: str) -> None:
+    x, index = GATHERED[name]
+
+    def run(lib: Any, _: Any) -> Any:
+        leaf = lib.tensor(x, requires_grad=True)
+        y = leaf.gather(0, lib.tensor(index))
+        (dx,) = lib.autograd.grad((y * y).sum(), leaf)
+        return dx
+
+    np.testing.assert_array_equal(*both(run))
+
+
+def test_an_index_out_of_range_is_an_index_error_too() -> None:
+    with pytest.raises(IndexError, match="23 is out of bounds for dimension 1 with size 2"):
+        minidl.zeros(2, 2).gather(1, minidl.tensor([[0, 23]]))
