@@ -8,7 +8,7 @@ import numpy as np
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
-from minidl.ops.common import pair
+from minidl.ops.common import pair, total
 from minidl.ops.movement import reshape, unsqueeze
 from minidl.ops.reduce import squeeze_dim
 
@@ -153,11 +153,16 @@ class _AvgPool2d(Op):
         ctx.how = (k, s, p, out, weight)
         ctx.size = x.shape
         padded = _padded(x, k, s, p, (1, 1), out, 0)
-        total = np.zeros_like(x, shape=(*x.shape[:-2], *out))
+        if x.dtype.kind != "f" and x.dtype != np.int64:
+            raise NotImplementedError(f"avg_pool2d is not implemented for {x.dtype}; convert with .float()")
+        sums = np.zeros_like(x, shape=(*x.shape[:-2], *out))
         for i in range(k[0]):
             for j in range(k[1]):
-                total += _tap(padded, i, j, s, (1, 1), out)
-        return total * weight.astype(x.dtype)
+                sums += _tap(padded, i, j, s, (1, 1), out)
+        if x.dtype.kind == "f":
+            return sums * weight.astype(x.dtype)
+        divisor = np.rint(1 / weight).astype(x.dtype)  # integers are divided, rounding towards 0
+        return np.sign(sums) * np.sign(divisor) * (np.abs(sums) // np.abs(divisor))
 
     def backward(ctx, dy: Any) -> Any:
         return avg_pool2d_dx(dy, ctx.size, *ctx.how)
@@ -230,32 +235,76 @@ def avg_pool1d(
 
 @op()
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
-    """The mean of each of P x Q regions that cover the input: region i is from floor(i H / P) to ceil((i + 1) H /
-    P)."""
-    h, w = input.shape[-2:]
-    size = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    """The mean of each of P x Q regions that cover the input, (N, C, H, W) or (C, H, W).
+
+    Region i along a dimension is from floor(i H / P) to ceil((i + 1) H / P), so regions may overlap. A None in
+    output_size keeps that size. NaN and Inf stay within the regions that hold them.
+    """
+    shape = tuple(input.shape)
+    require(len(shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", shape)
+    h, w = shape[-2:]
+    require(h > 0 and w > 0, "height and width must not be 0, got {}", shape)
+    size = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    require(len(size) == 2, "output_size must be a number or two, got {}", output_size)
     p, q = (n if o is None else int(o) for o, n in zip(size, (h, w), strict=True))
-    if h % p == 0 and w % q == 0:
+    require(p >= 0 and q >= 0, "output_size must not be negative, got {}", size)
+    if np.dtype(input.dtype).kind != "f":
+        raise NotImplementedError(f"adaptive_avg_pool2d is not implemented for {input.dtype}; convert with .float()")
+    if p and q and h % p == 0 and w % q == 0:
         return avg_pool2d(input, (h // p, w // q))
-    rows, cols = _region_weights(h, p, input), _region_weights(w, q, input)
-    return rows @ input @ cols.T
+    y = input
+    for dim, parts in ((len(shape) - 2, p), (len(shape) - 1, q)):
+        y = _RegionMeans(y, dim, parts) if y.shape[dim] != parts else y
+    return y
 
 
-def _region_weights(n: int, regions: int, like: Any) -> Any:
-    """(regions, n): row i averages region i."""
-    from minidl import dtypes
-    from minidl.tensors import Tensor, wrap
+def _regions(n: int, parts: int) -> list[slice]:
+    """The regions along a dimension of n elements."""
+    return [slice(i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
 
-    weights = np.zeros((regions, n), dtypes.as_numpy(like.dtype))
-    for i in range(regions):
-        a, b = i * n // regions, -(-(i + 1) * n // regions)
-        weights[i, a:b] = 1 / (b - a)
-    return wrap(weights) if isinstance(like, Tensor) else weights
+
+class _RegionMeans(Op):
+    """y_i = mean of region i along `dim`;    dx = dy_i / size of the region, added to each of its elements"""
+
+    def forward(ctx, x: Any, dim: int, parts: int) -> Any:
+        ctx.dim, ctx.n = dim, x.shape[dim]
+        lead, wide = (slice(None),) * dim, np.promote_types(x.dtype, np.float32)
+        y = np.empty_like(x, shape=(*x.shape[:dim], parts, *x.shape[dim + 1 :]), order="C")
+        for i, region in enumerate(_regions(ctx.n, parts)):
+            part = x[(*lead, region)]
+            y[(*lead, i)] = total(part, dim, False, wide) / wide.type(part.shape[dim])
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        return _spread_regions(dy, ctx.dim, ctx.n)
+
+
+class _spread_regions(Op):
+    """Each x_i over the size of region i, added to every element of the region;    its own gradient is the means"""
+
+    def forward(ctx, x: Any, dim: int, n: int) -> Any:
+        ctx.dim, ctx.parts = dim, x.shape[dim]
+        lead = (slice(None),) * dim
+        y = np.zeros_like(x, shape=(*x.shape[:dim], n, *x.shape[dim + 1 :]), order="C")
+        for i, region in enumerate(_regions(n, ctx.parts)):
+            y[(*lead, region)] += x[(*lead, slice(i, i + 1))] / x.dtype.type(region.stop - region.start)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        return _RegionMeans(dy, ctx.dim, ctx.parts)
+
+
+_RegionMeans.__name__, _spread_regions.__name__ = "adaptive_avg_pool", "adaptive_avg_pool_dx"
 
 
 @op()
 def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
     """As adaptive_avg_pool2d, on (N, C, L) or (C, L)."""
+    require(
+        not isinstance(output_size, (tuple, list)) or len(output_size) == 1,
+        "output_size must be one number, got {}",
+        output_size,
+    )
     size = output_size[0] if isinstance(output_size, (tuple, list)) else output_size
     y = adaptive_avg_pool2d(unsqueeze(input, -2), (1, size))
     return squeeze_dim(y, y.ndim - 2)

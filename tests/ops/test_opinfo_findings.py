@@ -64,6 +64,11 @@ EXACT = {
     "take_along_dim_from_the_end": lambda L, F: L.take_along_dim(
         L.arange(6).reshape(2, 3), L.tensor([[-1, 0], [-3, 2]]), 1
     ),
+    "avg_pool2d_int64": lambda L, F: F.avg_pool2d(-L.arange(18).reshape(1, 2, 3, 3), 2, 1, 1, count_include_pad=False),
+    "avg_pool2d_int64_divisor": lambda L, F: F.avg_pool2d(L.arange(18).reshape(2, 3, 3), 2, divisor_override=-3),
+    "avg_pool1d_int64": lambda L, F: F.avg_pool1d(L.arange(9).reshape(1, 9) - 4, 3),
+    "adaptive_avg_pool2d_to_nothing": lambda L, F: F.adaptive_avg_pool2d(L.ones(2, 3, 4), (0, 2)),
+    "adaptive_avg_pool2d_of_nothing": lambda L, F: F.adaptive_avg_pool2d(L.ones(0, 2, 3, 4), (2, 3)),
     "roll_flat": lambda L, F: L.arange(6).reshape(2, 3).roll(1, ()),
     "prod_truncates_first": lambda L, F: L.prod(L.tensor([2.5, 2.0]), dtype=L.int64),
 }
@@ -125,6 +130,12 @@ ERRORS = {
     "index_select_of_a_number_twice": lambda L, F: L.tensor(3.0).index_select(0, L.tensor([0, 0])),
     "maximum_of_a_number": lambda L, F: L.maximum(L.zeros(2), 2),
     "minimum_with_a_number_first": lambda L, F: L.minimum(2, L.zeros(2)),
+    "avg_pool2d_int32": lambda L, F: F.avg_pool2d(L.ones(1, 2, 2, dtype=L.int32), 2),
+    "adaptive_avg_pool2d_int64": lambda L, F: F.adaptive_avg_pool2d(L.ones(1, 4, 4, dtype=L.int64), 2),
+    "adaptive_avg_pool2d_negative": lambda L, F: F.adaptive_avg_pool2d(L.ones(1, 1, 1, 1), (-1, 0)),
+    "adaptive_avg_pool2d_no_size": lambda L, F: F.adaptive_avg_pool2d(L.ones(1, 1, 1, 1), []),
+    "adaptive_avg_pool2d_of_no_rows": lambda L, F: F.adaptive_avg_pool2d(L.ones(2, 1, 0, 2), (1, 2)),
+    "adaptive_avg_pool1d_no_size": lambda L, F: F.adaptive_avg_pool1d(L.ones(1, 2, 3), []),
     "roll_by_nothing": lambda L, F: L.zeros(3).roll(()),
     "roll_shifts_and_dims": lambda L, F: L.zeros(3, 3).roll((1, 2), (0,)),
     "rms_norm_over_nothing": lambda L, F: F.rms_norm(L.zeros(3), []),
@@ -200,3 +211,34 @@ def test_the_gradient_of_gather_where_dimensions_differ(name: str) -> None:
 def test_an_index_out_of_range_is_an_index_error_too() -> None:
     with pytest.raises(IndexError, match="23 is out of bounds for dimension 1 with size 2"):
         minidl.zeros(2, 2).gather(1, minidl.tensor([[0, 23]]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_adaptive_avg_pool2d_keeps_nan_and_inf_in_their_regions(bad: float) -> None:
+    """5 x 7 to 3 x 4: regions overlap. Forward, and in backward a bad gradient of one region."""
+    x = np.arange(2 * 5 * 7, dtype=np.float64).reshape(1, 2, 5, 7)
+    x[0, 0, 0, 0] = x[0, 1, 3, 5] = bad
+    dy = np.ones((1, 2, 3, 4))
+    dy[0, 0, 1, 2] = bad
+
+    def run(lib: Any, F: Any) -> tuple[np.ndarray, np.ndarray]:
+        leaf = lib.tensor(x, requires_grad=True)
+        y = F.adaptive_avg_pool2d(leaf, (3, 4))
+        y.backward(lib.tensor(dy))
+        return y.detach().numpy(), leaf.grad.numpy()
+
+    for ours, theirs in zip(run(minidl, MF), run(torch, TF), strict=True):
+        # at most 9 terms below 70, in another order: 9 roundings of 2^-53 each
+        np.testing.assert_allclose(ours, theirs, rtol=9 * 2.0**-53)
+
+
+def test_adaptive_avg_pool2d_is_differentiated_twice() -> None:
+    x = minidl.tensor(np.random.default_rng(5).standard_normal((1, 2, 5, 7)), requires_grad=True)
+    assert minidl.gradcheck(lambda t: MF.adaptive_avg_pool2d(t, (3, 4)) ** 3, (x,))
+    assert minidl.gradgradcheck(lambda t: MF.adaptive_avg_pool2d(t, (3, 4)) ** 3, (x,))
+
+
+def test_adaptive_avg_pool2d_of_float16_adds_up_in_float32() -> None:
+    x = np.full((1, 1, 5, 7), 60000, np.float16)
+    ours, theirs = both(lambda L, F: F.adaptive_avg_pool2d(L.tensor(x), (2, 3)))
+    np.testing.assert_allclose(ours, theirs, rtol=2**-10)  # a rounding to float16 for each dimension
