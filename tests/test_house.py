@@ -173,20 +173,6 @@ def test_importing_is_light():
         assert run.stdout == "[]\n", statement + run.stdout + run.stderr
 
 
-@pytest.mark.slow
-def test_importing_costs_little_more_than_numpy():
-    """At most 1.3 times `import numpy`, the best of twenty each, taken in turns."""
-    code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-
-    def seconds(module):
-        return float(subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True).stdout)
-
-    seconds("minidl")  # once, so that the byte code is there
-    pairs = [(seconds("numpy"), seconds("minidl")) for _ in range(20)]
-    numpy, minidl = (min(times) for times in zip(*pairs))
-    assert minidl <= 1.3 * numpy, f"import numpy {numpy * 1e3:.0f} ms, import minidl {minidl * 1e3:.0f} ms"
-
-
 def test_versions_agree():
     written = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     code = "import minidl; print(minidl.__version__)"

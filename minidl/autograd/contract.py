@@ -8,7 +8,7 @@ count.
 
 from __future__ import annotations
 
-import inspect
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ class ShapeError(RuntimeError, ValueError):
 class OpType(type):
     """Makes calling an op class run the op."""
 
-    params: tuple[tuple[str, Any], ...]
     traits: tuple[bool, Any, bool, bool]
     definition: Any
 
@@ -110,7 +109,6 @@ class Op(metaclass=OpType):
     """
 
     traits: tuple = (False, None, True, False)  # variadic, promote, differentiable, is_view: what every call asks for
-    params: tuple[tuple[str, Any], ...] = ()  # parameters of forward after ctx: name and default
     promote: Any = None  # arrays -> the dtype they are to be cast to, or None
     variadic = False  # is the first argument a sequence of tensors?
     differentiable = True
@@ -138,13 +136,6 @@ class Op(metaclass=OpType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.traits = (cls.variadic, cls.promote, cls.differentiable, cls.is_view)
-        if "forward" in cls.__dict__:
-            parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
-            cls.params = tuple(
-                (p.name, p.default)
-                for p in parameters
-                if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-            )
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -312,10 +303,23 @@ def _output(ctx: Any, y: Any, k: int, record: bool) -> Tensor:
     return t
 
 
+@functools.cache
+def parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """The parameters of forward after ctx, keyword-only ones left out: name and default."""
+    from inspect import Parameter, signature
+
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    found = list(signature(cls.forward).parameters.values())[1:]
+    return tuple((p.name, _REQUIRED if p.default is p.empty else p.default) for p in found if p.kind in positional)
+
+
+_REQUIRED: Any = object()
+
+
 def _bind(cls: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Put keyword arguments, torch's names for the tensors included, where forward's parameters have them."""
     bound = list(args)
-    names = [name for name, _ in cls.params]
+    names = [name for name, _ in parameters(cls)]
     for keyword in list(kwargs):
         position = None
         if keyword in names:
@@ -331,10 +335,10 @@ def _bind(cls: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if position < len(args):
             raise TypeError(f"{cls.__name__}() got multiple values for argument '{keyword}'")
         while len(bound) <= position:
-            bound.append(cls.params[len(bound)][1])
+            bound.append(parameters(cls)[len(bound)][1])
         bound[position] = value
-    for (name, _), value in zip(cls.params, bound, strict=False):
-        if value is inspect.Parameter.empty:
+    for (name, _), value in zip(parameters(cls), bound, strict=False):
+        if value is _REQUIRED:
             raise TypeError(f"{cls.__name__}() missing argument '{name}'")
     return tuple(bound), kwargs
 

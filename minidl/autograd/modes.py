@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -41,8 +40,9 @@ class _Switch:
 
     def __call__(self, function: Callable) -> Callable:
         from functools import wraps
+        from inspect import isgeneratorfunction
 
-        if inspect.isgeneratorfunction(function):  # switched while it runs, not while its user does
+        if isgeneratorfunction(function):  # switched while it runs, not while its user does
 
             @wraps(function)
             def steps(*args: Any, **kwargs: Any) -> Any:

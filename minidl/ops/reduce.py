@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 from collections import namedtuple
 from typing import Any
 
@@ -147,14 +148,14 @@ class argmin(_Arg):
         return ctx.find(x, dim, keepdim, np.argmin)
 
 
-def _pair(name: str) -> Any:
-    """A named tuple (values, indices)."""
+@functools.cache
+def pair(name: str) -> Any:
+    """The named tuple (values, indices) that torch returns from `name`; made when first returned."""
     return namedtuple(name, ["values", "indices"])
 
 
 def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
     """torch's three meanings of max and min in one function."""
-    Result: Any = _pair(name)
 
     def extreme(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         from minidl.ops import arithmetic
@@ -169,10 +170,10 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
             return whole(x)
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:
-            return Result(whole(x), index(x, 0))
+            return pair(name)(whole(x), index(x, 0))
         at = index(x, d, True)
         values = take_along_dim(x, at, d)
-        return Result(values, at) if keepdim else Result(squeeze_dim(values, d), squeeze_dim(at, d))
+        return pair(name)(values, at) if keepdim else pair(name)(squeeze_dim(values, d), squeeze_dim(at, d))
 
     extreme.__name__ = name
     extreme.__doc__ = f"""{name}(x): the {name}imum of all elements; {name}(x, dim, keepdim): (values, indices) along a

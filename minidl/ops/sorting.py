@@ -5,7 +5,6 @@ All sorts are stable: equal elements keep their order, whatever `stable` says.
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,8 @@ from minidl.autograd import Op, op
 from minidl.ops.common import one_dim
 from minidl.ops.logic import like, raw
 from minidl.ops.movement import cast
-from minidl.ops.reduce import squeeze_dim, sum
+from minidl.ops.reduce import pair, squeeze_dim, sum
 from minidl.tensors import Tensor
-
-
-def _result(name: str) -> Any:
-    """A named tuple (values, indices)."""
-    return namedtuple(name, ["values", "indices"])
-
-
-Sorted, TopK, KthValue, Median = _result("sort"), _result("topk"), _result("kthvalue"), _result("median")
 
 
 @op()
@@ -65,9 +56,11 @@ def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = Fal
     x = raw(input)
     d = one_dim(dim, x.ndim)
     if not x.ndim:
-        return Sorted(input.clone() if isinstance(input, Tensor) else x.copy(), like(input, np.zeros((), np.int64)))
+        return pair("sort")(
+            input.clone() if isinstance(input, Tensor) else x.copy(), like(input, np.zeros((), np.int64))
+        )
     order = order_of(x, d, descending)
-    return Sorted(pick_along(input, d, order), like(input, order))
+    return pair("sort")(pick_along(input, d, order), like(input, order))
 
 
 @op(method="argsort")
@@ -91,14 +84,14 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
     if not 0 <= k <= n:
         raise RuntimeError(f"topk: selected index k out of range: k = {k}, dimension {d} of {tuple(x.shape)} has {n}")
     if not x.ndim:
-        return TopK(*sort(input))
+        return pair("topk")(*sort(input))
     if n < 256 or k > n // 4 or k == 0:
         index = np.take(order_of(x, d, largest), range(k), d)
     else:  # find the k first, then sort only those
         at = np.argpartition(x, n - k if largest else k - 1, d)
         at = np.sort(np.take(at, range(n - k, n) if largest else range(k), d), d)
         index = np.take_along_axis(at, order_of(np.take_along_axis(x, at, d), d, largest), d)
-    return TopK(pick_along(input, d, index), like(input, index))
+    return pair("topk")(pick_along(input, d, index), like(input, index))
 
 
 @op(method="kthvalue")
@@ -112,7 +105,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}: k = {k} of {n}")
-    return KthValue(*_at_rank(input, d, k - 1, keepdim))
+    return pair("kthvalue")(*_at_rank(input, d, k - 1, keepdim))
 
 
 def _at_rank(input: Any, d: int, rank: Any, keepdim: bool) -> tuple:
@@ -174,7 +167,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
         missing = np.isnan(x).sum(d, keepdims=True)
         if missing.any():
             rank = np.where(missing > 0, n - missing, rank)  # NaN stand at the end: the first of them
-    return Median(*_at_rank(input, d, rank, keepdim))
+    return pair("median")(*_at_rank(input, d, rank, keepdim))
 
 
 @op(method="unique")
