@@ -93,7 +93,16 @@ def _op_classes(base: type = Op) -> Iterator[type]:
 
 def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
     """Ops behind a function (reshape, permute, avg_pool2d) and the bookkeeping of in-place changes."""
-    behind = {"reshape", "permute", "conv2d", "avg_pool2d", "max_pool2d", "view_write", "index_put_done"}
+    behind = {
+        "reshape",
+        "permute",
+        "conv2d",
+        "avg_pool2d",
+        "adaptive_avg_pool",
+        "max_pool2d",
+        "view_write",
+        "index_put_done",
+    }
     for c in _op_classes():
         if "<locals>" in c.__qualname__ or (c.__name__.startswith("_") and c.__subclasses__()):
             continue  # a class that measures the interpreter, or what several pages share
