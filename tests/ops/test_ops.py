@@ -99,6 +99,7 @@ def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
         "conv2d",
         "avg_pool2d",
         "adaptive_avg_pool",
+        "adaptive_avg_pool_dx",
         "max_pool2d",
         "view_write",
         "index_put_done",
