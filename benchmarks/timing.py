@@ -1,8 +1,9 @@
 """How everything here is timed.
 
 Contestants take turns in blocks of some tens of milliseconds, so that a machine that slows down slows all of them. The
-first calls of each block are dropped: the threads of the library that ran before may still spin on the cores. What is
-reported is the median over all kept calls, and the ratio of medians, peer / ours: above 1 is faster than the peer.
+first half of each block is dropped: the threads of the library that ran before still spin on the cores, OpenBLAS's for
+some 25 ms. What is reported is the median over all kept calls, and the ratio of medians, peer / ours: above 1 is faster
+than the peer.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-BLOCK = 0.03  # seconds
-DROP = 2  # calls at the start of a block
+BLOCK = 0.04  # seconds that count
+DROP = 0.04  # seconds before them that do not
 
 
 def measure(contestants: Mapping[str, Callable[[], object]], seconds: float = 1.0) -> dict[str, float]:
@@ -23,7 +24,8 @@ def measure(contestants: Mapping[str, Callable[[], object]], seconds: float = 1.
     rounds = max(3, int(seconds / BLOCK))
     for _ in range(rounds):
         for name, call in contestants.items():
-            for _ in range(DROP):
+            settled = time.perf_counter() + DROP
+            while time.perf_counter() < settled:
                 call()
             end = time.perf_counter() + BLOCK
             while True:
