@@ -275,7 +275,7 @@ def finish(folder, every, name):
     """Resume until the end and compare with the training without a break."""
     assert run(train, str(folder), every, OPTIONS[name]) == 0
     assert_same(io.load(folder / "end.npz"), straight(name))
-    # Nothing is left of broken writes of the checkpoint. (A kill may also have struck while this file wrote its end.npz.)
+    # Nothing is left of broken writes of the checkpoint; a kill may also have struck the write of end.npz above.
     left = {name for name in os.listdir(folder) if not name.startswith(".end.npz.")}
     assert left == {"end.npz", "run.safetensors"}
 
