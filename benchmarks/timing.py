@@ -1,8 +1,8 @@
 """How everything here is timed.
 
 Contestants take turns in blocks of some tens of milliseconds, so that a machine that slows down slows all of them. The
-first half of each block is dropped: the threads of the library that ran before still spin on the cores, OpenBLAS's for
-some 25 ms. What is reported is the median over all kept calls, and the ratio of medians, peer / ours: above 1 is faster
+first part of each block is dropped: the threads of the library that ran before still spin on the cores, OpenBLAS's for
+about a tenth of a second. What is reported is the median over all kept calls, and the ratio of medians, peer / ours: above 1 is faster
 than the peer.
 """
 
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-BLOCK = 0.04  # seconds that count
-DROP = 0.04  # seconds before them that do not
+BLOCK = 0.05  # seconds that count
+DROP = 0.15  # seconds before them that do not
 
 
 def measure(contestants: Mapping[str, Callable[[], object]], seconds: float = 1.0) -> dict[str, float]:
