@@ -2,8 +2,8 @@
 
 Contestants take turns in blocks of some tens of milliseconds, so that a machine that slows down slows all of them. The
 first part of each block is dropped: the threads of the library that ran before still spin on the cores, OpenBLAS's for
-about a tenth of a second. What is reported is the median over all kept calls, and the ratio of medians, peer / ours: above 1 is faster
-than the peer.
+about a tenth of a second. What is reported is the median over all kept calls, and the ratio of medians, peer / ours:
+above 1 is faster than the peer.
 """
 
 from __future__ import annotations
