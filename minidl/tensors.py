@@ -268,10 +268,6 @@ class Tensor(TensorMethods):
             v = self._version = Version()
         return v
 
-    @property
-    def _version_count(self) -> int:
-        return 0 if self._version is None else self._version.count
-
     def bump(self, where: Any = None) -> None:
         """Note that the memory was written in place, so that a stale saved tensor is detected."""
         v = self.version

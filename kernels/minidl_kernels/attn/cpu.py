@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
+from ..cpu.product import address
 from . import reference, softmax
 
 Array = NDArray[Any]
@@ -296,10 +297,6 @@ def _mask_strides(mask: Array | None, full: tuple[int, ...]) -> tuple[Array | No
     return mask, 1 if mask.dtype == bool else 2, (b, h, t, s)
 
 
-def _address(a: Array | None) -> int:
-    return 0 if a is None else a.__array_interface__["data"][0]
-
-
 # Multiply-adds below which waking a second thread costs more than it saves.
 SMALL = 1 << 17
 
@@ -337,13 +334,13 @@ def attention(
             kernels.forward(
                 sizes,
                 tables,
-                _address(qs),
-                _address(ks),
-                _address(vs),
-                _address(ms),
+                address(qs),
+                address(ks),
+                address(vs),
+                address(ms),
                 _scale(q, scale),
-                _address(out),
-                _address(lse),
+                address(out),
+                address(lse),
                 at,
                 scratch,
                 nthreads,
@@ -394,17 +391,17 @@ def attention_backward(
             sizes,
             tables,
             (stretches, length, d_pad, e_pad),
-            _address(douts),
-            _address(qs),
-            _address(ks),
-            _address(vs),
-            _address(losses),
-            _address(delta),
-            _address(ms),
+            address(douts),
+            address(qs),
+            address(ks),
+            address(vs),
+            address(losses),
+            address(delta),
+            address(ms),
             _scale(q, scale),
-            _address(parts),
-            _address(dk),
-            _address(dv),
+            address(parts),
+            address(dk),
+            address(dv),
             at,
             scratch,
             nthreads,

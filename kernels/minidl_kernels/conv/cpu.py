@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
+from ..cpu.product import address
 from . import im2col
 from . import plan as plans
 from .geometry import Geometry, Pair, geometry
@@ -51,10 +52,6 @@ from .plan import (
 )
 
 Array = NDArray[Any]
-
-
-def _address(a: Array | None) -> int:
-    return 0 if a is None else a.__array_interface__["data"][0]
 
 
 class _Kernels(NamedTuple):
@@ -380,12 +377,12 @@ def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b:
             plan.numbers,
             plan.bases,
             plan.taps,
-            _address(plan.cols),
-            _address(rows),
-            _address(source),
-            _address(w),
-            _address(b),
-            _address(out),
+            address(plan.cols),
+            address(rows),
+            address(source),
+            address(w),
+            address(b),
+            address(out),
             scratch,
             scratch + packed,
             nthreads,
@@ -473,10 +470,10 @@ def conv2d_dw(
                 numbers,
                 work.plan.bases,
                 work.depth,
-                _address(work.rows),
-                _address(dy),
-                _address(x),
-                _address(dw),
+                address(work.rows),
+                address(dy),
+                address(x),
+                address(dw),
                 at,
                 scratch,
                 nthreads,
@@ -497,11 +494,11 @@ def conv2d_dw(
                 numbers,
                 work.plan.bases,
                 work.depth,
-                _address(work.rows),
-                _address(work.cols),
-                _address(dy),
-                _address(x),
-                _address(dw),
+                address(work.rows),
+                address(work.cols),
+                address(dy),
+                address(x),
+                address(dw),
                 at,
                 at + chunk * planes,
                 at + chunk * (planes + turned),

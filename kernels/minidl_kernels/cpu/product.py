@@ -154,8 +154,10 @@ _zeros = np.zeros(4096, np.uint8)
 ZEROS: int = _zeros.__array_interface__["data"][0]
 
 
-def address(a: np.ndarray) -> int:
-    """Of an array's first element."""
+def address(a: np.ndarray | None) -> int:
+    """Of an array's first element; 0 for None."""
+    if a is None:
+        return 0
     return a.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 

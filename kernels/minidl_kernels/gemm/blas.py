@@ -22,8 +22,7 @@ def _alone(a: Array, b: Array) -> bool:
     """Whether BLAS takes one thread of its own accord, so that telling it (3 us) can be spared.
 
     OpenBLAS shares out a general product from 2^18 multiply-adds, a product with a vector from 9216, and one of a
-    matrix with its own
-    transpose from 59296 or so.
+    matrix with its own transpose from 59296 or so.
     """
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if m * n * k < 8192:
