@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from minidl.nn.module import Module, _indent, _show, _Structure
+from minidl.nn.module import Module
+from minidl.nn.module.registration import Structure
+from minidl.nn.module.showing import indent, show
 from minidl.nn.parameter import Parameter
 from minidl.tensors import Tensor
 
@@ -27,7 +29,7 @@ class _Row(Module):
         self._modules.clear()
         for i, module in enumerate(modules):
             self.add_module(str(i), module)
-        _Structure.version += 1
+        Structure.version += 1
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -103,7 +105,7 @@ class Sequential(_Row):
         numbered = names == [str(i) for i in range(len(names))]
         for name in names[index] if isinstance(index, slice) else [self._at(index)]:
             del self._modules[name]
-        _Structure.version += 1
+        Structure.version += 1
         if numbered:
             self._renumber(self._modules.values())
 
@@ -153,8 +155,8 @@ class ModuleList(_Row):
                 runs[-1][3] += 1
             else:
                 runs.append([name, name, text, 1])
-        lines = [f"({a}): {_indent(text)}" if n == 1 else f"({a}-{b}): {n} x {_indent(text)}" for a, b, text, n in runs]
-        return _show(type(self).__name__, "", lines)
+        lines = [f"({a}): {indent(text)}" if n == 1 else f"({a}-{b}): {n} x {indent(text)}" for a, b, text, n in runs]
+        return show(type(self).__name__, "", lines)
 
 
 class ModuleDict(Module):
@@ -176,7 +178,7 @@ class ModuleDict(Module):
 
     def __delitem__(self, key: str) -> None:
         del self._modules[key]
-        _Structure.version += 1
+        Structure.version += 1
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -190,7 +192,7 @@ class ModuleDict(Module):
     def clear(self) -> None:
         """Take all modules out."""
         self._modules.clear()
-        _Structure.version += 1
+        Structure.version += 1
 
     def pop(self, key: str) -> Any:
         """Take one module out; returns it."""
@@ -272,7 +274,7 @@ class ParameterList(Module):
         lines = [
             f"({k}): Parameter of {p.dtype}, {tuple(p.shape)}" for k, p in self._parameters.items() if p is not None
         ]
-        return _show(type(self).__name__, ", ".join(self._storage_notes()), lines)
+        return show(type(self).__name__, ", ".join(self._storage_notes()), lines)
 
 
 def _as_parameter(value: Any) -> Parameter:

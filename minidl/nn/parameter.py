@@ -96,6 +96,16 @@ class Buffer(Tensor):
         self.persistent = persistent
 
 
+def clear_grad(t: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or fill it with zeros."""
+    if set_to_none or t._grad is None:
+        t._grad = None
+    else:
+        t._grad = t._grad.detach()
+        t._grad.array[...] = 0
+        t._grad.bump()
+
+
 def _array(data: Any) -> Any:
     """The array to hold. Raises TypeError for what is no array, Tensor or packed storage."""
     if data is None:

@@ -14,8 +14,7 @@ import numpy as np
 
 from minidl import devices
 from minidl.autograd import enable_grad
-from minidl.nn.module import clear_grad
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Parameter, clear_grad
 from minidl.storage import Packed
 from minidl.tensors import HookHandle, Tensor, wrap
 
