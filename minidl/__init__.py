@@ -50,15 +50,17 @@ from minidl.dtypes import (
 )
 
 # The ops
-from minidl.ops.activations import celu, prelu, selu
+from minidl.ops.activations import celu, selu
 from minidl.ops.arithmetic import (
     add,
     bitwise_and,
+    bitwise_not,
     bitwise_or,
     bitwise_xor,
     div,
     eq,
     floor_divide,
+    fmod,
     ge,
     gt,
     le,
@@ -71,8 +73,10 @@ from minidl.ops.arithmetic import (
     remainder,
     sub,
 )
+from minidl.ops.axes import flip, movedim, permute, roll, swapaxes, t, transpose
 from minidl.ops.blends import addcdiv, addcmul, lerp, rsub
 from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from minidl.ops.copies import clone
 from minidl.ops.create import (
     arange,
     as_tensor,
@@ -98,23 +102,17 @@ from minidl.ops.create import (
     zeros_like,
 )
 from minidl.ops.cumulative import cumprod
-from minidl.ops.diagonals import diag, diag_embed, diagonal, trace
+from minidl.ops.diagonals import diag, diag_embed, diagonal, trace, tril, triu
 from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
 from minidl.ops.dropout import dropout
 from minidl.ops.einsum import einsum
-from minidl.ops.exponentials import exp2, expm1, log2, log10, logaddexp
+from minidl.ops.error_function import erf
 from minidl.ops.exchange import from_dlpack
-from minidl.ops.indexing import (
-    gather,
-    index_select,
-    masked_fill,
-    scatter_add,
-    take_along_dim,
-    tril,
-    triu,
-    where,
-)
-from minidl.ops.limits import clip, fmod, nan_to_num
+from minidl.ops.exponentials import exp, exp2, expm1, log, log10, log1p, log2, logaddexp, sigmoid
+from minidl.ops.gather_scatter import gather, index_add, index_select, scatter, scatter_add, take_along_dim
+from minidl.ops.hard_activations import prelu, relu
+from minidl.ops.joining import cat, concat, concatenate, hstack, stack, vstack
+from minidl.ops.limits import clamp, clip, nan_to_num
 from minidl.ops.linalg import bmm, dot, matmul, mm, outer
 from minidl.ops.logic import (
     allclose,
@@ -123,73 +121,28 @@ from minidl.ops.logic import (
     equal,
     is_same_size,
     isclose,
+    isfinite,
+    isinf,
+    isnan,
     logical_and,
+    logical_not,
     logical_or,
     logical_xor,
     nonzero,
 )
-from minidl.ops.movement import (
-    broadcast_to,
-    cat,
-    chunk,
-    clone,
-    concat,
-    concatenate,
-    flatten,
-    flip,
-    hstack,
-    movedim,
-    narrow,
-    permute,
-    reshape,
-    roll,
-    split,
-    squeeze,
-    stack,
-    swapaxes,
-    t,
-    transpose,
-    unbind,
-    unflatten,
-    unsqueeze,
-    vstack,
-)
-from minidl.ops.pointwise import (
-    abs,
-    bitwise_not,
-    ceil,
-    clamp,
-    cos,
-    erf,
-    exp,
-    floor,
-    isfinite,
-    isinf,
-    isnan,
-    log,
-    log1p,
-    logical_not,
-    neg,
-    reciprocal,
-    relu,
-    round,
-    rsqrt,
-    sigmoid,
-    sign,
-    sin,
-    sqrt,
-    square,
-    tanh,
-    trunc,
-)
+from minidl.ops.masks import masked_fill, masked_select, where
+from minidl.ops.powers import reciprocal, rsqrt, sqrt, square
 from minidl.ops.products import addmm, addmv, baddbmm, mv, tensordot
 from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
 from minidl.ops.reduce import prod_ as prod
-from minidl.ops.selecting import index_add, masked_select, repeat_interleave, scatter, select
+from minidl.ops.rounding import ceil, floor, round, trunc
+from minidl.ops.shapes import flatten, ravel, reshape, squeeze, unflatten, unsqueeze
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from minidl.ops.signs import abs, neg, sign
 from minidl.ops.softmax import log_softmax, logsumexp, softmax
 from minidl.ops.sorting import argsort, kthvalue, median, sort, topk, unique
-from minidl.ops.tiling import meshgrid, ravel, tile
+from minidl.ops.splitting import chunk, narrow, select, split, unbind
+from minidl.ops.tiling import broadcast_to, meshgrid, repeat_interleave, tile
 from minidl.ops.trigonometry import (
     acos,
     acosh,
@@ -205,9 +158,12 @@ from minidl.ops.trigonometry import (
     atan,
     atan2,
     atanh,
+    cos,
     cosh,
+    sin,
     sinh,
     tan,
+    tanh,
 )
 from minidl.random import Generator, get_state, initial_seed, manual_seed, seed, set_state
 from minidl.tensors import Shape as Size

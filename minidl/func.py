@@ -28,7 +28,9 @@ import numpy as np
 
 from minidl import autograd, devices
 from minidl.autograd import Op, enable_grad, is_grad_enabled
-from minidl.ops.movement import clone, reshape, stack
+from minidl.ops.copies import clone
+from minidl.ops.joining import stack
+from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["grad", "value_and_grad", "grad_and_value", "vjp", "jvp", "jacobian", "jacrev", "jacfwd", "hessian", "hvp"]

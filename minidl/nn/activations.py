@@ -6,8 +6,8 @@ import warnings
 from typing import Any
 
 from minidl.nn.module import Module
-from minidl.ops import pointwise, softmax
-from minidl.ops.indexing import where
+from minidl.ops import activations, exponentials, hard_activations, softmax, trigonometry
+from minidl.ops.masks import where
 
 
 class _InPlace(Module):
@@ -24,7 +24,7 @@ class ReLU(_InPlace):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.relu(x)
+        return hard_activations.relu(x)
 
 
 class ReLU6(_InPlace):
@@ -32,7 +32,7 @@ class ReLU6(_InPlace):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return where(x >= 6, 6.0, pointwise.relu(x))
+        return where(x >= 6, 6.0, hard_activations.relu(x))
 
 
 class LeakyReLU(Module):
@@ -44,7 +44,7 @@ class LeakyReLU(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.leaky_relu(x, self.negative_slope)
+        return hard_activations.leaky_relu(x, self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
@@ -59,7 +59,7 @@ class GELU(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.gelu(x, self.approximate)
+        return activations.gelu(x, self.approximate)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
@@ -70,7 +70,7 @@ class SiLU(_InPlace):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.silu(x)
+        return activations.silu(x)
 
 
 class Sigmoid(Module):
@@ -78,7 +78,7 @@ class Sigmoid(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.sigmoid(x)
+        return exponentials.sigmoid(x)
 
 
 class Tanh(Module):
@@ -86,7 +86,7 @@ class Tanh(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.tanh(x)
+        return trigonometry.tanh(x)
 
 
 class Softplus(Module):
@@ -98,7 +98,7 @@ class Softplus(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return pointwise.softplus(x, self.beta, self.threshold)
+        return activations.softplus(x, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"

@@ -22,12 +22,17 @@ from minidl.nn.module import Module
 from minidl.nn.norm import LayerNorm
 from minidl.nn.parameter import Parameter
 from minidl.ops.attention import attention_scores
+from minidl.ops.axes import transpose
 from minidl.ops.create import empty
-from minidl.ops.indexing import where
+from minidl.ops.joining import cat
 from minidl.ops.linalg import linear, matmul
-from minidl.ops.movement import broadcast_to, cat, chunk, pad, reshape, transpose, unflatten
+from minidl.ops.masks import where
+from minidl.ops.padding import pad
 from minidl.ops.reduce import mean
+from minidl.ops.shapes import reshape, unflatten
 from minidl.ops.softmax import softmax
+from minidl.ops.splitting import chunk
+from minidl.ops.tiling import broadcast_to
 from minidl.tensors import Tensor, wrap
 
 

@@ -14,9 +14,10 @@ from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.nn.positions import RotaryPositions
+from minidl.ops.axes import transpose
 from minidl.ops.create import empty
 from minidl.ops.linalg import linear
-from minidl.ops.movement import reshape, transpose, unflatten
+from minidl.ops.shapes import reshape, unflatten
 from minidl.tensors import wrap
 
 __all__ = ["CausalSelfAttention", "KVCache"]

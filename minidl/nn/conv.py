@@ -10,7 +10,7 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops.conv import conv1d, conv2d, conv_transpose2d
 from minidl.ops.create import empty
-from minidl.ops.movement import pad
+from minidl.ops.padding import pad
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 

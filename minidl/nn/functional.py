@@ -3,21 +3,16 @@
 from minidl.ops.activations import (
     celu,
     elu,
+    gelu,
     glu,
-    hardshrink,
-    hardsigmoid,
-    hardswish,
-    hardtanh,
     logsigmoid,
     mish,
-    prelu,
-    relu6,
     selu,
+    silu,
     softmin,
-    softshrink,
+    softplus,
     softsign,
     tanhshrink,
-    threshold,
 )
 from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
 from minidl.ops.attention import scaled_dot_product_attention
@@ -25,9 +20,22 @@ from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
 from minidl.ops.distances import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.dropout import dropout, dropout2d
+from minidl.ops.embeddings import embedding, embedding_bag
+from minidl.ops.exponentials import sigmoid
 from minidl.ops.group_norm import group_norm, instance_norm
 from minidl.ops.gumbel import gumbel_softmax
-from minidl.ops.indexing import embedding, one_hot
+from minidl.ops.hard_activations import (
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    softshrink,
+    threshold,
+)
 from minidl.ops.linalg import linear
 from minidl.ops.loss import (
     binary_cross_entropy,
@@ -48,10 +56,10 @@ from minidl.ops.margin_losses import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
-from minidl.ops.movement import pad
 from minidl.ops.norm import batch_norm, layer_norm, rms_norm
+from minidl.ops.one_hot import one_hot
 from minidl.ops.overlap_losses import dice_loss, sigmoid_focal_loss
-from minidl.ops.pointwise import gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+from minidl.ops.padding import pad
 from minidl.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -63,6 +71,7 @@ from minidl.ops.pool import (
 from minidl.ops.resample import interpolate
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.trigonometry import tanh
 from minidl.ops.windows import fold, unfold
 
 __all__ = [
@@ -89,6 +98,7 @@ __all__ = [
     "dropout2d",
     "elu",
     "embedding",
+    "embedding_bag",
     "fold",
     "gaussian_nll_loss",
     "gelu",

@@ -10,8 +10,8 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops.create import empty
 from minidl.ops.linalg import linear
-from minidl.ops.movement import flatten, reshape, unflatten
 from minidl.ops.reduce import sum
+from minidl.ops.shapes import flatten, reshape, unflatten
 
 
 class Identity(Module):

@@ -8,8 +8,8 @@ from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops.create import empty, ones, tensor, zeros
-from minidl.ops.movement import reshape
 from minidl.ops.norm import batch_norm, layer_norm, rms_norm, standardize
+from minidl.ops.shapes import reshape
 
 
 class _Norm(Module):

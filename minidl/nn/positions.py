@@ -12,7 +12,8 @@ from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops.create import empty
-from minidl.ops.movement import cat, reshape, stack
+from minidl.ops.joining import cat, stack
+from minidl.ops.shapes import reshape
 from minidl.tensors import wrap
 
 __all__ = ["LearnedPositions", "RotaryPositions", "SinusoidalPositions"]

@@ -17,12 +17,14 @@ from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.nn.utils.rnn import PackedSequence, _integers
+from minidl.ops.axes import transpose
 from minidl.ops.create import empty
 from minidl.ops.dropout import dropout
 from minidl.ops.indexing import getitem
+from minidl.ops.joining import cat, stack
 from minidl.ops.linalg import linear
-from minidl.ops.movement import cat, reshape, stack, transpose
 from minidl.ops.recurrent import gru_scan, lstm_scan, rnn_scan
+from minidl.ops.shapes import reshape
 from minidl.tensors import wrap
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]

@@ -23,15 +23,16 @@ from minidl.autograd import ShapeError, require
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer
+from minidl.ops.axes import transpose
 from minidl.ops.create import zeros
+from minidl.ops.exponentials import exp
 from minidl.ops.gumbel import gumbel_noise, gumbel_softmax, largest, straight_through
-from minidl.ops.indexing import where
 from minidl.ops.linalg import matmul
-from minidl.ops.movement import transpose
-from minidl.ops.pointwise import exp, tanh
+from minidl.ops.masks import where
 from minidl.ops.reduce import mean, sum
 from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.sorting import topk
+from minidl.ops.trigonometry import tanh
 from minidl.tensors import Tensor, wrap
 
 __all__ = [

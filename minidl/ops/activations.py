@@ -1,7 +1,8 @@
-"""Activations beyond relu, gelu and silu: exponential, hard (piecewise linear), gated and shrinking ones."""
+"""Smooth activations: gelu, silu, softplus, the exponential units, gates."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.inplace import write
 from minidl.ops.common import Elementwise, one_dim
-from minidl.ops.indexing import where
-from minidl.ops.movement import cast, clone, reshape
-from minidl.ops.pointwise import abs, exp, sigmoid, softplus, tanh
+from minidl.ops.copies import cast, clone
+from minidl.ops.error_function import erf, erf_array
+from minidl.ops.exponentials import exp, sigmoid, stable_sigmoid
+from minidl.ops.masks import where
+from minidl.ops.signs import abs
 from minidl.ops.softmax import softmax
+from minidl.ops.trigonometry import tanh
 
 
 def floating(name: str, x: Any) -> None:
@@ -109,78 +113,64 @@ def mish(input: Any, inplace: bool = False) -> Any:
     return finish(input, x * tanh(softplus(x)), inplace)
 
 
-# -- piecewise linear -------------------------------------------------------------------------------------------------
+@op(namespace="nn.functional")
+class gelu(Elementwise):
+    """y = x Phi(x), Phi the normal distribution function; ``approximate="tanh"`` as in GPT-2 (Hendrycks & Gimpel 2016)
 
+    dx = dy (Phi(x) + x phi(x))
+    """
 
-@op()
-class hard_range(Elementwise):
-    """y = min(max(x, low), high);    dx = dy where low < x < high, else 0 (also at the corners, unlike clamp)"""
-
-    promote = None
-
-    def shape(x: Any, *_: Any) -> Any:  # type: ignore[override]
-        return x
-
-    def forward(ctx, x: Any, low: float, high: float) -> Any:
-        ctx.outside = (x <= low) | (x >= high)
-        return np.clip(x, x.dtype.type(low), x.dtype.type(high))
+    def forward(ctx, x: Any, approximate: str = "none") -> Any:
+        if approximate not in ("none", "tanh"):
+            raise RuntimeError(f"approximate argument must be either none or tanh, not {approximate!r}")
+        ctx.save(x)
+        ctx.approximate = approximate
+        if approximate == "tanh":
+            return 0.5 * x * (1 + np.tanh(_GELU_C * (x + 0.044715 * x * x * x)))
+        return x * (0.5 * (1 + erf_array(x * _SQRT_HALF)))
 
     def backward(ctx, dy: Any) -> Any:
-        return where(ctx.outside, 0.0, dy)
+        (x,) = ctx.saved
+        if ctx.approximate == "tanh":
+            t = tanh(_GELU_C * (x + 0.044715 * x * x * x))
+            return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_GELU_C * (1 + 0.134145 * x * x)))
+        return dy * (0.5 * (1 + erf(x * _SQRT_HALF)) + x * exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi)))
+
+
+_GELU_C = math.sqrt(2 / math.pi)
 
 
 @op(namespace="nn.functional")
-def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-    """x, no less than min_val and no more than max_val; the gradient is 0 at both. Raises ValueError if they cross."""
-    if min_val > max_val:
-        raise ValueError(f"min_val cannot be greater than max_val: {min_val} > {max_val}")
-    if dtypes.as_numpy(input.dtype).kind == "b":
-        raise NotImplementedError("hardtanh is not defined for bools: convert to int or float first")
-    return finish(input, hard_range(input, min_val, max_val), inplace)
+class silu(Elementwise):
+    """y = x sigmoid(x);    dx = dy s (1 + x (1 - s)),  s = sigmoid(x)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return x * stable_sigmoid(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        s = sigmoid(x)
+        return dy * (s * (1 + x * (1 - s)))
 
 
 @op(namespace="nn.functional")
-def relu6(input: Any, inplace: bool = False) -> Any:
-    """min(max(x, 0), 6), which fits fixed point numbers; Howard et al. 2017 (arXiv:1704.04861)."""
-    return hardtanh(input, 0.0, 6.0, inplace)
+class softplus(Elementwise):
+    """y = ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold;    dx = dy sigmoid(beta x)"""
+
+    def forward(ctx, x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+        ctx.save(x)
+        ctx.beta, ctx.threshold = beta, threshold
+        z = beta * x
+        return np.where(z > threshold, x, np.logaddexp(0, z) / beta).astype(x.dtype)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        z = ctx.beta * x
+        return where(z > ctx.threshold, dy, dy * sigmoid(z))
 
 
-@op(namespace="nn.functional")
-def hardsigmoid(input: Any, inplace: bool = False) -> Any:
-    """x / 6 + 1/2, from 0 at -3 to 1 at 3; Howard et al. 2019 (arXiv:1905.02244)."""
-    floating("hardsigmoid", input)
-    return finish(input, hard_range(input, -3.0, 3.0) / 6 + 0.5, inplace)
-
-
-@op(namespace="nn.functional")
-def hardswish(input: Any, inplace: bool = False) -> Any:
-    """x hardsigmoid(x); Howard et al. 2019 (arXiv:1905.02244)."""
-    floating("hardswish", input)
-    return finish(input, input * hardsigmoid(input), inplace)
-
-
-@op(method="prelu", namespace="nn.functional")
-def prelu(input: Any, weight: Any) -> Any:
-    """x where x > 0, else w x, with one learned w or one for each channel (dimension 1); He et al. 2015
-    (arXiv:1502.01852).
-
-    Raises ShapeError when the weight has another size, RuntimeError when its dtype is not the input's.
-    """
-    if dtypes.as_numpy(input.dtype) != dtypes.as_numpy(weight.dtype):
-        raise RuntimeError(f"prelu: the input is {input.dtype} and the weight {weight.dtype}: they must be the same")
-    require(len(weight.shape) <= 1, "prelu: the weight must be a scalar or a vector, got {}", tuple(weight.shape))
-    n = weight.shape[0] if len(weight.shape) else 1
-    channels = input.shape[1] if len(input.shape) > 1 else 1
-    require(n in (1, channels), "prelu: {} weights for {} channels of an input {}", n, channels, tuple(input.shape))
-    w = reshape(weight, (n,) + (1,) * (len(input.shape) - 2) if len(input.shape) > 1 else ())
-    positive = input > 0
-    return where(positive, input, w * where(positive, 0.0, input))
-
-
-@op(namespace="nn.functional")
-def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
-    """x where x > threshold, else `value`."""
-    return finish(input, where(input <= threshold, value, input), inplace)
+_SQRT_HALF = math.sqrt(0.5)
 
 
 # -- gates and shrinkage ----------------------------------------------------------------------------------------------
@@ -220,20 +210,3 @@ def softsign(input: Any) -> Any:
 def tanhshrink(input: Any) -> Any:
     """x - tanh x."""
     return input - tanh(input)
-
-
-@op(namespace="nn.functional")
-def hardshrink(input: Any, lambd: float = 0.5) -> Any:
-    """x where |x| > lambd, else 0."""
-    floating("hardshrink", input)
-    return where((input >= -lambd) & (input <= lambd), 0.0, input)
-
-
-@op(namespace="nn.functional")
-def softshrink(input: Any, lambd: float = 0.5) -> Any:
-    """x moved towards 0 by lambd, and 0 where |x| <= lambd. Raises RuntimeError for a negative lambd."""
-    floating("softshrink", input)
-    if lambd < 0:
-        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}")
-    inside = (input >= -lambd) & (input <= lambd)
-    return where(inside, input * 0, where(input > lambd, input - lambd, input + lambd))

@@ -8,9 +8,9 @@ import numpy as np
 
 from minidl.autograd import op, require
 from minidl.ops.common import prod
-from minidl.ops.movement import reshape, unsqueeze
 from minidl.ops.pool import gather_plane, max_pool2d
 from minidl.ops.reduce import squeeze_dim
+from minidl.ops.shapes import reshape, unsqueeze
 from minidl.tensors import Tensor, wrap
 
 

@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import OpType, op
-from minidl.ops.common import Binary, broadcast, meet, meet_float, number_for, of_tensors, unbroadcast, zeros_like_array
+from minidl.autograd import OpType, attach, op
+from minidl.ops.common import (
+    Binary,
+    Elementwise,
+    broadcast,
+    meet,
+    meet_float,
+    number_for,
+    of_tensors,
+    unbroadcast,
+    zeros_like_array,
+)
+from minidl.tensors import Tensor
 
 
 def _scaled(b: Any, alpha: Any, like: Any) -> Any:
@@ -146,8 +157,8 @@ class pow(Binary):
         return y
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.indexing import where
-        from minidl.ops.pointwise import log
+        from minidl.ops.exponentials import log
+        from minidl.ops.masks import where
 
         a, b, y = ctx.saved
 
@@ -180,7 +191,7 @@ class maximum(Binary):
         return np.maximum(a, b)
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.indexing import cleared, where
+        from minidl.ops.masks import cleared, where
 
         dy = where(ctx.tie, dy * 0.5, dy)
         return ctx.wanted(
@@ -282,3 +293,47 @@ def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
 bitwise_and = _bitwise("bitwise_and", "and", "&", np.bitwise_and)
 bitwise_or = _bitwise("bitwise_or", "or", "|", np.bitwise_or)
 bitwise_xor = _bitwise("bitwise_xor", "xor", "^", np.bitwise_xor)
+
+
+@op(method="fmod", inplace=True)
+class fmod(Binary):
+    """y = a - b trunc(a / b), with the sign of a;    da = dy,  db = -dy trunc(a / b)
+
+    Raises RuntimeError for an integer division by 0.
+    """
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        if not hasattr(a, "dtype"):
+            raise TypeError(f"fmod(): the first argument must be a Tensor, not {type(a).__name__}")
+        kind = a.dtype.kind
+        if kind == "b":
+            raise NotImplementedError("fmod is not defined for bools: convert to int or float first")
+        if kind in "iu" and np.any(np.asarray(b) == 0):
+            raise RuntimeError("ZeroDivisionError: fmod of integers by zero")
+        ctx.sizes(a, b)
+        if ctx.recording:
+            ctx.quotient = np.trunc(np.true_divide(a, b))
+        return np.fmod(a, b)
+
+    def backward(ctx, dy: Any) -> Any:
+        return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.quotient, ctx.b_shape))
+
+
+def _invert(self: Tensor) -> Any:
+    if self.array.dtype.kind == "f":
+        raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+    return bitwise_not(self)
+
+
+@op(method="bitwise_not")
+class bitwise_not(Elementwise):
+    """y = ~x: every bit flipped; for bool, not x"""
+
+    promote = None
+    differentiable = False
+
+    def forward(ctx, x: Any) -> Any:
+        return np.invert(x)
+
+
+attach("__invert__", _invert)

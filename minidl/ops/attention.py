@@ -9,12 +9,14 @@ import numpy as np
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
+from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, widened
 from minidl.ops.dropout import dropout
-from minidl.ops.indexing import where
 from minidl.ops.linalg import matmul
-from minidl.ops.movement import broadcast_to, reshape, transpose
+from minidl.ops.masks import where
+from minidl.ops.shapes import reshape
 from minidl.ops.softmax import softmax
+from minidl.ops.tiling import broadcast_to
 from minidl.tensors import Tensor
 
 

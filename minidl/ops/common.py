@@ -191,8 +191,8 @@ def unbroadcast(dy: Any, shape: Sequence[int]) -> Any:
     """Sum dy over the dimensions along which an input of `shape` was stretched."""
     if tuple(dy.shape) == tuple(shape):
         return dy
-    from minidl.ops.movement import reshape
     from minidl.ops.reduce import sum
+    from minidl.ops.shapes import reshape
 
     lead = len(dy.shape) - len(shape)
     dims = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and dy.shape[lead + i] != 1)
@@ -210,7 +210,7 @@ def put_back(y: Any, dims: Sequence[int], keepdim: bool) -> Any:
     """Give a reduced array its reduced dimensions again, with size 1."""
     if keepdim or not dims:
         return y
-    from minidl.ops.movement import reshape
+    from minidl.ops.shapes import reshape
 
     shape = list(y.shape)
     for d in sorted(dims):

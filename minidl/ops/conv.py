@@ -7,8 +7,9 @@ from typing import Any
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
 from minidl.ops.common import pair, widened
-from minidl.ops.movement import pad, pad_constant, reshape, unsqueeze
+from minidl.ops.padding import pad, pad_constant
 from minidl.ops.reduce import squeeze_dim, sum
+from minidl.ops.shapes import reshape, unsqueeze
 from minidl.storage import Packed
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import one_dim
-from minidl.ops.movement import cast, cat
+from minidl.ops.copies import cast
+from minidl.ops.joining import cat
 
 
 @op(method="cumprod", inplace=True)

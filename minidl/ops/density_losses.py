@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import op
-from minidl.ops.indexing import where
+from minidl.ops.exponentials import exp, log
+from minidl.ops.limits import clamp
 from minidl.ops.loss import reduced
-from minidl.ops.movement import unsqueeze
-from minidl.ops.pointwise import clamp, exp, log
+from minidl.ops.masks import where
+from minidl.ops.shapes import unsqueeze
 from minidl.tensors import Tensor
 
 

@@ -1,4 +1,4 @@
-"""Diagonals of matrices: taking them, making matrices of them, adding them up."""
+"""Diagonals and triangles of matrices: taking them, making matrices of them, adding them up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.common import one_dim
-from minidl.ops.movement import clone
+from minidl.ops.copies import clone
 from minidl.ops.reduce import sum
 
 
@@ -88,3 +88,29 @@ def trace(input: Any) -> Any:
     if dtypes.as_numpy(input.dtype).kind == "b":
         raise NotImplementedError("trace is not defined for bools: convert to int or float first")
     return sum(diagonal(input))
+
+
+class _Triangle(Op):
+    cut: Any
+
+    def forward(ctx, x: Any, diagonal: int = 0) -> Any:
+        require(x.ndim >= 2, "expected at least 2 dimensions, got shape {}", x.shape)
+        ctx.diagonal = diagonal
+        return type(ctx).cut(x, diagonal)
+
+    def backward(ctx, dy: Any) -> Any:
+        return type(ctx)(dy, ctx.diagonal)
+
+
+@op(method="tril", inplace=True)
+class tril(_Triangle):
+    """x on and below a diagonal, 0 above it"""
+
+    cut = staticmethod(np.tril)
+
+
+@op(method="triu", inplace=True)
+class triu(_Triangle):
+    """x on and above a diagonal, 0 below it"""
+
+    cut = staticmethod(np.triu)

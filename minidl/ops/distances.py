@@ -9,11 +9,15 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op, require
+from minidl.ops.axes import movedim
 from minidl.ops.common import broadcast, many_dims, one_dim, total
-from minidl.ops.indexing import where
-from minidl.ops.movement import broadcast_to, cast, movedim, reshape, unsqueeze
-from minidl.ops.pointwise import abs, clamp, sign
+from minidl.ops.copies import cast
+from minidl.ops.limits import clamp
+from minidl.ops.masks import where
 from minidl.ops.reduce import Reduction, amax, amin, squeeze_dim, sum
+from minidl.ops.shapes import reshape, unsqueeze
+from minidl.ops.signs import abs, sign
+from minidl.ops.tiling import broadcast_to
 
 # -- lengths ----------------------------------------------------------------------------------------------------------
 

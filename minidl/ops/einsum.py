@@ -11,11 +11,12 @@ from typing import Any
 
 from minidl.autograd import op, require
 from minidl.ops.arithmetic import mul
+from minidl.ops.axes import permute
 from minidl.ops.common import prod
 from minidl.ops.diagonals import diagonal
 from minidl.ops.linalg import matmul
-from minidl.ops.movement import permute, reshape
 from minidl.ops.reduce import sum
+from minidl.ops.shapes import reshape
 
 
 @op()

@@ -1,4 +1,4 @@
-"""Exponentials and logarithms to other bases, and those that stay accurate near 0 or far from it."""
+"""Exponentials and logarithms, to other bases too, and those that stay accurate near 0 or far from it; sigmoid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,46 @@ import numpy as np
 
 from minidl.autograd import op
 from minidl.ops.common import Binary, Elementwise, meet, of_tensors, unbroadcast
-from minidl.ops.pointwise import sigmoid
+
+
+@op(method="exp", inplace=True)
+class exp(Elementwise):
+    """y = e^x;    dx = dy y"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = np.exp(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * y
+
+
+@op(method="log", inplace=True)
+class log(Elementwise):
+    """y = ln x;    dx = dy / x"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.log(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / x
+
+
+@op(method="log1p", inplace=True)
+class log1p(Elementwise):
+    """y = ln(1 + x), accurate near 0;    dx = dy / (1 + x)"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.log1p(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy / (x + 1)
 
 
 @op(method="expm1", inplace=True)
@@ -84,3 +123,23 @@ class logaddexp(Binary):
         return ctx.wanted(
             lambda: unbroadcast(dy * sigmoid(a - b), ctx.a_shape), lambda: unbroadcast(dy * sigmoid(b - a), ctx.b_shape)
         )
+
+
+@op(method="sigmoid", inplace=True)
+class sigmoid(Elementwise):
+    """y = 1 / (1 + e^-x);    dx = dy y (1 - y)"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = stable_sigmoid(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * (y * (1 - y))
+
+
+def stable_sigmoid(x: Any) -> Any:
+    """1 / (1 + e^-x) on arrays, computed from e^-|x| so that nothing overflows."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)

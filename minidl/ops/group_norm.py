@@ -8,8 +8,8 @@ import numpy as np
 
 from minidl.autograd import op, require
 from minidl.ops.common import prod
-from minidl.ops.movement import reshape
 from minidl.ops.norm import batch_norm, standardize
+from minidl.ops.shapes import reshape
 from minidl.tensors import wrap
 
 

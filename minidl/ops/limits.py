@@ -1,4 +1,4 @@
-"""Bringing numbers into a range: fmod, nan_to_num, clip."""
+"""Numbers brought into a range: clamp, clip, nan_to_num."""
 
 from __future__ import annotations
 
@@ -6,34 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import op
-from minidl.ops.common import Binary, Elementwise, unbroadcast
-from minidl.ops.indexing import where
-from minidl.ops.pointwise import clamp
+from minidl import dtypes
+from minidl.autograd import Op, op
+from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast
+from minidl.ops.masks import where
 
 
-@op(method="fmod", inplace=True)
-class fmod(Binary):
-    """y = a - b trunc(a / b), with the sign of a;    da = dy,  db = -dy trunc(a / b)
+@op(method="clamp", inplace=True)
+class clamp(Op):
+    """y = min(max(x, low), high);    dx = dy where low <= x <= high
 
-    Raises RuntimeError for an integer division by 0.
+    The bounds are numbers or tensors, which broadcast; a tensor gets dy where it is what y was clamped to.
     """
 
-    def forward(ctx, a: Any, b: Any) -> Any:
-        if not hasattr(a, "dtype"):
-            raise TypeError(f"fmod(): the first argument must be a Tensor, not {type(a).__name__}")
-        kind = a.dtype.kind
-        if kind == "b":
-            raise NotImplementedError("fmod is not defined for bools: convert to int or float first")
-        if kind in "iu" and np.any(np.asarray(b) == 0):
-            raise RuntimeError("ZeroDivisionError: fmod of integers by zero")
-        ctx.sizes(a, b)
-        if ctx.recording:
-            ctx.quotient = np.trunc(np.true_divide(a, b))
-        return np.fmod(a, b)
+    def promote(arrays: Any) -> Any:  # type: ignore[override]
+        given = [a for a in arrays if a is not None]
+        meet = dtypes.result_type(*given)
+        return None if all(getattr(a, "dtype", meet) == meet for a in given) else meet
+
+    def forward(ctx, x: Any, min: Any = None, max: Any = None) -> Any:
+        if min is None and max is None:
+            raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
+        y: Any = x
+        ctx.shapes = (x.shape, shape_of(min), shape_of(max))
+        inside: Any = np.ones((), bool)
+        ctx.below = ctx.above = np.zeros((), bool)
+        if min is not None:
+            y, inside, ctx.below = np.maximum(y, min), x >= min, x < min
+        if max is not None:
+            y, inside, ctx.above = np.minimum(y, max), inside & (x <= max), x > max
+        if min is not None and max is not None:
+            ctx.above = ctx.above | (np.asarray(max) < min)
+            ctx.below = ctx.below & ~(np.asarray(max) < min)
+        ctx.inside = inside
+        return y
+
+    def shape(x: Any, min: Any = None, max: Any = None) -> Any:  # type: ignore[override]
+        return broadcast(x, *(s for s in (min, max) if isinstance(s, tuple)))
 
     def backward(ctx, dy: Any) -> Any:
-        return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.quotient, ctx.b_shape))
+        masks = zip((ctx.inside, ctx.below, ctx.above), ctx.shapes, strict=True)
+        return ctx.wanted(*[lambda m=m, s=s: unbroadcast(where(m, dy, 0.0), s) for m, s in masks])
 
 
 @op(method="nan_to_num", inplace=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
+from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, prod, unbroadcast, widened
-from minidl.ops.movement import reshape, transpose
 from minidl.ops.reduce import sum
+from minidl.ops.shapes import reshape
 from minidl.storage import Packed
 
 

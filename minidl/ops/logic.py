@@ -1,4 +1,4 @@
-"""Truth values: and, or, xor; are two tensors close or equal; which elements are not zero."""
+"""Truth values: and, or, xor, not; finite or not; are two tensors close or equal; which elements are not zero."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, OpType, op
-from minidl.ops.common import Binary, many_dims, of_tensors
+from minidl.ops.common import Binary, Elementwise, many_dims, of_tensors
 from minidl.tensors import Tensor, wrap
 
 
@@ -116,3 +116,17 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
 def argwhere(input: Any) -> Any:
     """Where input is not 0: int64 (count, ndim)."""
     return nonzero(input)
+
+
+def _test(name: str, doc: str, function: Any) -> Any:
+    def forward(ctx: Any, x: Any) -> Any:
+        return function(x)
+
+    body = {"forward": forward, "promote": None, "differentiable": False, "__doc__": doc, "__module__": __name__}
+    return op(method=name)(OpType(name, (Elementwise,), body))
+
+
+isnan = _test("isnan", "Whether x is not a number", np.isnan)
+isinf = _test("isinf", "Whether x is infinite", np.isinf)
+isfinite = _test("isfinite", "Whether x is a finite number", np.isfinite)
+logical_not = _test("logical_not", "Whether x is 0 or False", np.logical_not)

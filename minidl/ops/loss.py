@@ -9,11 +9,15 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op, require
+from minidl.ops.activations import softplus
+from minidl.ops.axes import movedim
 from minidl.ops.common import total
-from minidl.ops.indexing import where
-from minidl.ops.movement import movedim, reshape
-from minidl.ops.pointwise import abs, clamp, exp, log, log1p, softplus
+from minidl.ops.exponentials import exp, log, log1p
+from minidl.ops.limits import clamp
+from minidl.ops.masks import where
 from minidl.ops.reduce import mean, sum
+from minidl.ops.shapes import reshape
+from minidl.ops.signs import abs
 from minidl.ops.softmax import log_softmax
 from minidl.tensors import Tensor
 

@@ -10,9 +10,10 @@ from minidl.ops.activations import logsigmoid
 from minidl.ops.arithmetic import minimum
 from minidl.ops.common import broadcast
 from minidl.ops.distances import pairwise_distance
-from minidl.ops.indexing import where
+from minidl.ops.limits import clamp
 from minidl.ops.loss import reduced
-from minidl.ops.pointwise import clamp, sqrt
+from minidl.ops.masks import where
+from minidl.ops.powers import sqrt
 from minidl.ops.reduce import sum
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from minidl.autograd import Op, op, require
 from minidl.ops.common import prod, total
-from minidl.ops.movement import cast, clone, reshape
-from minidl.ops.pointwise import rsqrt
+from minidl.ops.copies import cast, clone
+from minidl.ops.powers import rsqrt
 from minidl.ops.reduce import mean
+from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor
 
 

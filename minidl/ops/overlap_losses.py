@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.autograd import op, require
+from minidl.ops.exponentials import sigmoid
 from minidl.ops.loss import binary_cross_entropy_with_logits, reduced
-from minidl.ops.pointwise import sigmoid
 from minidl.ops.reduce import sum
 
 

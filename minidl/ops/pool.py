@@ -9,8 +9,8 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl.autograd import Op, op, require
 from minidl.ops.common import pair, total
-from minidl.ops.movement import reshape, unsqueeze
 from minidl.ops.reduce import squeeze_dim
+from minidl.ops.shapes import reshape, unsqueeze
 
 
 def window_count(n: int, k: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:

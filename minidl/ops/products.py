@@ -6,10 +6,12 @@ from typing import Any
 
 from minidl import dtypes
 from minidl.autograd import op, require
+from minidl.ops.axes import permute
 from minidl.ops.common import broadcast, one_dim, prod
 from minidl.ops.linalg import bmm, matmul, mm
-from minidl.ops.movement import broadcast_to, permute, reshape
 from minidl.ops.reduce import sum
+from minidl.ops.shapes import reshape
+from minidl.ops.tiling import broadcast_to
 
 
 @op(method="mv")

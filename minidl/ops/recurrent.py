@@ -23,9 +23,12 @@ import minidl_kernels as kernels
 from minidl import devices
 from minidl.autograd import Op, op, require
 from minidl.ops.common import total
+from minidl.ops.exponentials import sigmoid
+from minidl.ops.hard_activations import relu
+from minidl.ops.joining import cat
 from minidl.ops.linalg import linear
-from minidl.ops.movement import cat, chunk
-from minidl.ops.pointwise import relu, sigmoid, tanh
+from minidl.ops.splitting import chunk
+from minidl.ops.trigonometry import tanh
 from minidl.storage import Packed
 
 

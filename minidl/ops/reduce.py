@@ -12,7 +12,8 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, ShapeError, op
 from minidl.ops.common import many_dims, one_dim, prod, put_back, total
-from minidl.ops.movement import broadcast_to, reshape
+from minidl.ops.shapes import reshape
+from minidl.ops.tiling import broadcast_to
 
 
 class Reduction(Op):
@@ -34,7 +35,7 @@ class Reduction(Op):
 
 def in_dtype(dx: Any, dtype: Any) -> Any:
     """A gradient in the dtype of the input, where an op was told to compute in another."""
-    from minidl.ops.movement import cast
+    from minidl.ops.copies import cast
 
     dtype = dtypes.as_numpy(dtype)
     return dx if dtypes.as_numpy(dx.dtype) == dtype else cast(dx, dtype)
@@ -82,7 +83,7 @@ class mean(Reduction):
 
 class _Extreme(Reduction):
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.movement import cast
+        from minidl.ops.copies import cast
 
         x, y = ctx.saved
         hit = cast(x == ctx.stretch(y), dy.dtype)
@@ -159,7 +160,7 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
 
     def extreme(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         from minidl.ops import arithmetic
-        from minidl.ops.indexing import take_along_dim
+        from minidl.ops.gather_scatter import take_along_dim
         from minidl.tensors import Tensor
 
         if other is not None or isinstance(dim, (Tensor, np.ndarray)):
@@ -217,7 +218,7 @@ class prod_(Reduction):
 def _others(x: Any, dims: tuple[int, ...]) -> Any:
     """For each element the product of all the others over dims: products from the left times products from the
     right."""
-    from minidl.ops.movement import flip, permute
+    from minidl.ops.axes import flip, permute
 
     kept = [d for d in range(x.ndim) if d not in dims]
     order = (*kept, *dims)
@@ -230,7 +231,7 @@ def _others(x: Any, dims: tuple[int, ...]) -> Any:
 
 
 def _exclusive_products(rows: Any) -> Any:
-    from minidl.ops.movement import cat
+    from minidl.ops.joining import cat
 
     n = rows.shape[-1]
     running = [rows[..., :1] * 0 + 1]
@@ -264,8 +265,8 @@ def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
 @op(method="std")
 def std(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """The square root of :func:`var`; where that is 0 the gradient is 0, as in torch."""
-    from minidl.ops.indexing import where
-    from minidl.ops.pointwise import sqrt
+    from minidl.ops.masks import where
+    from minidl.ops.powers import sqrt
 
     v = var(x, dim, unbiased, keepdim, correction=correction)
     zero = v == 0  # the slope of the root is infinite there; torch's choice is 0
@@ -310,7 +311,7 @@ class cumsum(Op):
         return x.cumsum(ctx.dim, dtype) if x.ndim else x.astype(dtype or x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
-        from minidl.ops.movement import flip
+        from minidl.ops.axes import flip
 
         dx = dy if not dy.ndim else flip(cumsum(flip(dy, (ctx.dim,)), ctx.dim), (ctx.dim,))
         return in_dtype(dx, ctx.x_dtype)

@@ -10,8 +10,8 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op, require
+from minidl.ops.copies import clone
 from minidl.ops.indexing import scatter_rows
-from minidl.ops.movement import clone
 from minidl.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 

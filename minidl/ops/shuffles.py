@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.autograd import op, require
-from minidl.ops.movement import clone, permute, reshape
+from minidl.ops.axes import permute
+from minidl.ops.copies import clone
+from minidl.ops.shapes import reshape
 
 
 @op()

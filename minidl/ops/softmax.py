@@ -9,7 +9,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import many_dims, one_dim, put_back, total
-from minidl.ops.pointwise import exp
+from minidl.ops.exponentials import exp
 from minidl.ops.reduce import in_dtype, sum
 
 

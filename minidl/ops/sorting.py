@@ -11,8 +11,8 @@ import numpy as np
 
 from minidl.autograd import Op, op
 from minidl.ops.common import one_dim
+from minidl.ops.copies import cast
 from minidl.ops.logic import like, raw
-from minidl.ops.movement import cast
 from minidl.ops.reduce import pair, squeeze_dim, sum
 from minidl.tensors import Tensor
 

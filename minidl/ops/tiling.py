@@ -1,18 +1,73 @@
-"""Tensors laid out side by side or spread over a grid: ravel, tile, meshgrid."""
+"""Values repeated: expand without copying them, repeat and tile with; repeat_interleave and meshgrid."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl import dtypes
-from minidl.autograd import op, require
-from minidl.ops.movement import broadcast_to, repeat, reshape
+from minidl.autograd import Op, op, require
+from minidl.ops.common import broadcast, one_dim, unbroadcast
+from minidl.ops.copies import clone
+from minidl.ops.indexing import getitem
+from minidl.ops.shapes import _sizes, reshape, reshape_op
+from minidl.tensors import Tensor, wrap
 
 
-@op(method="ravel")
-def ravel(input: Any) -> Any:
-    """All elements as a vector, row-major; a view where the memory allows it."""
-    return reshape(input, (-1,) if 0 not in input.shape else (0,))
+@op(method="broadcast_to")
+class broadcast_to(Op):
+    """x repeated, without copying, to a larger shape;    dx = dy summed over what was repeated"""
+
+    is_view = True
+
+    def shape(x: Any, size: Any) -> Any:  # type: ignore[override]
+        require(broadcast(x, tuple(size)) == tuple(size), "shape {} does not broadcast to {}", x, tuple(size))
+        return tuple(size)
+
+    def forward(ctx, x: Any, size: Any) -> Any:
+        ctx.size = x.shape
+        y = np.broadcast_to(x, tuple(size), subok=True)
+        if isinstance(y, np.ndarray) and x.flags.writeable:
+            y = np.lib.stride_tricks.as_strided(x, y.shape, y.strides)  # torch's expanded tensors are not read-only
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        return unbroadcast(dy, ctx.size)
+
+
+@op(method="expand")
+def expand(x: Any, *size: Any) -> Any:
+    """As broadcast_to, where -1 keeps a size."""
+    sizes = _sizes(size)
+    lead = len(sizes) - x.ndim
+    require(lead >= 0, "expand: {} sizes for a tensor of {} dimensions", len(sizes), x.ndim)
+    full = []
+    for i, n in enumerate(sizes):
+        if n == -1:
+            require(i >= lead, "expand: -1 is not allowed for a new dimension ({})", sizes)
+            n = x.shape[i - lead]
+        full.append(n)
+    return broadcast_to(x, tuple(full))
+
+
+@op(method="expand_as")
+def expand_as(x: Any, other: Any) -> Any:
+    """x expanded to the shape of `other`."""
+    return expand(x, *other.shape)
+
+
+@op(method="repeat")
+def repeat(x: Any, *sizes: Any) -> Any:
+    """x laid side by side sizes[i] times along dimension i."""
+    times = _sizes(sizes)
+    require(len(times) >= x.ndim, "repeat: {} numbers for a tensor of {} dimensions", len(times), x.ndim)
+    shape = (1,) * (len(times) - x.ndim) + tuple(x.shape)
+    spread = broadcast_to(
+        reshape_op(x, tuple(n for s in shape for n in (1, s))),
+        tuple(n for k, s in zip(times, shape, strict=True) for n in (k, s)),
+    )
+    return reshape_op(clone(spread), tuple(k * s for k, s in zip(times, shape, strict=True)))
 
 
 @op(method="tile")
@@ -44,3 +99,38 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple:
     sizes = tuple(x.shape[0] if len(x.shape) else 1 for x in tensors)
     lines = [(1,) * i + (n,) + (1,) * (len(sizes) - 1 - i) for i, n in enumerate(sizes)]
     return tuple(broadcast_to(reshape(x, line), sizes) for x, line in zip(tensors, lines))
+
+
+@op(method="repeat_interleave")
+def repeat_interleave(
+    input: Any, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
+) -> Any:
+    """Every slice along `dim` (every element of the flattened input without one) repeated, in place: a a b b c c.
+
+    repeats is a number, or a vector with one for each slice. ``repeat_interleave(repeats)`` alone gives indices, i
+    repeated repeats[i] times. Raises RuntimeError for negative repeats and for a vector of another length.
+    """
+    if repeats is None:
+        counts = input.array if isinstance(input, Tensor) else input
+        require(counts.ndim == 1, "repeat_interleave: repeats must be a vector, got {}", counts.shape)
+        return wrap(_spread(len(counts), counts, output_size))
+    if dim is None:
+        input, d = reshape(input, (-1,)), 0
+    else:
+        d = one_dim(dim, len(input.shape))
+        input = input if len(input.shape) else reshape(input, (1,))
+    counts = repeats.array if isinstance(repeats, Tensor) else np.asarray(repeats)
+    require(counts.ndim <= 1, "repeat_interleave: repeats must be a number or a vector, got {}", counts.shape)
+    n = input.shape[d]
+    require(counts.size in (1, n), "repeat_interleave: {} repeats for {} slices", counts.size, n)
+    return getitem(input, (slice(None),) * d + (_spread(n, counts.reshape(-1), output_size),))
+
+
+def _spread(n: int, counts: Any, output_size: int | None) -> np.ndarray:
+    if counts.dtype.kind not in "iu":
+        raise RuntimeError(f"repeats has to be Long or Int tensor, got {counts.dtype}")
+    if (counts < 0).any():
+        raise RuntimeError("repeats can not be negative")
+    at = np.repeat(np.arange(n), counts)
+    require(output_size in (None, at.size), "repeat_interleave: allocated size {} is not {}", output_size, at.size)
+    return at

@@ -8,7 +8,47 @@ import numpy as np
 
 from minidl.autograd import op
 from minidl.ops.common import Binary, Elementwise, meet_float, of_tensors, unbroadcast
-from minidl.ops.pointwise import rsqrt
+from minidl.ops.powers import rsqrt
+
+
+@op(method="sin", inplace=True)
+class sin(Elementwise):
+    """y = sin x;    dx = dy cos x"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.sin(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * cos(x)
+
+
+@op(method="cos", inplace=True)
+class cos(Elementwise):
+    """y = cos x;    dx = -dy sin x"""
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return np.cos(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return -dy * sin(x)
+
+
+@op(method="tanh", inplace=True)
+class tanh(Elementwise):
+    """y = tanh x;    dx = dy (1 - y^2)"""
+
+    def forward(ctx, x: Any) -> Any:
+        y = np.tanh(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        (y,) = ctx.saved
+        return dy * (1 - y * y)
 
 
 @op(method="tan", inplace=True)
@@ -148,6 +188,8 @@ class atanh(Elementwise):
 
 arcsin, arccos, arctan, arctan2 = asin, acos, atan, atan2  # NumPy's names
 arcsinh, arccosh, arctanh = asinh, acosh, atanh
+
+
 for _name, _page in (
     ("arcsin", asin), ("arccos", acos), ("arctan", atan), ("arctan2", atan2), ("arcsinh", asinh), ("arccosh", acosh),
     ("arctanh", atanh),

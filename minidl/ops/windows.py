@@ -8,8 +8,8 @@ import numpy as np
 
 from minidl.autograd import Op, attach, op, require
 from minidl.ops.common import one_dim, pair
-from minidl.ops.movement import unsqueeze
 from minidl.ops.reduce import squeeze_dim
+from minidl.ops.shapes import unsqueeze
 from minidl.tensors import Tensor
 
 

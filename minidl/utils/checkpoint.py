@@ -12,7 +12,7 @@ from typing import Any
 from minidl import autograd, random
 from minidl.autograd import Op, enable_grad, is_grad_enabled, state
 from minidl.func import leaves_of, tree_like
-from minidl.ops.movement import clone
+from minidl.ops.copies import clone
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["checkpoint", "checkpoint_sequential"]

@@ -10,7 +10,8 @@ import numpy as np
 
 from minidl import devices
 from minidl.nn.utils import rnn
-from minidl.ops.movement import cat, reshape
+from minidl.ops.joining import cat
+from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn", "vector_to_parameters"]

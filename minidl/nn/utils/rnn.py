@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl import devices
 from minidl.ops.indexing import getitem
-from minidl.ops.movement import cat
+from minidl.ops.joining import cat
 from minidl.tensors import Tensor, wrap
 
 __all__ = [

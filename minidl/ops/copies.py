@@ -1,0 +1,129 @@
+"""Copies, other dtypes and other devices: clone, cast, to, contiguous."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import devices, dtypes
+from minidl.autograd import Op, attach, op
+from minidl.tensors import Tensor
+
+
+@op()
+class alias(Op):
+    """The same values at a new place in the graph"""
+
+    is_view = True
+
+    def forward(ctx, x: Any) -> Any:
+        return x
+
+    def backward(ctx, dy: Any) -> Any:
+        return dy
+
+
+@op(method="clone")
+class clone(Op):
+    """A copy in memory of its own;    dx = dy"""
+
+    def shape(x: Any, **_: Any) -> Any:  # type: ignore[override]
+        return x
+
+    def forward(ctx, x: Any, *, memory_format: Any = None) -> Any:
+        return x.copy()
+
+    def backward(ctx, dy: Any) -> Any:
+        return dy
+
+
+@op()
+class cast(Op):
+    """x in another dtype;    dx = dy in x's dtype"""
+
+    def shape(x: Any, *_: Any) -> Any:  # type: ignore[override]
+        return x
+
+    def forward(ctx, x: Any, dtype: Any) -> Any:
+        ctx.dtype = x.dtype
+        return x.astype(dtypes.as_numpy(dtype))
+
+    def backward(ctx, dy: Any) -> Any:
+        return cast(dy, ctx.dtype)
+
+
+@op()
+class transfer(Op):
+    """x on another device;    dx = dy on x's device"""
+
+    def forward(ctx, x: Any, device: Any) -> Any:
+        ctx.device = devices.device_of(x)
+        return devices.move(x, device)
+
+    def backward(ctx, dy: Any) -> Any:
+        return transfer(dy, ctx.device)
+
+
+@op(method="contiguous")
+def contiguous(x: Any, *, memory_format: Any = None) -> Any:
+    """x itself if its memory is row-major without gaps, else a copy that is."""
+    return x if x.is_contiguous() else clone_contiguous(x)
+
+
+@op()
+class clone_contiguous(Op):
+    """A row-major copy;    dx = dy"""
+
+    def forward(ctx, x: Any) -> Any:
+        return x.copy(order="C")
+
+    def backward(ctx, dy: Any) -> Any:
+        return dy
+
+
+@op(method="to")
+def to(
+    x: Any, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, non_blocking: bool = False
+) -> Any:
+    """x in another dtype, on another device, or both; the same tensor if nothing changes.
+
+    Accepts to(dtype), to(device), to(device, dtype) and to(other).
+    """
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = a.dtype, a.device
+        elif isinstance(a, devices.Device) or (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")):
+            device = a
+        elif a is not None and not isinstance(a, bool):  # a bool is non_blocking, which copies here always are
+            dtype = a
+    y = x
+    if dtype is not None and dtypes.as_numpy(dtype) != x.array.dtype:
+        y = cast(y, dtypes.as_numpy(dtype))
+    if device is not None and devices.Device(device) != y.device:
+        y = transfer(y, devices.Device(device))
+    return clone(y) if copy and y is x else y
+
+
+def _converter(name: str, dtype: dtypes.DType) -> None:
+    def convert(self: Tensor) -> Any:
+        return to(self, dtype=dtype)
+
+    convert.__name__, convert.__doc__ = name, f"The values as {dtype!r}."
+    attach(name, convert)
+
+
+for _name in ("float", "double", "half", "int", "long", "short", "bool"):
+    _converter(_name, getattr(dtypes, _name))
+
+
+def _type(self: Tensor, dtype: Any = None) -> Any:
+    """The name of the dtype; with an argument, the values in that dtype."""
+    return repr(self.dtype) if dtype is None else to(self, dtype=dtype)
+
+
+def _type_as(self: Tensor, other: Tensor) -> Any:
+    """The values in the dtype of `other`."""
+    return to(self, dtype=other.dtype)
+
+
+attach("type", _type)
+attach("type_as", _type_as)
