@@ -18,7 +18,7 @@ from minidl.nn.causal import CausalSelfAttention, KVCache
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.dropout import Dropout, Dropout2d
-from minidl.nn.embeddings import Embedding
+from minidl.nn.embeddings import Embedding, EmbeddingBag
 from minidl.nn.instance_norm import InstanceNorm1d, InstanceNorm2d
 from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from minidl.nn.losses import (
@@ -91,7 +91,8 @@ __all__ = [
     # containers
     "Sequential", "ModuleList", "ModuleDict", "ParameterList",
     # products and shapes
-    "Linear", "Bilinear", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding", "Identity", "Flatten", "Unflatten",
+    "Linear", "Bilinear", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding", "EmbeddingBag", "Identity",
+    "Flatten", "Unflatten",
     # attention
     "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
     "TransformerDecoderLayer", "TransformerDecoder", "Transformer", "CausalSelfAttention", "KVCache",
