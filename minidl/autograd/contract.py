@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.autograd import anomaly
+from minidl.autograd import anomaly, blame
 from minidl.autograd.modes import state
 from minidl.autograd.source import caller, source_line
 from minidl.tensors import Tensor, wrap
@@ -385,6 +385,11 @@ def _mark_view(cls: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
 
 def _explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: Exception) -> Exception:
     """The same error in the user's words: op, shapes and module path, from the op's shape rule where it has one."""
+    place = f" in module {state.scope}" if state.scope else ""
+    if not cls.variadic and arrays and blame.no_tensor(arrays[0]) and parameters(cls)[0][0] in ("x", "a", "q", "input"):
+        error = blame.NotATensor(blame.not_a_tensor(f"{cls.__name__}{place}", arrays[0]))
+        blame.noted(error, args, state.scope)
+        return error
     shapes = [tuple(a.shape) if hasattr(a, "shape") else a for a in arrays]
     if cls.shape is not None and not isinstance(error, (ShapeError, TypeError, NotImplementedError)):
         try:
@@ -393,11 +398,12 @@ def _explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: 
             error = better
         except Exception:  # the rule itself could not cope: the first error says more
             pass
-    place = f" in module {state.scope}" if state.scope else ""
     if isinstance(error, ShapeError):
-        return ShapeError(f"{cls.__name__}{place}: {error}") if not getattr(error, "_placed", False) else error
-    given = ", ".join(f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays)
-    error.add_note(f"while running minidl op {cls.__name__}{place} on {given}")
+        error = ShapeError(f"{cls.__name__}{place}: {error}")
+    else:
+        given = ", ".join(f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays)
+        error.add_note(f"while running minidl op {cls.__name__}{place} on {given}")
+    blame.noted(error, args[0] if cls.variadic else args, state.scope)
     return error
 
 

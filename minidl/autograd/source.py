@@ -19,12 +19,16 @@ def caller(depth: int = 1) -> tuple[CodeType, int] | None:
         code = f.f_code
         engine = _is_engine.get(code.co_filename)
         if engine is None:
-            name = code.co_filename
-            engine = _is_engine[name] = name.startswith(_INTERNAL) and not name.startswith(_USER_CODE)
+            engine = _is_engine[code.co_filename] = is_engine(code.co_filename)
         if not engine:
             return code, f.f_lasti
         f = f.f_back
     return None
+
+
+def is_engine(filename: str) -> bool:
+    """Whether a source file is the engine's own, models apart."""
+    return filename.startswith(_INTERNAL) and not filename.startswith(_USER_CODE)
 
 
 def source_line(where: tuple | None) -> str:

@@ -89,6 +89,8 @@ class Sequential(_Row):
     )
     """
 
+    in_order = True  # what the children are given: for errors that name the layer before
+
     def __init__(self, *args: Any):
         super().__init__()
         named = args[0].items() if len(args) == 1 and isinstance(args[0], OrderedDict) else enumerate(args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from minidl.autograd import state
+from minidl.autograd import blame, state
 from minidl.nn.module.hooks import Hooks
 from minidl.nn.module.registration import Structure
 from minidl.nn.module.tree import Tree
@@ -39,6 +39,9 @@ class Calls(Hooks, Tree):
             if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
+        except Exception as error:
+            blame.passed(error, self, state.scope, args, kwargs, outermost=not before)
+            raise
         finally:
             state.scope = before
 
