@@ -1,0 +1,57 @@
+"""Cases of the table of ops: what layers beyond the common ones are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cases import TABLE, S, big, case, normal
+
+# -- embeddings -------------------------------------------------------------------------------------------------------
+
+WORDS = np.array([3, 1, 1, 0, 4, 1, 2])
+STARTS = np.array([0, 2, 2, 6])
+
+
+def _lookup(x: Any, w: Any, padding_idx: Any = None, by_freq: bool = False) -> Any:
+    return F.embedding(x, w, padding_idx, scale_grad_by_freq=by_freq)
+
+
+case(
+    "lookup",
+    S(WORDS, normal(5, 2)),
+    S(np.array([[0, 3], [2, 1]]), normal(5, 2)),
+    big(WORDS, normal(5, 2), 1),
+    big(WORDS, normal(5, 2), None, True),
+    S(np.zeros((2, 0), np.int64), normal(3, 2)),
+    theirs=_lookup,
+)
+
+
+def _bag_sum(x: Any, sizes: Any) -> Any:
+    return torch.stack([part.sum(0) for part in torch.split(x, list(sizes))])
+
+
+case(
+    "bag_sum",
+    S(normal(7, 2), (3, 0, 4)),
+    S(normal(1, 2), (1,)),
+    ours=lambda x, sizes: TABLE["bag_sum"](x, np.array(sizes)),
+    theirs=_bag_sum,
+)
+
+
+case(
+    "embedding_bag",
+    *[S(np.array([[0, 3, 3], [2, 1, 4]]), normal(5, 2), mode=mode) for mode in ("sum", "mean", "max")],
+    *[S(WORDS, normal(5, 2), STARTS, mode=mode) for mode in ("sum", "mean", "max")],
+    *[S(WORDS, normal(5, 2), STARTS, mode=mode, include_last_offset=True) for mode in ("sum", "mean")],
+    *[big(WORDS, normal(5, 2), STARTS, mode=mode, padding_idx=-4) for mode in ("sum", "mean", "max")],
+    S(WORDS, normal(5, 2), STARTS, mode="sum", per_sample_weights=normal(7)),
+    S(WORDS[:6].reshape(2, 3), normal(5, 2), mode="sum", per_sample_weights=normal(2, 3), padding_idx=4),
+    S(np.zeros((2, 0), np.int64), normal(5, 2)),
+    S(np.zeros(0, np.int64), normal(5, 2), np.zeros(2, np.int64), mode="max"),
+    theirs=F.embedding_bag,
+)
