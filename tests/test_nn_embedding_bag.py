@@ -152,8 +152,8 @@ def test_max_norm_is_seen_by_those_who_saved_the_table():
     (RuntimeError, r"offsets\[0\] has to be 0", ([1, 2], [1]), {}),
     (RuntimeError, r"offsets\[-1\] can not be greater than input's length", ([1, 2], [0, 3]), {}),
     (RuntimeError, "number of offset should be at least 1", ([1, 2], np.zeros(0, int)), {"include_last_offset": True}),
-    (RuntimeError, "", ([1, 2, 1], [0, 2, 1]), {}),
-    (RuntimeError, "", ([[1.0, 2.0]],), {}),
+    (RuntimeError, ".", ([1, 2, 1], [0, 2, 1]), {}),
+    (RuntimeError, ".", ([[1.0, 2.0]],), {}),
     (NotImplementedError, "only supported for mode='sum'", ([[1, 2]],), {"weights": (1, 2)}),
     (ValueError, "must have the same shape as the input", ([[1, 2]],), {"weights": (2,), "mode": "sum"}),
 ])  # fmt: skip
