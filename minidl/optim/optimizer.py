@@ -18,7 +18,12 @@ from minidl.nn.parameter import Parameter, clear_grad
 from minidl.storage import Packed
 from minidl.tensors import HookHandle, Tensor, wrap
 
-_SCALARS = ("step", "mu_product")  # state that is one float32 number, not an array of the parameter's shape
+_SCALARS = (
+    "step",
+    "mu_product",
+    "eta",
+    "mu",
+)  # state that is one float32 number, not an array of the parameter's shape
 BLOCK = 32768  # elements at a time: a handful of float32 arrays of this size fit a 1 MiB second-level cache
 
 
@@ -219,12 +224,28 @@ class Optimizer:
             n = int(n)
             if n not in params:
                 raise ValueError(f"loaded state dict has a state for parameter {n}, which is in no group")
-            state[params[n]] = {k: _own(k, v, params[n]) for k, v in entries.items()}
+            state[params[n]] = {k: self.own(k, v, params[n]) for k, v in entries.items()}
         new_groups = []
         for group, s in zip(groups, saved, strict=True):
             options = {k: tuple(v) if isinstance(v, list) and k != "param_names" else v for k, v in s.items()}
             new_groups.append({**group, **options, "params": group["params"]})
         self.state, self.param_groups = state, new_groups
+
+    def own(self, name: str, value: Any, p: Tensor) -> Any:
+        """A copy of a piece of state, as the optimizer of `p` holds it. ValueError for another shape."""
+        array = value.array if isinstance(value, Tensor) else value
+        if not hasattr(array, "dtype"):
+            return wrap(np.asarray(array, np.float32)) if name in _SCALARS and not isinstance(array, bool) else value
+        if name in _SCALARS:
+            return wrap(np.array(array, np.float32).reshape(()))
+        if tuple(array.shape) != self.state_shape(name, p):
+            raise ValueError(f"state '{name}' has shape {tuple(array.shape)}, its parameter {tuple(p.shape)}")
+        dtype = p.array.dtype if array.dtype.kind == "f" else array.dtype
+        return wrap(devices.move(array.astype(dtype, order="C", copy=True), p.device))
+
+    def state_shape(self, name: str, p: Tensor) -> tuple[int, ...]:
+        """The shape of a piece of state: that of the parameter."""
+        return tuple(p.shape)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_scratch": {}}
@@ -245,16 +266,3 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {k}: {group[k]}" for k in sorted(group) if k not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
-
-
-def _own(name: str, value: Any, p: Tensor) -> Any:
-    """A copy of a piece of state, as the optimizer of `p` holds it."""
-    array = value.array if isinstance(value, Tensor) else value
-    if not hasattr(array, "dtype"):
-        return wrap(np.asarray(array, np.float32)) if name in _SCALARS and not isinstance(array, bool) else value
-    if name in _SCALARS:
-        return wrap(np.array(array, np.float32).reshape(()))
-    if tuple(array.shape) != tuple(p.shape):
-        raise ValueError(f"state '{name}' has shape {tuple(array.shape)}, its parameter {tuple(p.shape)}")
-    dtype = p.array.dtype if array.dtype.kind == "f" else array.dtype
-    return wrap(devices.move(array.astype(dtype, order="C", copy=True), p.device))
