@@ -60,6 +60,8 @@ class Adafactor(Optimizer):
         g = -g if group["maximize"] else g
         if group["weight_decay"]:
             w *= 1 - lr * group["weight_decay"]
+        if not w.size:
+            return
         square = g * g
         if g.ndim > 1:
             for name, dim in (("row_var", -1), ("col_var", -2)):
