@@ -1,4 +1,4 @@
-"""L-BFGS against torch's, with and without line search: the same path, the same number of evaluations, the same state."""
+"""L-BFGS against torch's, with and without line search: same path, same number of evaluations, same state."""
 
 import math
 
