@@ -22,17 +22,17 @@ class _InPlace(Module):
 class ReLU(_InPlace):
     """y = max(x, 0)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return hard_activations.relu(x)
+        return hard_activations.relu(input)
 
 
 class ReLU6(_InPlace):
     """y = min(max(x, 0), 6); Howard et al. 2017 (arXiv:1704.04861)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return where(x >= 6, 6.0, hard_activations.relu(x))
+        return where(input >= 6, 6.0, hard_activations.relu(input))
 
 
 class LeakyReLU(Module):
@@ -42,9 +42,9 @@ class LeakyReLU(Module):
         super().__init__()
         self.negative_slope, self.inplace = negative_slope, inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return hard_activations.leaky_relu(x, self.negative_slope)
+        return hard_activations.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
@@ -57,9 +57,9 @@ class GELU(Module):
         super().__init__()
         self.approximate = approximate
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return activations.gelu(x, self.approximate)
+        return activations.gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
@@ -68,25 +68,25 @@ class GELU(Module):
 class SiLU(_InPlace):
     """y = x sigmoid(x)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return activations.silu(x)
+        return activations.silu(input)
 
 
 class Sigmoid(Module):
     """y = 1 / (1 + e^-x)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return exponentials.sigmoid(x)
+        return exponentials.sigmoid(input)
 
 
 class Tanh(Module):
     """y = tanh x"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return trigonometry.tanh(x)
+        return trigonometry.tanh(input)
 
 
 class Softplus(Module):
@@ -96,9 +96,9 @@ class Softplus(Module):
         super().__init__()
         self.beta, self.threshold = beta, threshold
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return activations.softplus(x, self.beta, self.threshold)
+        return activations.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"
@@ -122,9 +122,9 @@ class Softmax(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """The same shape; sums to 1 along `dim`."""
-        return softmax.softmax(x, _dim(self.dim, x.ndim, "softmax"))
+        return softmax.softmax(input, _dim(self.dim, input.ndim, "softmax"))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -137,9 +137,9 @@ class LogSoftmax(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """The same shape."""
-        return softmax.log_softmax(x, _dim(self.dim, x.ndim, "log_softmax"))
+        return softmax.log_softmax(input, _dim(self.dim, input.ndim, "log_softmax"))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

@@ -117,12 +117,12 @@ class Conv1d(_Conv):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          0, device, dtype)  # fmt: skip
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, K, M)"""
         padding = self.padding
         if self.padding_mode != "zeros":
-            x, padding = pad(x, self.border, self.padding_mode), 0
-        return conv1d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+            input, padding = pad(input, self.border, self.padding_mode), 0
+        return conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv2d(_Conv):
@@ -140,12 +140,12 @@ class Conv2d(_Conv):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          0, device, dtype)  # fmt: skip
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, K, P, Q)"""
         padding = self.padding
         if self.padding_mode != "zeros":
-            x, padding = pad(x, self.border, self.padding_mode), 0
-        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+            input, padding = pad(input, self.border, self.padding_mode), 0
+        return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Conv):
@@ -166,10 +166,12 @@ class ConvTranspose2d(_Conv):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          output_padding, device, dtype)  # fmt: skip
 
-    def forward(self, x: Any, output_size: Any = None) -> Any:
+    def forward(self, input: Any, output_size: Any = None) -> Any:
         """(N, C, H, W) -> (N, K, P, Q). `output_size` (P, Q) picks among the sizes that stride leaves open."""
-        extra = self.output_padding if output_size is None else self._output_padding(x, output_size)
-        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        extra = self.output_padding if output_size is None else self._output_padding(input, output_size)
+        return conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
 
     def _output_padding(self, x: Any, output_size: Any) -> tuple[int, ...]:
         want = tuple(output_size)[-2:]

@@ -25,14 +25,14 @@ class Dropout(_Dropout):
     `inplace` is taken for torch's sake: the result is always memory of its own.
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """The same shape."""
-        return ops.dropout(x, self.p, self.training)
+        return ops.dropout(input, self.p, self.training)
 
 
 class Dropout2d(_Dropout):
     """Dropout of whole channels of (N, C, H, W); Tompson et al. 2015 (arXiv:1411.4280)."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """The same shape."""
-        return ops.dropout2d(x, self.p, self.training)
+        return ops.dropout2d(input, self.p, self.training)

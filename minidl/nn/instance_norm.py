@@ -19,19 +19,21 @@ class _InstanceNorm(_BatchNorm):
     ):  # fmt: skip
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, ...) or (C, ...) -> the same shape"""
-        if x.ndim not in self.ranks:
-            raise ValueError(f"expected {self.ranks[0]}D or {self.ranks[1]}D input (got {x.ndim}D input)")
-        if x.ndim == self.ranks[0]:
-            return self.forward(x.unsqueeze(0))[0]
-        if x.shape[1] != self.num_features and self.affine:
+        if input.ndim not in self.ranks:
+            raise ValueError(f"expected {self.ranks[0]}D or {self.ranks[1]}D input (got {input.ndim}D input)")
+        if input.ndim == self.ranks[0]:
+            return self.forward(input.unsqueeze(0))[0]
+        if input.shape[1] != self.num_features and self.affine:
             raise ValueError(
-                f"expected input's size at dim=1 to match num_features ({self.num_features}), but got: {x.shape[1]}"
+                f"expected input's size at dim=1 to match num_features ({self.num_features}), but got: {input.shape[1]}"
             )
         own = self.training or not self.track_running_stats
         amount = 0.0 if self.momentum is None else self.momentum
-        return F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own, amount, self.eps)
+        return F.instance_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, own, amount, self.eps
+        )
 
 
 class InstanceNorm1d(_InstanceNorm):

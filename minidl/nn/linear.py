@@ -20,9 +20,9 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """x itself."""
-        return x
+        return input
 
 
 class Linear(Module):
@@ -49,9 +49,9 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(..., in_features) -> (..., out_features)"""
-        return linear(x, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -83,11 +83,11 @@ class Bilinear(Module):
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x1: Any, x2: Any) -> Any:
+    def forward(self, input1: Any, input2: Any) -> Any:
         """(..., in1_features), (..., in2_features) -> (..., out_features)"""
         n, i, j = self.weight.shape
-        half = linear(x2, reshape(self.weight, (n * i, j)))  # (..., N I): A x2
-        y = sum(unflatten(half, -1, (n, i)) * x1.unsqueeze(-2), -1)
+        half = linear(input2, reshape(self.weight, (n * i, j)))  # (..., N I): A input2
+        y = sum(unflatten(half, -1, (n, i)) * input1.unsqueeze(-2), -1)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
@@ -104,9 +104,9 @@ class Flatten(Module):
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, ...) -> (N, product of the rest)"""
-        return flatten(x, self.start_dim, self.end_dim)
+        return flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -123,9 +123,9 @@ class Unflatten(Module):
             raise TypeError(f"unflattened_size must be a tuple of ints, but found {unflattened_size!r}")
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(..., n, ...) -> (..., *unflattened_size, ...)"""
-        return unflatten(x, self.dim, self.unflattened_size)
+        return unflatten(input, self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

@@ -64,11 +64,11 @@ class _BatchNorm(_Norm):
         self.reset_running_stats()
         super().reset_parameters()
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, ...) -> (N, C, ...)"""
-        if x.ndim not in self.ranks:
+        if input.ndim not in self.ranks:
             ranks = " or ".join(f"{r}D" for r in self.ranks)
-            raise ValueError(f"expected {ranks} input (got {x.ndim}D input)")
+            raise ValueError(f"expected {ranks} input (got {input.ndim}D input)")
         amount = self.momentum
         tracks = self.training and self.track_running_stats and self.num_batches_tracked is not None
         if tracks:
@@ -78,7 +78,7 @@ class _BatchNorm(_Norm):
             amount = 1.0 / self.num_batches_tracked.item() if tracks else 0.0
         own = self.training or self.running_mean is None  # the batch's own statistics
         mean, var = (None, None) if own and not tracks else (self.running_mean, self.running_var)
-        return batch_norm(x, mean, var, self.weight, self.bias, own, amount, self.eps)
+        return batch_norm(input, mean, var, self.weight, self.bias, own, amount, self.eps)
 
     def extra_repr(self) -> str:
         return (
@@ -120,9 +120,9 @@ class LayerNorm(_Norm):
         self.normalized_shape, self.eps, self.elementwise_affine = _shape(normalized_shape), eps, elementwise_affine
         self._affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias, device, dtype)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(..., *normalized_shape) -> the same shape"""
-        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return (
@@ -170,13 +170,15 @@ class GroupNorm(_Norm):
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
         self._affine((num_channels,), affine, affine and bias, device, dtype)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, ...) -> (N, C, ...)"""
-        if x.ndim < 2 or x.shape[1] != self.num_channels:
-            raise ValueError(f"expected (N, {self.num_channels}, ...), got {tuple(x.shape)}")
-        n, c = x.shape[:2]
-        y = reshape(standardize(reshape(x, (n, self.num_groups, -1)), None, None, (2,), self.eps), tuple(x.shape))
-        full = (1, c) + (1,) * (x.ndim - 2)
+        if input.ndim < 2 or input.shape[1] != self.num_channels:
+            raise ValueError(f"expected (N, {self.num_channels}, ...), got {tuple(input.shape)}")
+        n, c = input.shape[:2]
+        y = reshape(
+            standardize(reshape(input, (n, self.num_groups, -1)), None, None, (2,), self.eps), tuple(input.shape)
+        )
+        full = (1, c) + (1,) * (input.ndim - 2)
         y = y if self.weight is None else y * reshape(self.weight, full)
         return y if self.bias is None else y + reshape(self.bias, full)
 

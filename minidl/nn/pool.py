@@ -31,17 +31,17 @@ class _MaxPool(Module):
 class MaxPool1d(_MaxPool):
     """The greatest of each window of a signal; stride is kernel_size unless given.    (N, C, L) -> (N, C, M)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, M), with return_indices also where"""
-        return pool.max_pool1d(x, *self._how())
+        return pool.max_pool1d(input, *self._how())
 
 
 class MaxPool2d(_MaxPool):
     """The greatest of each window of an image; stride is kernel_size unless given.    (N, C, H, W) -> (N, C, P, Q)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q), with return_indices also where, flat in H x W"""
-        return pool.max_pool2d(x, *self._how())
+        return pool.max_pool2d(input, *self._how())
 
 
 class AvgPool1d(Module):
@@ -57,9 +57,11 @@ class AvgPool1d(Module):
         self.stride = self.kernel_size if stride is None else one(stride)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, M)"""
-        return pool.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return pool.avg_pool1d(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        )
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -77,10 +79,10 @@ class AvgPool2d(Module):
         self.padding, self.ceil_mode = padding, ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q)"""
         return pool.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
             self.divisor_override,
         )  # fmt: skip
 
@@ -100,14 +102,14 @@ class _Adaptive(Module):
 class AdaptiveAvgPool1d(_Adaptive):
     """The mean of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, output_size)"""
-        return pool.adaptive_avg_pool1d(x, self.output_size)
+        return pool.adaptive_avg_pool1d(input, self.output_size)
 
 
 class AdaptiveAvgPool2d(_Adaptive):
     """The mean of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q)"""
-        return pool.adaptive_avg_pool2d(x, self.output_size)
+        return pool.adaptive_avg_pool2d(input, self.output_size)

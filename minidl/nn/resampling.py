@@ -27,10 +27,10 @@ class Upsample(Module):
         self.scale_factor = tuple(float(s) for s in scale_factor) if many else scale_factor and float(scale_factor)
         self.recompute_scale_factor = recompute_scale_factor
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, ...) -> (N, C, ...)"""
         return F.interpolate(
-            x, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
         )
 
     def extra_repr(self) -> str:
@@ -45,9 +45,9 @@ class PixelShuffle(Module):
         super().__init__()
         self.upscale_factor = upscale_factor
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C r^2, H, W) -> (N, C, r H, r W)"""
-        return F.pixel_shuffle(x, self.upscale_factor)
+        return F.pixel_shuffle(input, self.upscale_factor)
 
     def extra_repr(self) -> str:
         return f"upscale_factor={self.upscale_factor}"
@@ -60,9 +60,9 @@ class PixelUnshuffle(Module):
         super().__init__()
         self.downscale_factor = downscale_factor
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, r H, r W) -> (N, C r^2, H, W)"""
-        return F.pixel_unshuffle(x, self.downscale_factor)
+        return F.pixel_unshuffle(input, self.downscale_factor)
 
     def extra_repr(self) -> str:
         return f"downscale_factor={self.downscale_factor}"
@@ -75,9 +75,9 @@ class ChannelShuffle(Module):
         super().__init__()
         self.groups = groups
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, ...) -> the same shape"""
-        return F.channel_shuffle(x, self.groups)
+        return F.channel_shuffle(input, self.groups)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"
@@ -95,17 +95,17 @@ class _AdaptiveMax(Module):
 class AdaptiveMaxPool1d(_AdaptiveMax):
     """The largest of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, output_size), and the places if `return_indices`"""
-        return F.adaptive_max_pool1d(x, self.output_size, self.return_indices)
+        return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMax):
     """The largest of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q), and the places if `return_indices`"""
-        return F.adaptive_max_pool2d(x, self.output_size, self.return_indices)
+        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class ConvTranspose1d(_Conv):
@@ -127,19 +127,19 @@ class ConvTranspose1d(_Conv):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          output_padding, device, dtype)  # fmt: skip
 
-    def forward(self, x: Any, output_size: Any = None) -> Any:
+    def forward(self, input: Any, output_size: Any = None) -> Any:
         """(N, C, L) -> (N, K, M). `output_size` (M,) picks among the sizes that stride leaves open."""
         extra = self.output_padding
         if output_size is not None:
             (want,) = ntuple(output_size if isinstance(output_size, int) else tuple(output_size)[-1:], 1, "output_size")
             (stride,), (padding,), (dilation,), (size,) = self.stride, self.padding, self.dilation, self.kernel_size
-            least = (x.shape[-1] - 1) * stride - 2 * padding + dilation * (size - 1) + 1
+            least = (input.shape[-1] - 1) * stride - 2 * padding + dilation * (size - 1) + 1
             if not least <= want < least + stride:
                 raise ValueError(
-                    f"requested an output size of {want}, but an input of {tuple(x.shape)} can only become {least} .. "
-                    f"{least + stride - 1}"
+                    f"requested an output size of {want}, but an input of {tuple(input.shape)} can only become "
+                    f"{least} .. {least + stride - 1}"
                 )
             extra = (want - least,)
         return F.conv_transpose1d(
-            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
         )

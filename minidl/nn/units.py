@@ -35,9 +35,9 @@ class ELU(_Unit):
         super().__init__()
         self.alpha, self.inplace = alpha, inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.elu(x, self.alpha)
+        return F.elu(input, self.alpha)
 
 
 class CELU(_Unit):
@@ -49,9 +49,9 @@ class CELU(_Unit):
         super().__init__()
         self.alpha, self.inplace = alpha, inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.celu(x, self.alpha)
+        return F.celu(input, self.alpha)
 
 
 class SELU(_Unit):
@@ -61,9 +61,9 @@ class SELU(_Unit):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.selu(x)
+        return F.selu(input)
 
 
 class Mish(_Unit):
@@ -73,9 +73,9 @@ class Mish(_Unit):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.mish(x)
+        return F.mish(input)
 
 
 class Hardswish(Module):
@@ -85,9 +85,9 @@ class Hardswish(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardswish(x)
+        return F.hardswish(input)
 
 
 class Hardsigmoid(Module):
@@ -97,9 +97,9 @@ class Hardsigmoid(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardsigmoid(x)
+        return F.hardsigmoid(input)
 
 
 class Hardtanh(_Unit):
@@ -113,9 +113,9 @@ class Hardtanh(_Unit):
             raise ValueError(f"Hardtanh: max_val must be greater than min_val, got {min_val} and {max_val}")
         self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardtanh(x, self.min_val, self.max_val)
+        return F.hardtanh(input, self.min_val, self.max_val)
 
 
 class Hardshrink(Module):
@@ -125,9 +125,9 @@ class Hardshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardshrink(x, self.lambd)
+        return F.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -140,9 +140,9 @@ class Softshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.softshrink(x, self.lambd)
+        return F.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -157,9 +157,9 @@ class Threshold(_Unit):
         super().__init__()
         self.threshold, self.value, self.inplace = threshold, value, inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.threshold(x, self.threshold, self.value)
+        return F.threshold(input, self.threshold, self.value)
 
 
 class PReLU(Module):
@@ -175,9 +175,9 @@ class PReLU(Module):
         self.weight.array[...] = self.init
         self.weight.bump()
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise; channels are dimension 1."""
-        return F.prelu(x, self.weight)
+        return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
         return f"num_parameters={self.num_parameters}"
@@ -186,25 +186,25 @@ class PReLU(Module):
 class LogSigmoid(Module):
     """y = -ln(1 + e^-x)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.logsigmoid(x)
+        return F.logsigmoid(input)
 
 
 class Softsign(Module):
     """y = x / (1 + |x|)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.softsign(x)
+        return F.softsign(input)
 
 
 class Tanhshrink(Module):
     """y = x - tanh(x)"""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.tanhshrink(x)
+        return F.tanhshrink(input)
 
 
 class Softmin(Module):
@@ -214,9 +214,9 @@ class Softmin(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """The same shape."""
-        return F.softmin(x, self.dim)
+        return F.softmin(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -229,9 +229,9 @@ class GLU(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Half the size along `dim`."""
-        return F.glu(x, self.dim)
+        return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
