@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from minidl.autograd.modes import state
 from minidl.autograd.source import is_engine
 from minidl.tensors import Tensor
 
@@ -45,9 +46,9 @@ def given(value: Any, depth: int = 2) -> str:
     return f"a {type(value).__name__}"
 
 
-def not_a_tensor(name: str, value: Any) -> str:
+def not_a_tensor(name: str, value: Any, what: str = "input") -> str:
     """What to say of an input that is no Tensor, with the likely slip."""
-    said = f"{name}: the input must be a Tensor, not {given(value)}"
+    said = f"{name}: the {what} must be a Tensor, not {given(value)}"
     if value is None:
         return f"{said}; did a forward() before it forget its return?"
     if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
@@ -76,6 +77,11 @@ def came_from(t: Any) -> str:
     """`made_by` as the end of a sentence about t: `` (made by linear in Net.head)``, or ""."""
     maker = made_by(t)
     return f" (made by {maker})" if maker else ""
+
+
+def scope() -> str:
+    """`` in module Net.head`` while it runs, else ""."""
+    return f" in module {state.scope}" if state.scope else ""
 
 
 def _way_back(t: Any, tree: Mapping[str, Any], ends: set[int]) -> Iterator[str]:
@@ -160,7 +166,8 @@ def passed(error: Exception, module: Any, path: str, args: tuple, kwargs: dict, 
     from_outside = {id(a) for a in (*args, *kwargs.values())}
     ends = {id(a.node) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.node is not None}
     first: Any = inputs[0] if inputs else None
-    for t in list(tensors.values())[:3] or [first]:
+    shown = list(tensors.values())[:3]
+    for t in shown if (taken is not None and shown) or isinstance(first, Tensor) else [first, *shown]:
         if id(t) in from_outside:
             lines.append(f"  input {given(t)}, given to {root} as it is{came_from(t)}")
             continue

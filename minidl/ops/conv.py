@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import minidl_kernels as kernels
-from minidl.autograd import Op, op, require
+from minidl.autograd import Op, ShapeError, op, require
+from minidl.autograd.blame import scope
+from minidl.ops import hints, integer_conv
 from minidl.ops.common import pair, widened
 from minidl.ops.padding import pad, pad_constant
 from minidl.ops.reduce import squeeze_dim, sum
@@ -32,40 +36,44 @@ class _Conv2d(Op):
     def shape(  # type: ignore[override]
         x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> Any:
-        require(len(x) == 4, "the input must be (N, C, H, W), got {}; a single image needs unsqueeze(0)", x)
+        if len(x) != 4:
+            fix = "x[None, None] adds batch and channel" if len(x) == 2 else "a single image needs unsqueeze(0)"
+            raise ShapeError(f"the input must be (N, C, H, W), got {x}; {fix}")
         require(len(w) == 4, "the weight must be (out_channels, in_channels / groups, height, width), got {}", w)
-        require(
-            x[1] == w[1] * groups,
-            "the input {} has {} channels, the weight {} with groups={} takes {}",
-            x,
-            x[1],
-            w,
-            groups,
-            w[1] * groups,
-        )
+        if x[1] != w[1] * groups:
+            raise ShapeError(
+                f"the input {x} has {x[1]} channels, the weight {w} with groups={groups} takes {w[1] * groups}; "
+                f"{hints.channels(x, w[1] * groups)}"
+            )
         require(w[0] % groups == 0, "{} output channels are not divisible by {} groups", w[0], groups)
         require(b is None or tuple(b) == (w[0],), "the bias {} does not fit {} output channels", b, w[0])
         out = [output_size(*v) for v in zip(x[2:], w[2:], pair(stride), pair(padding), pair(dilation), strict=True)]
-        require(
-            min(out) > 0,
-            "the kernel {} (dilation {}) is larger than the padded input {}",
-            w[2:],
-            dilation,
-            tuple(n + 2 * p for n, p in zip(x[2:], pair(padding), strict=True)),
-        )
+        if min(out) <= 0:
+            padded = tuple(n + 2 * p for n, p in zip(x[2:], pair(padding), strict=True))
+            raise ShapeError(
+                f"the kernel {w[2:]} (dilation {dilation}) is larger than the padded input {padded}; "
+                f"{hints.window(x[2:])}"
+            )
         return (x[0], w[0], *out)
 
     def forward(
         ctx, x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> Any:
         ctx.how = (stride, padding, dilation, groups)
-        _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
+        size = _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
         if isinstance(w, Packed):
             ctx.packed = w
             return w.conv2d(x, b, *ctx.how)
         if x.dtype != w.dtype:
-            raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
+            raise RuntimeError(
+                f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype; "
+                f"{hints.dtypes(str(x.dtype), str(w.dtype))}"
+            )
+        if b is not None and b.dtype != x.dtype:
+            raise RuntimeError(f"the input is {x.dtype} and the bias is {b.dtype}: they must have the same dtype")
         ctx.save(x, w)
+        if x.dtype == np.int64:
+            return integer_conv.conv2d(x, w, b, *ctx.how, size[2:])
         return widened(kernels.conv2d, x, w, b, *ctx.how)
 
     def backward(ctx, dy: Any) -> Any:
@@ -88,6 +96,8 @@ class conv2d_dx(Op):
     def forward(ctx, dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         ctx.save(dy, w)
         ctx.how = (stride, padding, dilation, groups)
+        if dy.dtype == np.int64:
+            return integer_conv.conv2d_dx(dy, w, x_shape, *ctx.how)
         return widened(kernels.conv2d_dx, dy, w, x_shape, *ctx.how)
 
     def backward(ctx, ddx: Any) -> Any:
@@ -132,10 +142,18 @@ def conv2d(
     See :class:`conv2d_op`. Raises ShapeError when the shapes do not fit.
     """
     if len(input.shape) == 3:
+        takes = weight.shape[1] * groups
+        if input.shape[0] != takes:
+            x = tuple(input.shape)
+            raise ShapeError(
+                f"conv2d{scope()}: the input {x}, one image (C, H, W), has {x[0]} channels, the weight "
+                f"{tuple(weight.shape)} with groups={groups} takes {takes}; {hints.channels(x, takes, batched=False)}"
+            )
         return squeeze_dim(conv2d(unsqueeze(input, 0), weight, bias, stride, padding, dilation, groups), 0)
     stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
     require(min(stride) > 0 and min(dilation) > 0, "stride {} and dilation {} must be positive", stride, dilation)
     if padding == "same":
+        require(len(weight.shape) == 4, "the weight must have 4 dimensions, not {}", tuple(weight.shape))
         input, padding = _same(input, weight.shape[2:], stride, dilation), 0
     elif padding == "valid":
         padding = 0

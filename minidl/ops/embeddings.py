@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import devices
 from minidl.autograd import Op, op, require
+from minidl.ops import hints
 from minidl.ops.indexing import getitem, put
 from minidl.ops.masks import where
 from minidl.ops.shapes import reshape, unsqueeze
@@ -46,10 +47,15 @@ class lookup(Op):
 def _check(x: Any, rows: int) -> None:
     """Raise RuntimeError unless x holds integers, IndexError for one that is no row."""
     if x.dtype.kind not in "iu":
-        raise RuntimeError(f"embedding: expected integer indices, got {x.dtype}; convert with .long()")
+        raise RuntimeError(
+            f"embedding: expected integer indices, got {x.dtype}; convert with .long() (were input and target, or "
+            "features and tokens, mixed up?)"
+        )
     if x.size and (x.min() < 0 or x.max() >= rows):
         bad = x.min() if x.min() < 0 else x.max()
-        raise IndexError(f"embedding: index {bad} is out of range for a table of {rows} rows")
+        raise IndexError(
+            f"embedding: index {bad} is out of range for a table of {rows} rows; {hints.table(int(bad), rows)}"
+        )
 
 
 class TableError(AssertionError, ValueError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import minidl_kernels as kernels
-from minidl.autograd import Op, op, require
+from minidl.autograd import Op, ShapeError, op, require
+from minidl.ops import hints
 from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, prod, unbroadcast, widened
 from minidl.ops.reduce import sum
@@ -41,7 +42,10 @@ class matmul(Op):
         if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
             raise TypeError(f"unsupported operands for @: {type(a).__name__} and {type(b).__name__}; use * for numbers")
         if a.dtype != b.dtype:
-            raise RuntimeError(f"expected both operands to have the same dtype, but got {a.dtype} @ {b.dtype}")
+            raise RuntimeError(
+                f"expected both operands to have the same dtype, but got {a.dtype} @ {b.dtype}; "
+                f"{hints.dtypes(str(a.dtype), str(b.dtype))}"
+            )
         ctx.save(a, b)
         return _product(a, b)
 
@@ -95,15 +99,10 @@ class linear(Op):
 
     def shape(x: Any, w: Any, b: Any = None) -> Any:  # type: ignore[override]
         require(len(w) in (1, 2), "the weight must be (out_features, in_features), got {}", w)
-        require(
-            len(x) > 0 and x[-1] == w[-1],
-            "the input {} has {} features, the weight {} takes {}; the layer before, or a missing flatten, is the "
-            "usual cause",
-            x,
-            x[-1] if len(x) else 0,
-            w,
-            w[-1],
-        )
+        if not x or x[-1] != w[-1]:
+            raise ShapeError(
+                f"the input {x} has {x[-1] if x else 0} features, the weight {w} takes {w[-1]}; {hints.features(x, w)}"
+            )
         require(b is None or tuple(b) == (w[0],), "the bias {} does not fit {} outputs", b, w[0])
         return (*x[:-1], *w[:-1])
 
@@ -112,12 +111,18 @@ class linear(Op):
             ctx.packed = w
             return w.linear(x, b)
         if w.dtype != x.dtype:
-            raise RuntimeError(f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype")
+            raise RuntimeError(
+                f"the input is {x.dtype} and the weight is {w.dtype}: they must have the same dtype; "
+                f"{hints.dtypes(str(x.dtype), str(w.dtype))}"
+            )
         ctx.save(x, w)
         if w.ndim == 1:
             require(b is None, "a weight that is a vector, {}, takes no bias", w.shape)
             linear.shape(x.shape, w.shape)
             return _product(x, w)
+        if x.dtype.kind in "iu":  # kernels take floating point numbers only
+            y = _product(x, w.T)
+            return y if b is None else y + b
         return widened(kernels.linear, x, w, b)
 
     def backward(ctx, dy: Any) -> Any:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import Op, op, require
+from minidl.autograd import Op, ShapeError, blame, op
+from minidl.ops import hints
 from minidl.ops.activations import softplus
 from minidl.ops.axes import movedim
 from minidl.ops.common import total
-from minidl.ops.exponentials import exp, log, log1p
+from minidl.ops.exponentials import exp, log, log1p, sigmoid
 from minidl.ops.limits import clamp
 from minidl.ops.masks import where
 from minidl.ops.reduce import mean, sum
 from minidl.ops.shapes import reshape
 from minidl.ops.signs import abs
-from minidl.ops.softmax import log_softmax
+from minidl.ops.softmax import log_softmax, softmax
 from minidl.tensors import Tensor
 
 
@@ -34,16 +34,43 @@ def reduced(loss: Any, reduction: str) -> Any:
 
 
 def _same_shape(name: str, x: Any, y: Any) -> None:
-    if tuple(x.shape) != tuple(y.shape):
-        warnings.warn(
-            f"{name}: the target's shape {tuple(y.shape)} differs from the input's {tuple(x.shape)}. They will "
-            f"broadcast, "
-            "which is usually a mistake: (N, 1) against (N,) gives N x N differences. Make them the same with "
-            "reshape or "
-            "squeeze.",
-            UserWarning,
-            stacklevel=4,
-        )
+    """Warn of shapes that will broadcast, as torch does."""
+    try:
+        if tuple(x.shape) == tuple(y.shape):
+            return
+    except AttributeError as error:
+        raise _not_tensors(name, x, y) from error
+    x_shape, y_shape = tuple(x.shape), tuple(y.shape)
+    blame.warn(
+        f"{name}{blame.scope()}: the target's shape {y_shape} differs from the input's {x_shape}"
+        f"{blame.came_from(x)}. They will broadcast, which is usually a mistake: (N, 1) against (N,) gives N x N "
+        f"differences. Likely fix: {hints.same_shape(x_shape, y_shape)}"
+    )
+
+
+def _must_match(name: str, x: Any, y: Any) -> None:
+    """Raise ShapeError unless the target has the input's shape."""
+    try:
+        if tuple(x.shape) == tuple(y.shape):
+            return
+    except AttributeError as error:
+        raise _not_tensors(name, x, y) from error
+    x_shape, y_shape = tuple(x.shape), tuple(y.shape)
+    raise ShapeError(
+        f"{name}{blame.scope()}: target size {y_shape} must be the same as input size {x_shape}{blame.came_from(x)}; "
+        f"{hints.same_shape(x_shape, y_shape)}"
+    )
+
+
+def _not_tensors(name: str, x: Any, y: Any) -> Exception:
+    """What to raise for an input or a target that is no Tensor."""
+    bad, word = (x, "input") if not hasattr(x, "shape") else (y, "target")
+    return blame.NotATensor(blame.not_a_tensor(f"{name}{blame.scope()}", bad, word))
+
+
+def _made_by_op(x: Any, kind: Any) -> bool:
+    """Whether a recorded Tensor is the very output of an op of that kind."""
+    return isinstance(x, Tensor) and type(x._node) is kind
 
 
 @op(namespace="nn.functional")
@@ -121,26 +148,37 @@ class spread_class(Op):
 def _classes(input: Any, target: Any, weight: Any, ignore_index: int, name: str) -> np.ndarray:
     """The class indices as a checked array."""
     t = target.array if isinstance(target, Tensor) else np.asarray(target)
-    if t.dtype.kind not in "iu":
-        raise RuntimeError(
-            f"{name}: expected int64 class indices (or probabilities of the input's shape), got {t.dtype} {t.shape}"
-        )
     c = input.shape[1] if input.ndim > 1 else input.shape[0]
     want = (input.shape[0], *input.shape[2:]) if input.ndim > 1 else ()
-    require(
-        tuple(t.shape) == tuple(want),
-        "{}: the input {} wants targets of shape {}, got {}",
-        name,
-        tuple(input.shape),
-        tuple(want),
-        t.shape,
-    )
-    require(
-        weight is None or tuple(weight.shape) == (c,), "{}: weight must have one entry for each of {} classes", name, c
-    )
+    if t.dtype.kind not in "iu":
+        place = f"{name}{blame.scope()}"
+        or_else = " (or probabilities of the input's shape)" if name == "cross_entropy" else ""
+        squeeze = ".squeeze(-1)" if t.shape == (*want, 1) else ""
+        raise RuntimeError(
+            f"{place}: expected int64 class indices of shape {want}{or_else}, got {t.dtype} {t.shape}; "
+            + (
+                f"target{squeeze}.long() makes class indices"
+                if t.shape in (want, (*want, 1))
+                else hints.labels(tuple(input.shape), t.shape, want)
+            )
+        )
+    if t.shape != want:
+        raise ShapeError(
+            f"{name}{blame.scope()}: the input {tuple(input.shape)}{blame.came_from(input)} wants targets of shape "
+            f"{want}, got {t.shape}; {hints.labels(tuple(input.shape), t.shape, want)}"
+        )
+    if weight is not None and tuple(weight.shape) != (c,):
+        raise ShapeError(
+            f"{name}{blame.scope()}: weight must have one entry for each of {c} classes, got {tuple(weight.shape)}"
+        )
     bad = (t != ignore_index) & ((t < 0) | (t >= c))
     if bad.any():
-        raise IndexError(f"{name}: target {int(t[bad].flat[0])} is out of bounds: there are {c} classes, 0 .. {c - 1}")
+        seen = t[t != ignore_index]
+        first, least, most = int(t[bad].flat[0]), int(seen.min()), int(seen.max())
+        raise IndexError(
+            f"{name}{blame.scope()}: target {first} is out of bounds: the input {tuple(input.shape)}"
+            f"{blame.came_from(input)} has {c} classes, 0 .. {c - 1}; {hints.class_range(first, least, most, c)}"
+        )
     return t
 
 
@@ -159,7 +197,16 @@ def nll_loss(
     input (N, C, ...) log-probabilities or (C,), target (N, ...) class indices. Raises IndexError for a class out
     of range.
     """
-    t = _classes(input, target, weight, ignore_index, "nll_loss")
+    if _made_by_op(input, softmax):
+        blame.warn(
+            f"nll_loss{blame.scope()}: the input is the output of {blame.made_by(input)}, but log-probabilities are "
+            "expected: use log_softmax in its place, or cross_entropy on what softmax was given"
+        )
+    return _nll(input, _classes(input, target, weight, ignore_index, "nll_loss"), weight, ignore_index, reduction)
+
+
+def _nll(input: Any, t: np.ndarray, weight: Any, ignore_index: int, reduction: str) -> Any:
+    """nll_loss of checked classes t."""
     w = weight.array if isinstance(weight, Tensor) else weight
     c = input.shape[1] if input.ndim > 1 else input.shape[0]
     logp = reshape(input if input.ndim <= 2 else movedim(input, 1, -1), (-1, c))
@@ -191,9 +238,21 @@ def cross_entropy(
     """
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    dim = 1 if input.ndim > 1 else 0
-    logp = log_softmax(input, dim)
-    if tuple(input.shape) == tuple(target.shape) and dtypes.as_numpy(target.dtype).kind == "f":
+    if _made_by_op(input, softmax):
+        blame.warn(
+            f"cross_entropy{blame.scope()}: the input is the output of {blame.made_by(input)}, and the loss applies "
+            "softmax itself: twice flattens the gradients. Give it the scores before softmax"
+        )
+    try:
+        dim = 1 if input.ndim > 1 else 0
+        logp = log_softmax(input, dim)
+        same = tuple(input.shape) == tuple(target.shape)
+    except AttributeError as error:
+        raise _not_tensors("cross_entropy", input, target) from error
+    except NotImplementedError as error:
+        error.add_note("cross_entropy takes the model's scores first, then the labels: were they swapped?")
+        raise
+    if same and dtypes.as_numpy(target.dtype).kind == "f":
         c = input.shape[dim]
         p = target if not label_smoothing else target * (1 - label_smoothing) + label_smoothing / c
         if weight is not None:
@@ -202,10 +261,10 @@ def cross_entropy(
         if reduction == "mean":
             return sum(loss) / max(1, loss.numel() if isinstance(loss, Tensor) else loss.size)
         return reduced(loss, reduction)
-    loss = nll_loss(logp, target, weight, ignore_index=ignore_index, reduction=reduction)
+    t = _classes(input, target, weight, ignore_index, "cross_entropy")
+    loss = _nll(logp, t, weight, ignore_index, reduction)
     if not label_smoothing:
         return loss
-    t = _classes(input, target, weight, ignore_index, "cross_entropy")
     w = weight.array if isinstance(weight, Tensor) else weight
     keep = t != ignore_index
     weighted = logp if w is None else logp * w.reshape((-1,) + (1,) * (input.ndim - 1 - dim))
@@ -225,12 +284,12 @@ def binary_cross_entropy_with_logits(
     pos_weight: Any = None,
 ) -> Any:  # fmt: skip
     """-(y log s(x) + (1 - y) log(1 - s(x))) as (1 - y) x + log(1 + e^-x), which does not overflow."""
-    require(
-        tuple(input.shape) == tuple(target.shape),
-        "Target size {} must be the same as input size {}",
-        tuple(target.shape),
-        tuple(input.shape),
-    )
+    _must_match("binary_cross_entropy_with_logits", input, target)
+    if _made_by_op(input, sigmoid):
+        blame.warn(
+            f"binary_cross_entropy_with_logits{blame.scope()}: the input is the output of {blame.made_by(input)}, and "
+            "the loss applies sigmoid itself: give it the scores before sigmoid, or use binary_cross_entropy"
+        )
     tail = softplus(-input, 1.0, float("inf"))  # log(1 + e^-x)
     positive = 1.0 if pos_weight is None else (pos_weight - 1) * target + 1
     loss = (1 - target) * input + positive * tail
@@ -245,16 +304,13 @@ def binary_cross_entropy(
 
     Raises RuntimeError when an input is outside [0, 1].
     """
-    require(
-        tuple(input.shape) == tuple(target.shape),
-        "target size {} differs from input size {}",
-        tuple(target.shape),
-        tuple(input.shape),
-    )
+    _must_match("binary_cross_entropy", input, target)
     p = input.array if isinstance(input, Tensor) else input
     if p.size and not ((p >= 0) & (p <= 1)).all():
         raise RuntimeError(
-            "binary_cross_entropy: all elements of input should be between 0 and 1 (logits? use ..._with_logits)"
+            f"binary_cross_entropy{blame.scope()}: all elements of input should be between 0 and 1, but "
+            f"{tuple(p.shape)} reaches from {p.min():g} to {p.max():g}{blame.came_from(input)}; for logits use "
+            "binary_cross_entropy_with_logits (BCEWithLogitsLoss), or put a sigmoid after the last layer"
         )
     loss = -(target * clamp(log(input), -100.0) + (1 - target) * clamp(log1p(-input), -100.0))
     return reduced(loss if weight is None else loss * weight, reduction)
