@@ -1,12 +1,27 @@
-"""Losses as layers. ``reduction`` is "mean", "sum" or "none"; options are given by name."""
+"""Losses as layers. ``reduction`` is "mean", "sum" or "none"; torch's older size_average and reduce say the same."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from minidl.nn.module import Module
 from minidl.ops import loss
 from minidl.tensors import Tensor
+
+
+def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """`reduction`, unless torch's older arguments are given: those say the same, and have a warning."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is not None and not reduce:
+        reduction = "none"
+    else:
+        reduction = "sum" if size_average is not None and not size_average else "mean"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=3
+    )
+    return reduction
 
 
 class _Loss(Module):
@@ -26,8 +41,8 @@ class _Loss(Module):
 class MSELoss(_Loss):
     """(x - y)^2"""
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
@@ -37,8 +52,8 @@ class MSELoss(_Loss):
 class L1Loss(_Loss):
     """|x - y|"""
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
@@ -48,8 +63,8 @@ class L1Loss(_Loss):
 class SmoothL1Loss(_Loss):
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; Girshick 2015 (arXiv:1504.08083)"""
 
-    def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
-        super().__init__(reduction)
+    def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self.beta = beta
 
     def forward(self, input: Any, target: Any) -> Any:
@@ -60,7 +75,7 @@ class SmoothL1Loss(_Loss):
 class HuberLoss(_Loss):
     """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; Huber 1964"""
 
-    def __init__(self, *, reduction: str = "mean", delta: float = 1.0):
+    def __init__(self, reduction: str = "mean", delta: float = 1.0):
         super().__init__(reduction)
         if delta <= 0:
             raise ValueError(f"huber_loss does not support non-positive values for delta, got {delta}")
@@ -85,9 +100,10 @@ class CrossEntropyLoss(_Loss):
     weight: Any
 
     def __init__(
-        self, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
-    ):
-        super().__init__(reduction)
+        self, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+        reduction: str = "mean", label_smoothing: float = 0.0,
+    ):  # fmt: skip
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self._weight("weight", weight)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
@@ -104,8 +120,11 @@ class NLLLoss(_Loss):
 
     weight: Any
 
-    def __init__(self, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(
+        self, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+        reduction: str = "mean",
+    ):  # fmt: skip
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self._weight("weight", weight)
         self.ignore_index = ignore_index
 
@@ -119,8 +138,8 @@ class BCELoss(_Loss):
 
     weight: Any
 
-    def __init__(self, weight: Any = None, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self._weight("weight", weight)
 
     def forward(self, input: Any, target: Any) -> Any:
@@ -134,8 +153,11 @@ class BCEWithLogitsLoss(_Loss):
     weight: Any
     pos_weight: Any
 
-    def __init__(self, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None):
-        super().__init__(reduction)
+    def __init__(
+        self, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+        pos_weight: Any = None,
+    ):  # fmt: skip
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self._weight("weight", weight)
         self._weight("pos_weight", pos_weight)
 
@@ -154,8 +176,8 @@ class KLDivLoss(_Loss):
 
     reductions = ("none", "mean", "sum", "batchmean")
 
-    def __init__(self, *, reduction: str = "mean", log_target: bool = False):
-        super().__init__(reduction)
+    def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self.log_target = log_target
 
     def forward(self, input: Any, target: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.nn import functional as F
-from minidl.nn.losses import _Loss
+from minidl.nn.losses import _Loss, reduction_of
 
 __all__ = ["CosineEmbeddingLoss", "HingeEmbeddingLoss", "MarginRankingLoss", "SoftMarginLoss", "TripletMarginLoss"]
 
@@ -13,8 +13,8 @@ __all__ = ["CosineEmbeddingLoss", "HingeEmbeddingLoss", "MarginRankingLoss", "So
 class HingeEmbeddingLoss(_Loss):
     """x where y = 1, max(0, margin - x) where y = -1"""
 
-    def __init__(self, margin: float = 1.0, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self.margin = margin
 
     def forward(self, input: Any, target: Any) -> Any:
@@ -25,8 +25,8 @@ class HingeEmbeddingLoss(_Loss):
 class SoftMarginLoss(_Loss):
     """ln(1 + e^(-y x))"""
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
@@ -36,8 +36,8 @@ class SoftMarginLoss(_Loss):
 class MarginRankingLoss(_Loss):
     """max(0, -y (x1 - x2) + margin), y = 1 if x1 should be the larger, else -1"""
 
-    def __init__(self, margin: float = 0.0, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self.margin = margin
 
     def forward(self, input1: Any, input2: Any, target: Any) -> Any:
@@ -48,8 +48,8 @@ class MarginRankingLoss(_Loss):
 class CosineEmbeddingLoss(_Loss):
     """1 - cos(x1, x2) where y = 1, max(0, cos(x1, x2) - margin) where y = -1"""
 
-    def __init__(self, margin: float = 0.0, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
+        super().__init__(reduction_of(size_average, reduce, reduction))
         self.margin = margin
 
     def forward(self, input1: Any, input2: Any, target: Any) -> Any:
@@ -63,9 +63,16 @@ class TripletMarginLoss(_Loss):
     """
 
     def __init__(
-        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, *, reduction: str = "mean"
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        size_average: Any = None,
+        reduce: Any = None,
+        reduction: str = "mean",
     ):
-        super().__init__(reduction)
+        super().__init__(reduction_of(size_average, reduce, reduction))
         if margin <= 0:
             raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, found {margin} instead")
         self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
