@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd import blame
 from minidl.autograd.modes import state
 from minidl.autograd.source import caller, source_line
 from minidl.tensors import Tensor
@@ -38,6 +39,21 @@ def check_forward(ctx: Any, inputs: Sequence[Any], out: Any) -> None:
         raise AnomalyError(
             f"op {type(ctx).__name__}{f' in module {state.scope}' if state.scope else ''} made a NaN at element "
             f"{list(at)} of its output {tuple(t.shape)}.\n  at {source_line(where)}\n  " + "\n  ".join(seen)
+        )
+
+
+def mark_used(g: Tensor) -> None:
+    """An optimizer's step has used this gradient: it should be cleared before the next backward."""
+    g.__dict__["_used"] = True
+
+
+def check_leftover(leaf: Tensor, have: Tensor) -> None:
+    """Warn when backward is about to add to a gradient that a step has used and nobody has cleared."""
+    if have.__dict__.pop("_used", False) and bool(have.array.any()):
+        blame.warn(
+            f"backward adds to the gradient of a parameter {blame.given(leaf)} which an optimizer's step has used "
+            "already: gradients of all steps pile up. Call optimizer.zero_grad() before each backward(), or after "
+            "each step()"
         )
 
 

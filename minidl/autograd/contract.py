@@ -166,7 +166,8 @@ class Op(metaclass=OpType):
         if ctx._saved is None:
             raise RuntimeError(
                 f"{ctx}: trying to run backward through the graph a second time, but what it saved was freed after the "
-                "first time; call backward(retain_graph=True) the first time"
+                "first time; call backward(retain_graph=True) the first time. If that was not meant: something of an "
+                "earlier step, a hidden state or a running loss, is still part of the graph; detach() it between steps"
             )
         for _, _, version, count in ctx._saved:
             if version is not None and version.count != count:

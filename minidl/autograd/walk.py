@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.anomaly import check_backward
+from minidl.autograd import blame
+from minidl.autograd.anomaly import check_backward, check_leftover
 from minidl.autograd.contract import TABLE, Op
 from minidl.autograd.modes import state
 from minidl.autograd.source import source_line
@@ -93,14 +94,22 @@ def _roots(outputs: Any, grads: Any, live: bool) -> tuple[list, list]:
     seeds: list[Any] = []
     for y, g in zip(outputs, grads, strict=True):
         if not y.requires_grad:
+            cause = (
+                "gradients are switched off here by no_grad(): call backward() outside"
+                if not state.grad
+                else "was it computed under no_grad(), detached, rounded (argmax, comparison, .long()), or made anew "
+                "by tensor() or NumPy? Or are all parameters frozen?"
+            )
             raise RuntimeError(
-                "the tensor does not require gradients and has no op that made it: nothing to go back to"
+                f"the tensor {blame.given(y)} does not require gradients and has no op that made it: nothing to go "
+                f"back to; {cause}"
             )
         if g is None:
             if y.array.size != 1:
                 raise RuntimeError(
                     f"gradients can be created implicitly only for a single element, this tensor has shape "
-                    f"{tuple(y.shape)}: call .sum() or .mean() first, or pass a gradient of that shape"
+                    f"{tuple(y.shape)}{blame.came_from(y)}: call .sum() or .mean() first (was the loss made with "
+                    "reduction='none', or backward() called on the model's output?), or pass a gradient of that shape"
                 )
             seed: Any = np.ones_like(y.array)
         else:
@@ -346,6 +355,8 @@ def _add_to_leaf(leaf: Tensor, g: Any, live: bool) -> None:
     elif have.requires_grad:  # came from create_graph: leave that graph alone
         leaf._grad = wrap(have.array + g)
     else:
+        if state.anomaly:
+            check_leftover(leaf, have)
         have.array += g
         have.bump()
 

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from minidl import devices
-from minidl.autograd import enable_grad
+from minidl.autograd import blame, enable_grad
+from minidl.autograd import state as modes
+from minidl.autograd.anomaly import mark_used
 from minidl.nn.parameter import Parameter, clear_grad
+from minidl.optim import mistakes
 from minidl.storage import Packed
 from minidl.tensors import HookHandle, Tensor, wrap
 
@@ -42,8 +45,9 @@ class Optimizer:
         if isinstance(params, (Tensor, dict, str)) or not isinstance(params, Iterable):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
-                f"{type(params).__name__}"
+                f"{type(params).__name__}{mistakes.instead(params)}"
             )
+        owner = mistakes.owner(params)  # while the generator can still tell
         self.defaults = defaults
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -53,7 +57,7 @@ class Optimizer:
         self._scratch: dict[tuple, Any] = {}
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError(f"optimizer got an empty parameter list{mistakes.why_empty(owner)}")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -76,7 +80,10 @@ class Optimizer:
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for i, p in enumerate(params):
             if not isinstance(p, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+                raise TypeError(
+                    f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}"
+                    f"{mistakes.instead(p)}"
+                )
             if isinstance(p.array, Packed):
                 raise TypeError(
                     f"parameter {i} of the group, of shape {tuple(p.shape)}, is packed as {p.array.kind} and cannot be "
@@ -84,9 +91,17 @@ class Optimizer:
                     "minidl.compress.dequantize_(model), or pass only those that are not p.packed"
                 )
             if not p.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
+                raise ValueError(
+                    f"can't optimize a non-leaf Tensor: parameter {i} of the group, {blame.given(p)}, was computed"
+                    f"{blame.came_from(p)}. Give the optimizer the leaf it was computed from, or make a leaf of it: "
+                    "x.detach().requires_grad_()"
+                )
             if id(p) in known:
-                raise ValueError("some parameters appear in more than one parameter group, or twice in one")
+                raise ValueError(
+                    "some parameters appear in more than one parameter group, or twice in one: "
+                    f"{blame.given(p)} does. model.parameters() gives shared ones once; to give some a learning "
+                    "rate of their own, leave them out of the other group"
+                )
             known.add(id(p))
         group["params"] = params
         for name, default in self.defaults.items():
@@ -96,10 +111,25 @@ class Optimizer:
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for options of a group that make no sense."""
+        label = {"lr": "learning rate", "eps": "epsilon value", "momentum": "momentum value"}
         for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay"):
-            if name in group and not group[name] >= 0:
-                label = {"lr": "learning rate", "eps": "epsilon value", "momentum": "momentum value"}
-                raise ValueError(f"Invalid {label.get(name, name + ' value')}: {group[name]}")
+            if name not in group:
+                continue
+            value = group[name]
+            try:
+                fits = value >= 0
+            except TypeError:
+                raise TypeError(
+                    f"{type(self).__name__}: {name} must be a number, such as 1e-3, not {value!r}"
+                ) from None
+            if not fits:
+                hint = "; a step goes down the gradient already (maximize=True goes up)" if name == "lr" else ""
+                raise ValueError(f"Invalid {label.get(name, name + ' value')}: {value}{hint}")
+        if not isinstance(group.get("betas", ()), (tuple, list)):
+            raise TypeError(
+                f"{type(self).__name__}: betas must be a pair of numbers in [0, 1), such as (0.9, 0.999), not "
+                f"{group['betas']!r}"
+            )
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. `closure`, if given, computes the loss anew; it is returned."""
@@ -128,9 +158,24 @@ class Optimizer:
                 else:
                     p.bump()
         self.steps_taken += 1
+        if modes.anomaly:
+            self._look_for_slips()
         for hook in list(self._post_hooks.values()):
             hook(self, (closure,), {})
         return loss
+
+    def _look_for_slips(self) -> None:
+        """In anomaly mode: warn when nothing was there to be done, mark the gradients that were used."""
+        grads = [p._grad for group in self.param_groups for p in group["params"] if p._grad is not None]
+        if not grads:
+            n = sum(len(group["params"]) for group in self.param_groups)
+            blame.warn(
+                f"{type(self).__name__}.step(): none of its {n} parameters has a gradient, so nothing changed. Was "
+                "loss.backward() called, after zero_grad() and before step()? Are these the parameters of the model "
+                "that gave the loss, or of one that it replaced?"
+            )
+        for g in grads:
+            mark_used(g)
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change ``p.array`` in place, given its gradient, an array; `state` is kept from step to step."""
