@@ -148,9 +148,12 @@ class pow(Binary):
 
     def forward(ctx, a: Any, b: Any) -> Any:
         _no_bool(a, b)
-        if getattr(a, "dtype", None) is not None and a.dtype.kind in "iu" and np.any(np.asarray(b) < 0):
-            raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
-        y = a * a if type(b) in (int, float) and b == 2 else np.power(a, b)
+        if isinstance(b, (int, float)):
+            if b < 0 and a.dtype.kind in "iu":
+                raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
+            y = a * a if b == 2 else np.power(a, b)
+        else:
+            y = _integer_power(a, b) if b.dtype.kind == "i" else np.power(a, b)
         if ctx.recording:
             ctx.sizes(a, b)
             ctx.save(a, b, y)
@@ -178,6 +181,14 @@ class pow(Binary):
         return ctx.wanted(da, db)
 
 
+def _integer_power(a: Any, b: Any) -> Any:
+    """a^b of integers, where a negative power is rounded towards 0: 0 unless a is 1 or -1 (0 for 0 too, as torch)."""
+    negative = b < 0
+    if not negative.any():
+        return np.power(a, b)
+    return np.where(negative, np.where(np.abs(a) == 1, np.where(b % 2 == 0, a * a, a), 0), np.power(a, np.abs(b)))
+
+
 @op(method="maximum")
 class maximum(Binary):
     """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors."""
@@ -185,10 +196,11 @@ class maximum(Binary):
     promote = staticmethod(of_tensors(meet, "maximum"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        ctx.sizes(a, b)
         if ctx.recording:
+            ctx.sizes(a, b)
             ctx.a_loses, ctx.b_loses, ctx.tie = a < b, a > b, a == b
-        return np.maximum(a, b)
+        y = np.maximum(a, b)
+        return y if type(y) is np.ndarray else _of_arrays(y, a, b)
 
     def backward(ctx, dy: Any) -> Any:
         from minidl.ops.masks import cleared, where
@@ -207,10 +219,11 @@ class minimum(maximum):  # type: ignore[misc, valid-type]
     promote = staticmethod(of_tensors(meet, "minimum"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        ctx.sizes(a, b)
         if ctx.recording:
+            ctx.sizes(a, b)
             ctx.a_loses, ctx.b_loses, ctx.tie = a > b, a < b, a == b
-        return np.minimum(a, b)
+        y = np.minimum(a, b)
+        return y if type(y) is np.ndarray else _of_arrays(y, a, b)
 
 
 @op(method="remainder", operator="mod", inplace=True)
@@ -241,8 +254,17 @@ class floor_divide(Binary):
 
 
 def _kind(a: Any, b: Any) -> str:
-    """The kind of an op's operands, which have met already unless one is a Python number."""
-    return next((x.dtype.kind for x in (a, b) if hasattr(x, "dtype")), "f")
+    """The kind of an op's operands, which have met already unless one is a Python number. TypeError for two of them."""
+    a_or_b = a if hasattr(a, "dtype") else b
+    if not hasattr(a_or_b, "dtype"):
+        raise TypeError(f"one of the arguments must be a Tensor, not {type(a).__name__} and {type(b).__name__}")
+    return a_or_b.dtype.kind
+
+
+def _of_arrays(y: Any, a: Any, b: Any) -> Any:
+    """y, a single element; TypeError where it was made of two Python numbers."""
+    _kind(a, b)
+    return y
 
 
 def _no_zero_division(a: Any, b: Any) -> None:
@@ -262,7 +284,8 @@ class _Compare(Binary):
 
 def _comparison(name: str, operator: str, symbol: str, function: Any) -> Any:
     def forward(ctx: Any, a: Any, b: Any) -> Any:
-        return function(a, b)
+        y = function(a, b)
+        return y if type(y) is np.ndarray else _of_arrays(y, a, b)
 
     page = OpType(
         name, (_Compare,), {"forward": forward, "__doc__": f"y = (a {symbol} b), bool", "__module__": __name__}

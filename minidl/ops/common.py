@@ -50,12 +50,17 @@ def of_tensors(rule: Any, name: str) -> Any:
     """The same rule for ops that take no Python numbers: TypeError for one."""
 
     def promote(arrays: Sequence[Any]) -> Any:
-        for a in arrays[:2]:
-            if not hasattr(a, "dtype"):
-                raise TypeError(f"{name}(): both arguments must be Tensors, not {type(a).__name__}")
+        need_arrays(name, *arrays[:2])
         return None if rule is None else rule(arrays)
 
     return promote
+
+
+def need_arrays(name: str, a: Any, b: Any) -> None:
+    """Raise TypeError if one of two operands is a Python number."""
+    for x in (a, b):
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"{name}(): both arguments must be Tensors, not {type(x).__name__}")
 
 
 def number_for(value: Any, dtype: Any) -> Any:

@@ -82,18 +82,27 @@ class clone_contiguous(Op):
 
 @op(method="to")
 def to(
-    x: Any, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, non_blocking: bool = False
+    x: Any,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
 ) -> Any:
-    """x in another dtype, on another device, or both; the same tensor if nothing changes.
+    """x in another dtype, on another device, or both; the same tensor if nothing changes, unless `copy`.
 
-    Accepts to(dtype), to(device), to(device, dtype) and to(other).
+    Accepts to(dtype), to(device), to(device, dtype) and to(other), each followed by non_blocking and copy. Copies
+    always block; there is one memory format, row-major.
     """
+    flags = [a for a in args if isinstance(a, bool)]
+    copy = flags[1] if len(flags) > 1 else copy
     for a in args:
         if isinstance(a, Tensor):
             dtype, device = a.dtype, a.device
         elif isinstance(a, devices.Device) or (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")):
             device = a
-        elif a is not None and not isinstance(a, bool):  # a bool is non_blocking, which copies here always are
+        elif a is not None and not isinstance(a, bool):
             dtype = a
     y = x
     if dtype is not None and dtypes.as_numpy(dtype) != x.array.dtype:
@@ -104,7 +113,7 @@ def to(
 
 
 def _converter(name: str, dtype: dtypes.DType) -> None:
-    def convert(self: Tensor) -> Any:
+    def convert(self: Tensor, memory_format: Any = None) -> Any:
         return to(self, dtype=dtype)
 
     convert.__name__, convert.__doc__ = name, f"The values as {dtype!r}."

@@ -166,7 +166,9 @@ def linspace(
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones on the diagonal, zeros elsewhere."""
+    """Ones on the diagonal, zeros elsewhere. Raises RuntimeError for a negative size."""
+    if n < 0 or (m or 0) < 0:
+        raise RuntimeError(f"n and m must be greater or equal to 0, got {n} and {m}")
     return _finish(np.eye(n, m, dtype=_float(dtype)), device, requires_grad)
 
 
@@ -177,15 +179,22 @@ def _generator(generator: Any) -> random.Generator:
 def rand(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """Uniform on [0, 1)."""
-    return _finish(_generator(generator).uniform(_size(size), dtype=_float(dtype)), device, requires_grad)
+    """Uniform on [0, 1). float16 gets multiples of 2^-11, all that it has there."""
+    kind = _float(dtype)
+    wide = np.dtype(np.float32) if kind == np.float16 else kind
+    values = _generator(generator).uniform(_size(size), dtype=wide)
+    if kind == np.float16:
+        values = (np.floor(values * 2048) / 2048).astype(kind)
+    return _finish(values, device, requires_grad)
 
 
 def randn(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal."""
-    return _finish(_generator(generator).normal(_size(size), dtype=_float(dtype)), device, requires_grad)
+    kind = _float(dtype)
+    wide = np.dtype(np.float32) if kind == np.float16 else kind
+    return _finish(_generator(generator).normal(_size(size), dtype=wide).astype(kind), device, requires_grad)
 
 
 def randint(
@@ -242,6 +251,10 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     Without replacement by the Gumbel-max trick: the largest of log p - log(-log u). Raises RuntimeError when a row has
     negative or infinite weights, sums to 0, or has too few nonzero ones.
     """
+    if input.array.dtype.kind != "f":
+        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got {input.dtype}")
+    if num_samples <= 0:
+        raise RuntimeError(f"cannot sample n_sample <= 0 samples, got {num_samples}")
     p = input.array.astype(np.float64)
     if p.ndim not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")

@@ -106,6 +106,7 @@ def embedding(
     Raises IndexError for an index outside the table, RuntimeError for indices that are no integers.
     """
     _dense("embedding", sparse)
+    require(len(weight.shape) == 2, "the weight must be 2-D, (V, D), not {}", tuple(weight.shape))
     padding_idx = padding_row(padding_idx, len(weight))
     if max_norm is not None:
         _renorm(input, weight, max_norm, norm_type)

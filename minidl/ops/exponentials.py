@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import op
-from minidl.ops.common import Binary, Elementwise, meet, of_tensors, unbroadcast
+from minidl.ops.common import Binary, Elementwise, meet, need_arrays, of_tensors, unbroadcast
 
 
 @op(method="exp", inplace=True)
@@ -112,6 +112,7 @@ class logaddexp(Binary):
     promote = staticmethod(of_tensors(meet, "logaddexp"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
+        need_arrays("logaddexp", a, b)
         if a.dtype.kind != "f":
             raise NotImplementedError(f"logaddexp needs floating point numbers, got {a.dtype}; convert with .float()")
         ctx.sizes(a, b)

@@ -36,6 +36,9 @@ class cat(Op):
     def forward(ctx, xs: Any, dim: int = 0) -> Any:
         if not xs:
             raise ShapeError("cat() needs at least one tensor")
+        for k, x in enumerate(xs):
+            if not hasattr(x, "dtype"):
+                raise TypeError(f"cat: expected Tensor as element {k}, but got {type(x).__name__}")
         if builtins.any(x.ndim == 0 for x in xs):
             raise RuntimeError("zero-dimensional tensor cannot be concatenated: use stack(), or unsqueeze(0) first")
         dtype = xs[0].dtype
@@ -88,5 +91,6 @@ def vstack(tensors: Any) -> Any:
 @op()
 def hstack(tensors: Any) -> Any:
     """The tensors side by side: along dimension 1, vectors along 0."""
+    require(len(tensors) > 0, "hstack expects a non-empty list of tensors")
     tensors = [reshape_op(x, (1,)) if x.ndim == 0 else x for x in tensors]
     return cat(tensors, 0 if tensors[0].ndim == 1 else 1)

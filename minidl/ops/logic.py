@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, OpType, op
-from minidl.ops.common import Binary, Elementwise, many_dims, of_tensors
+from minidl.ops.common import Binary, Elementwise, many_dims, need_arrays, of_tensors
 from minidl.tensors import Tensor, wrap
 
 
@@ -25,6 +25,7 @@ def like(x: Any, index: Any) -> Any:
 
 def _logical(name: str, words: str, function: Any) -> Any:
     def forward(ctx: Any, a: Any, b: Any) -> Any:
+        need_arrays(name, a, b)
         return function(a, b)
 
     body = {
@@ -57,6 +58,7 @@ class isclose(Binary):
         return Binary.shape(a, b)
 
     def forward(ctx, a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+        need_arrays("isclose", a, b)
         if a.dtype != b.dtype:
             raise RuntimeError(f"isclose: {a.dtype} did not match {b.dtype}")
         if rtol < 0 or atol < 0:

@@ -71,6 +71,8 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """x with `value` where mask is True (mask broadcasts to x)."""
     if getattr(value, "shape", ()) != ():
         raise RuntimeError(f"masked_fill: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
+    if isinstance(value, complex):
+        raise RuntimeError(f"value {value} cannot be converted to {x.dtype} without overflow")
     dtype = dtypes.as_numpy(x.dtype)
     return where(mask, cast(value, dtype) if hasattr(value, "dtype") else number_for(value, dtype), x)
 

@@ -136,6 +136,12 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """As max_pool2d, on (N, C, L) or (C, L)."""
+    shape = tuple(input.shape)
+    require(
+        len(shape) in (2, 3) and 0 not in shape[-2:],
+        "max_pool1d: Expected 2D or 3D (batch mode) tensor with optional 0 dim batch size for input, but got: {}",
+        shape,
+    )
     k, s, p, d = (v[0] if isinstance(v, (tuple, list)) and v else v for v in (kernel_size, stride, padding, dilation))
     y = max_pool2d(
         unsqueeze(input, -2), (1, k), None if s is None else (1, s), (0, p), (1, d), ceil_mode, return_indices

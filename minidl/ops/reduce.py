@@ -163,6 +163,8 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
         from minidl.ops.gather_scatter import take_along_dim
         from minidl.tensors import Tensor
 
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"{name}(): the first argument must be a Tensor, not {type(x).__name__}")
         if other is not None or isinstance(dim, (Tensor, np.ndarray)):
             return getattr(arithmetic, binary_name)(x, dim if other is None else other)
         if dim is None:

@@ -8,6 +8,7 @@ from typing import Any
 from minidl.autograd import op, require
 from minidl.ops.common import IndexRangeError, one_dim
 from minidl.ops.indexing import getitem
+from minidl.tensors import Tensor
 
 
 @op(method="split")
@@ -48,6 +49,10 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     require(x.ndim > 0, "narrow() cannot be applied to a 0-dim tensor.")
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
+    if isinstance(start, Tensor):
+        if start.ndim or start.array.dtype.kind not in "iu":
+            raise RuntimeError(f"start must be an 0-dim integral Tensor, not {tuple(start.shape)} {start.dtype}")
+        start = int(start)
     if not -n <= start <= n:
         raise IndexRangeError(f"start out of range (expected to be in range of [{-n}, {n}], but got {start})")
     start = start + n if start < 0 else start

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import op
-from minidl.ops.common import Binary, Elementwise, meet_float, of_tensors, unbroadcast
+from minidl.ops.common import Binary, Elementwise, meet_float, need_arrays, of_tensors, unbroadcast
 from minidl.ops.powers import rsqrt
 
 
@@ -111,6 +111,7 @@ class atan2(Binary):
     promote = staticmethod(of_tensors(meet_float, "atan2"))
 
     def forward(ctx, a: Any, b: Any) -> Any:
+        need_arrays("atan2", a, b)
         ctx.sizes(a, b)
         ctx.save(a, b)
         return np.arctan2(a, b)
