@@ -368,7 +368,9 @@ def test_errors():
     x = minidl.zeros(5, 2, 3)
     lstm, gru = nn.LSTM(3, 4), nn.GRU(3, 4)
     for error, match, call in [
-        (NotImplementedError, "proj_size=2 is not supported", lambda: nn.LSTM(3, 4, proj_size=2)),
+        (ValueError, "proj_size has to be smaller than hidden_size", lambda: nn.LSTM(3, 4, proj_size=4)),
+        (ValueError, "proj_size should be a positive integer", lambda: nn.LSTM(3, 4, proj_size=-1)),
+        (ValueError, "only supported for LSTM", lambda: nn.RNNBase("GRU", 3, 4, proj_size=2)),
         (ValueError, "nonlinearity", lambda: nn.RNN(3, 4, nonlinearity="elu")),
         (ValueError, "nonlinearity", lambda: nn.RNNCell(3, 4, nonlinearity="elu")),
         (ValueError, "dropout", lambda: nn.GRU(3, 4, 2, dropout=1.5)),

@@ -23,6 +23,7 @@ from minidl.ops.dropout import dropout
 from minidl.ops.indexing import getitem
 from minidl.ops.joining import cat, stack
 from minidl.ops.linalg import linear
+from minidl.ops.projected_lstm import projected_lstm_scan
 from minidl.ops.recurrent import gru_scan, lstm_scan, rnn_scan
 from minidl.ops.shapes import reshape
 from minidl.tensors import wrap
@@ -35,13 +36,17 @@ _GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 def _scan(
     mode: str, x: Any, states: tuple, weights: tuple, sizes: list[int], reverse: bool = False
 ) -> tuple[Any, tuple]:
-    """One layer in one direction. x (L, I), states of (B, H) -> every h_t (L, H), the last states."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    """One layer in one direction. x (L, I), states of (B, H) -> every h_t (L, H), the last states. A fifth weight is
+    the projection of an LSTM's output.
+    """
+    w_ih, w_hh, b_ih, b_hh, *w_hr = weights
     if mode == "GRU":  # its b_hh stands inside the brackets that r multiplies
         y, *last = gru_scan(linear(x, w_ih, b_ih), *states, w_hh, b_hh, sizes, reverse)
         return y, tuple(last)
     gx = linear(x, w_ih, None if b_ih is None else b_ih + b_hh)
-    if mode == "LSTM":
+    if w_hr:
+        y, *last = projected_lstm_scan(gx, *states, w_hh, *w_hr, sizes, reverse)
+    elif mode == "LSTM":
         y, *last = lstm_scan(gx, *states, w_hh, sizes, reverse)
     else:
         y, *last = rnn_scan(gx, *states, w_hh, sizes, reverse, "tanh" if mode == "RNN_TANH" else "relu")
@@ -63,7 +68,8 @@ class RNNBase(Module):
 
     Layer k has weight_ih_l{k} (G H, I), weight_hh_l{k} (G H, H), bias_ih_l{k} and bias_hh_l{k} (G H,), G being the
     number of gates, and the same with ``_reverse`` for the backward direction; all start uniform on +-1 / sqrt(H). From
-    the second layer on, I is H times the number of directions.
+    the second layer on, I is H times the number of directions. With `proj_size` P > 0 weight_hh is (G H, P), there is a
+    weight_hr_l{k} (P, H), and P stands for H in outputs, in h and in I.
     """
 
     def __init__(
@@ -85,11 +91,12 @@ class RNNBase(Module):
             raise ValueError("hidden_size must be greater than zero")
         if num_layers <= 0:
             raise ValueError("num_layers must be greater than zero")
-        if proj_size:
-            raise NotImplementedError(
-                f"{type(self).__name__}: proj_size={proj_size} is not supported; use proj_size=0, with a "
-                f"Linear({hidden_size}, {proj_size}) after the layer"
-            )
+        if proj_size < 0:
+            raise ValueError("proj_size should be a positive integer or zero to disable projections")
+        if proj_size >= hidden_size:
+            raise ValueError("proj_size has to be smaller than hidden_size")
+        if proj_size and mode != "LSTM":
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
@@ -100,16 +107,21 @@ class RNNBase(Module):
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
         rows, directions = _GATES[mode] * hidden_size, 2 if bidirectional else 1
+        size = proj_size or hidden_size  # of h
         self._suffixes = [
             f"_l{layer}{direction}" for layer in range(num_layers) for direction in ("", "_reverse")[:directions]
         ]
         for k, suffix in enumerate(self._suffixes):
-            features = input_size if k < directions else hidden_size * directions
+            features = input_size if k < directions else size * directions
             setattr(self, f"weight_ih{suffix}", Parameter(empty(rows, features, device=device, dtype=dtype)))
-            setattr(self, f"weight_hh{suffix}", Parameter(empty(rows, hidden_size, device=device, dtype=dtype)))
+            setattr(self, f"weight_hh{suffix}", Parameter(empty(rows, size, device=device, dtype=dtype)))
             if bias:
                 for name in ("bias_ih", "bias_hh"):
                     setattr(self, name + suffix, Parameter(empty(rows, device=device, dtype=dtype)))
+            if proj_size:
+                setattr(
+                    self, f"weight_hr{suffix}", Parameter(empty(proj_size, hidden_size, device=device, dtype=dtype))
+                )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -122,7 +134,8 @@ class RNNBase(Module):
     @property
     def all_weights(self) -> list[list[Any]]:
         """For each layer and direction its weights and biases."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
+        names += ("weight_hr",) if self.proj_size else ()
         return [[getattr(self, name + suffix) for name in names] for suffix in self._suffixes]
 
     def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
@@ -152,12 +165,12 @@ class RNNBase(Module):
                 raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
             sizes = [batch] * time
             x = reshape(x, (time * batch, x.shape[2]))
-        wanted = (len(self._suffixes), sizes[0], self.hidden_size)
+        features = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if pair else 1]  # of h, and of c
+        count = len(self._suffixes)
         if hx is None:
-            zero = _zeros(x, *wanted[1:])
-            layers = [(zero,) * (2 if pair else 1)] * wanted[0]
+            layers = [tuple(_zeros(x, sizes[0], n) for n in features)] * count
         else:
-            states = self._states(hx, pair, batched, wanted, x)
+            states = self._states(hx, pair, batched, [(count, sizes[0], n) for n in features], x)
             if packed is not None and packed.sorted_indices is not None:
                 order = _integers(packed.sorted_indices)
                 states = tuple(getitem(h, (slice(None), order)) for h in states)
@@ -179,7 +192,7 @@ class RNNBase(Module):
         """All layers over packed rows x (L, I), from the states of each; the last states, stacked."""
         directions = 2 if self.bidirectional else 1
         finals = []
-        weights = [tuple(w) if self.bias else (*w, None, None) for w in self.all_weights]
+        weights = [tuple(w) if self.bias else (*w[:2], None, None, *w[2:]) for w in self.all_weights]
         for k in range(0, len(layers), directions):
             if k:
                 x = dropout(x, self.dropout, self.training)
@@ -205,20 +218,20 @@ class RNNBase(Module):
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
             )
 
-    def _states(self, hx: Any, pair: bool, batched: bool, wanted: tuple, x: Any) -> tuple:
+    def _states(self, hx: Any, pair: bool, batched: bool, wanted: list[tuple], x: Any) -> tuple:
         """hx as a tuple of (layers * directions, B, H)."""
         if pair and not (isinstance(hx, (tuple, list)) and len(hx) == 2):
             raise TypeError(f"LSTM: hx must be the pair (h, c), got {type(hx).__name__}")
         states = tuple(hx) if pair else (hx,)
-        for h, what in zip(states, ("hidden", "cell"), strict=False):
+        for h, what, shape in zip(states, ("hidden", "cell"), wanted, strict=False):
             if h.ndim != (3 if batched else 2):
-                shape = "batched 3-D" if batched else "unbatched 2-D"
+                kind = "batched 3-D" if batched else "unbatched 2-D"
                 raise RuntimeError(
-                    f"For {shape} input, hx should also be {3 if batched else 2}-D but got {h.ndim}-D tensor"
+                    f"For {kind} input, hx should also be {3 if batched else 2}-D but got {h.ndim}-D tensor"
                 )
             have = tuple(h.shape) if batched else (h.shape[0], 1, h.shape[1])
-            if have != wanted:
-                raise ShapeError(f"Expected {what} size {wanted}, got {list(h.shape)}")
+            if have != shape:
+                raise ShapeError(f"Expected {what} size {shape}, got {list(h.shape)}")
             if h.dtype != x.dtype:
                 raise RuntimeError(f"the {what} state is {h.dtype} and the input {x.dtype}: they must have one dtype")
         return states if batched else tuple(h.unsqueeze(1) for h in states)
@@ -226,7 +239,8 @@ class RNNBase(Module):
     def extra_repr(self) -> str:
         s = f"{self.input_size}, {self.hidden_size}"
         for name, default in (
-            ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0), ("bidirectional", False)
+            ("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0),
+            ("bidirectional", False),
         ):  # fmt: skip
             value = getattr(self, name)
             s += "" if value == default else f", {name}={value}"
@@ -268,8 +282,8 @@ class LSTM(RNNBase):
         i, f, o = sigmoid(W_ii x + W_hi h + b), ... ;    g = tanh(W_ig x + W_hg h + b)
         c' = f c + i g;    h' = o tanh(c')
 
-    The weights hold the gates in the order i, f, g, o. The state is the pair (h, c). `proj_size` is not supported:
-    NotImplementedError.
+    The weights hold the gates in the order i, f, g, o. The state is the pair (h, c). With `proj_size` P > 0
+    h' = W_hr (o tanh c') has P < H numbers (Sak et al. 2014, arXiv:1402.1128). ValueError for a P that is not less.
 
     >>> import minidl
     >>> y, (h, c) = LSTM(3, 5, bidirectional=True)(minidl.zeros(7, 4, 3))

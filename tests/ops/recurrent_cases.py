@@ -47,3 +47,22 @@ def _samples(gates: int, states: int, bias: bool) -> list:
 case("rnn_scan", *_samples(1, 1, False), theirs=_torch("rnn_tanh"))
 case("lstm_scan", *_samples(4, 2, False), theirs=_torch("lstm"))
 case("gru_scan", *_samples(3, 1, True), theirs=_torch("gru"))
+
+
+def _torch_projected(gx: Any, h: Any, c: Any, w: Any, r: Any, sizes: Any, reverse: bool) -> Any:
+    weights, states = [torch.eye(gx.shape[1], dtype=gx.dtype), w, r], [h[None], c[None]]
+    if reverse:  # as in _torch
+        weights, states = weights * 2, [torch.stack([s, s]) for s in (h, c)]
+    y, *last = torch._VF.lstm(gx, torch.tensor(sizes), states, weights, False, 1, 0.0, True, reverse)
+    half = slice(y.shape[1] // 2, None) if reverse else slice(None)
+    return (y[:, half], *(s[-1] for s in last))
+
+
+case(
+    "projected_lstm_scan",
+    *[
+        S(normal(sum(sizes), 12), normal(sizes[0], 2), normal(sizes[0], 3), normal(12, 2), normal(2, 3), sizes, reverse)
+        for sizes, reverse in (([3, 2, 2], False), ([3, 1], True), ([1], False))
+    ],
+    theirs=_torch_projected,
+)
