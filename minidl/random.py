@@ -41,6 +41,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +62,7 @@ __all__ = [
     "seed",
     "set_state",
     "uniform",
+    "using",
 ]
 
 Size = int | tuple[int, ...] | list[int]
@@ -500,7 +502,56 @@ def _from_state(state: np.ndarray) -> Generator:
 
 # -- the generator that everything uses unless told otherwise ------------------------------------------------
 
-default_generator = Generator(0)
+
+class _Scope(threading.local):
+    """What stands in for the default generator in this thread, if anything does."""
+
+    generator: Generator | None = None
+
+
+_scope = _Scope()
+
+
+class _Default(Generator):
+    """The generator of the process. Inside `using(g)` all that it is asked for is asked of g."""
+
+    def manual_seed(self, seed: int) -> Generator:
+        return Generator.manual_seed(_scope.generator or self, seed)
+
+    def initial_seed(self) -> int:
+        return Generator.initial_seed(_scope.generator or self)
+
+    def get_state(self) -> np.ndarray:
+        return Generator.get_state(_scope.generator or self)
+
+    def set_state(self, state: Any) -> None:
+        Generator.set_state(_scope.generator or self, state)
+
+    def spawn(self, n: int) -> list[Generator]:
+        return Generator.spawn(_scope.generator or self, n)
+
+    def _take(self, blocks: int) -> tuple[int, int, int]:
+        return Generator._take(_scope.generator or self, blocks)
+
+
+default_generator = _Default(0)
+
+
+@contextmanager
+def using(generator: Generator) -> Iterator[Generator]:
+    """Inside the block, in this thread, `generator` stands in for the default one: for draws, seeds and states.
+
+    >>> with using(Generator(3)):
+    ...     inside = uniform(2)
+    >>> bool((inside == Generator(3).uniform(2)).all())
+    True
+    """
+    before = _scope.generator
+    _scope.generator = generator
+    try:
+        yield generator
+    finally:
+        _scope.generator = before
 
 
 def manual_seed(seed: int) -> Generator:

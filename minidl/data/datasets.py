@@ -1,29 +1,29 @@
-"""Datasets: things with a length and items, under torch's names, and ways to split them."""
+"""Datasets under torch's names: things with a length and items, and streams of items."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl import random
 from minidl.devices import array_module
 from minidl.dtypes import dtype_of
 from minidl.tensors import Tensor, wrap
 
 __all__ = [
+    "ChainDataset",
     "ConcatDataset",
     "Dataset",
+    "IterableDataset",
+    "NextTokenDataset",
+    "StackDataset",
     "Subset",
     "TensorDataset",
     "TransformedDataset",
-    "random_split",
-    "train_test_split",
 ]
 
 
@@ -31,17 +31,50 @@ class Dataset:
     """Something with `len(d)` and items `d[0] ... d[len(d) - 1]`: derive from it and define both.
 
     A dataset that can give many items at once may also define `take(indices)`, int64 (B,) -> the finished batch, which
-    a DataLoader without a `collate_fn` of its own then calls instead of collecting item by item.
+    a DataLoader without a `collate_fn` of its own then calls instead of collecting item by item; or, as in torch,
+    `__getitems__(indices)`, a list -> the list of those items.
     """
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no __getitem__")
 
-    def __len__(self) -> int:
-        raise NotImplementedError(f"{type(self).__name__} defines no __len__")
-
     def __add__(self, other: Dataset) -> ConcatDataset:
         return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset):
+    """A stream: items that can only be read one after the other. Derive from it and define `__iter__`.
+
+    Each epoch iterates anew. Define `__len__` only if the number of items is known.
+
+    >>> class Lines(IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter(["one", "two"])
+    >>> list(Lines() + Lines())
+    ['one', 'two', 'one', 'two']
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError(f"{type(self).__name__} defines no __iter__")
+
+    def __add__(self, other: Dataset) -> ChainDataset:  # type: ignore[override]
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset):
+    """Streams one after the other (torch's rule: also the result of `a + b`). TypeError for what is no stream."""
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        for d in self.datasets:
+            if not isinstance(d, IterableDataset):
+                raise TypeError(f"ChainDataset: {type(d).__name__} is no IterableDataset; use ConcatDataset for those")
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain.from_iterable(self.datasets)
+
+    def __len__(self) -> int:
+        return sum(len(d) for d in self.datasets)
 
 
 def can_take(dataset: Any) -> bool:
@@ -101,8 +134,45 @@ class Subset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         return self.dataset[int(self._indices[_index(index, len(self))])]
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The items at several places, at once if the dataset can."""
+        at = self._indices[np.asarray(indices, dtype=np.int64)].tolist()
+        many = getattr(self.dataset, "__getitems__", None)
+        return list(many(at)) if callable(many) else [self.dataset[i] for i in at]
+
     def take(self, indices: np.ndarray) -> Any:
+        """The batch of the items at several places."""
         return self.dataset.take(self._indices[indices])
+
+
+class StackDataset(Dataset):
+    """Datasets of equal length side by side: item i is the tuple of their items i, or a dict for keywords.
+
+    Raises ValueError for no datasets, for both kinds of arguments, and if the lengths differ.
+
+    >>> StackDataset(["a", "b"], [1, 2])[1], StackDataset(text=["a", "b"], label=[1, 2])[0]
+    (('b', 2), {'text': 'a', 'label': 1})
+    """
+
+    datasets: tuple[Any, ...] | dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset: pass datasets one after the other, or all by keyword; at least one")
+        self.datasets = args or kwargs
+        parts = args or tuple(kwargs.values())
+        lengths = [len(d) for d in parts]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"StackDataset: the datasets have different lengths {lengths}")
+        self._length = lengths[0]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: d[index] for name, d in self.datasets.items()}
+        return tuple(d[index] for d in self.datasets)
 
 
 class ConcatDataset(Dataset):
@@ -112,6 +182,9 @@ class ConcatDataset(Dataset):
         self.datasets = list(datasets)
         if not self.datasets:
             raise ValueError("ConcatDataset needs at least one dataset")
+        for d in self.datasets:
+            if isinstance(d, IterableDataset):
+                raise TypeError(f"ConcatDataset: {type(d).__name__} is a stream without items; use ChainDataset")
         self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
 
     def __len__(self) -> int:
@@ -149,93 +222,47 @@ class TransformedDataset(Dataset):
         return [self.transform(batch[0]), *batch[1:]] if isinstance(batch, list) else self.transform(batch)
 
 
-# -- splitting -----------------------------------------------------------------------------------------------
+class NextTokenDataset(Dataset):
+    """Windows of a long sequence of tokens, for learning to say what comes next.    item: x (T,), y (T,)
 
+    Item i begins at token i * stride: x is the window of `length` tokens, and y the same shifted by one, so that y[t]
+    is what follows x[t]. Raises ValueError for a sequence too short for one window.
 
-def random_split(
-    dataset: Any, lengths: Sequence[int | float], generator: random.Generator | None = None
-) -> list[Subset]:
-    """Split at random into non-overlapping subsets of the given lengths, or fractions that sum to 1 (torch's rule).
+    Args: ids: (N,) integers, a list, array or Tensor. length: T. stride: tokens from one window to the next; with
+    ``stride=length`` no token is a target twice.
 
-    Fractions are rounded down, and the items left over go to the first subsets, one each. Raises ValueError if the
-    lengths do not add up.
-
-    >>> [len(part) for part in random_split(range(10), [0.5, 0.25, 0.25])]
-    [6, 2, 2]
+    >>> d = NextTokenDataset([5, 6, 7, 8, 9], length=2, stride=2)
+    >>> len(d), [[t.tolist() for t in item] for item in d]
+    (2, [[[5, 6], [6, 7]], [[7, 8], [8, 9]]])
     """
-    n = len(dataset)
-    if any(not (0 <= f < math.inf) for f in lengths):
-        raise ValueError(f"random_split: lengths must not be negative, got {list(lengths)}")
-    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 + 1e-9 and any(isinstance(f, float) for f in lengths):
-        sizes = [math.floor(n * f) for f in lengths]
-        for i in range(n - sum(sizes)):
-            sizes[i % len(sizes)] += 1
-    else:
-        sizes = [operator.index(size) if not isinstance(size, float) else -1 for size in lengths]
-        if sum(sizes) != n or min(sizes, default=0) < 0:
-            raise ValueError(f"random_split: the lengths {list(lengths)} do not sum to the dataset's {n} (nor to 1)")
-    order = (generator or random.default_generator).permutation(n).tolist()
-    ends = list(itertools.accumulate(sizes))
-    return [Subset(dataset, order[end - size : end]) for end, size in zip(ends, sizes)]
 
-
-def train_test_split(
-    x: Any, y: Any, test_size: float | int = 0.25, seed: int = 0, stratify: bool = True
-) -> tuple[Any, Any, Any, Any]:
-    """Split arrays or Tensors at random: (x_train, x_test, y_train, y_test), the order of scikit-learn's function.
-
-    Args: x: (N, ...), anything indexed by an integer array. y: (N,) integer labels (any (N, ...) without `stratify`).
-    test_size: a fraction in (0, 1), rounded to the nearest item, or a number of items. seed: of the split; the same
-    seed gives the same split everywhere. stratify: give the test part each class in its share (largest remainders), and
-    leave every class at least one item to train on.
-
-    Raises ValueError if the lengths differ or a part would be empty.
-    """
-    n = len(x)
-    if len(y) != n:
-        raise ValueError(f"train_test_split: x has {n} items, y has {len(y)}")
-    count = round(n * test_size) if isinstance(test_size, float) else operator.index(test_size)
-    if not 0 < count < n:
-        raise ValueError(f"train_test_split: test_size {test_size} of {n} items leaves a part empty")
-    order = random.Generator(seed).permutation(n)
-    if stratify:
-        labels = np.asarray(y.array if isinstance(y, Tensor) else y)
-        if labels.ndim != 1 or labels.dtype.kind not in "biu":
+    def __init__(self, ids: Any, length: int, stride: int = 1) -> None:
+        self.ids = np.asarray(ids.array if isinstance(ids, Tensor) else ids)
+        if self.ids.ndim != 1 or self.ids.dtype.kind not in "iu":
             raise ValueError(
-                f"train_test_split: stratify needs integer labels of shape (N,), got {labels.dtype} {labels.shape}"
+                f"NextTokenDataset: ids must be integers of shape (N,), got {self.ids.dtype} of shape {self.ids.shape}"
             )
-        test = _stratified(labels, order, count)
-    else:
-        test = np.zeros(n, dtype=bool)
-        test[order[:count]] = True
-    train_at, test_at = order[~test[order]], order[test[order]]
-    return _pick(x, train_at), _pick(x, test_at), _pick(y, train_at), _pick(y, test_at)
+        if length < 1 or stride < 1:
+            raise ValueError(f"NextTokenDataset: length {length} and stride {stride} must be positive")
+        if len(self.ids) <= length:
+            raise ValueError(
+                f"NextTokenDataset: {len(self.ids)} tokens are too few for windows of {length} and a next one"
+            )
+        self.ids = self.ids.astype(np.int64)
+        self.length, self.stride = length, stride
 
+    def __len__(self) -> int:
+        return (len(self.ids) - self.length - 1) // self.stride + 1
 
-def _stratified(labels: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
-    """Which items to test on, bool (N,): each class's share of `count` by largest remainders, the first in `order`."""
-    classes, sizes = np.unique(labels, return_counts=True)
-    if count > len(labels) - len(classes):
-        raise ValueError(
-            f"train_test_split: {count} of {len(labels)} items for testing leave none to train on for some of the "
-            f"{len(classes)} classes; use a smaller test_size or stratify=False"
-        )
-    quota = sizes * (count / len(labels))
-    take = np.minimum(np.floor(quota).astype(np.int64), sizes - 1)
-    while take.sum() < count:
-        short = np.where(take < sizes - 1, quota - take, -np.inf)
-        take[np.argmax(short)] += 1
-    test = np.zeros(len(labels), dtype=bool)
-    for label, k in zip(classes, take):
-        members = order[labels[order] == label]
-        test[members[:k]] = True
-    return test
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        start = _index(index, len(self)) * self.stride
+        window = self.ids[start : start + self.length + 1]
+        return wrap(window[:-1].copy()), wrap(window[1:].copy())
 
-
-def _pick(x: Any, indices: np.ndarray) -> Any:
-    if isinstance(x, Tensor):
-        return wrap(x.array[array_module(x.array).asarray(indices)])
-    return x[indices] if isinstance(x, np.ndarray) or hasattr(x, "dtype") else np.asarray(x)[indices]
+    def take(self, indices: np.ndarray) -> list[Tensor]:
+        """The batch of these windows: [x (B, T), y (B, T)]."""
+        windows = self.ids[np.asarray(indices)[:, None] * self.stride + np.arange(self.length + 1)]
+        return [wrap(np.ascontiguousarray(windows[:, :-1])), wrap(np.ascontiguousarray(windows[:, 1:]))]
 
 
 def _as_tensor(t: Any) -> Tensor:

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from minidl.data.datasets import train_test_split
+from minidl.data.splits import train_test_split
 from minidl.io.npz import array_from_bytes, open_regular, read_npz, read_up_to
 
 __all__ = ["DataError", "ImageData", "digits", "load_idx", "load_images", "load_npz"]
