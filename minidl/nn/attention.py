@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import devices, dtypes
+from minidl.autograd import ShapeError
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.containers import ModuleList
@@ -34,6 +35,14 @@ from minidl.ops.softmax import softmax
 from minidl.ops.splitting import chunk
 from minidl.ops.tiling import broadcast_to
 from minidl.tensors import Tensor, wrap
+
+
+class AttentionError(ShapeError, AssertionError):
+    """Inputs, masks or sizes that do not fit together (AssertionError, as in torch)."""
+
+
+class MaskTypeError(TypeError, AssertionError):
+    """A mask that is neither bool nor floating point (AssertionError, as in torch)."""
 
 
 class MultiheadAttention(Module):
@@ -71,7 +80,11 @@ class MultiheadAttention(Module):
                 f"embed_dim and num_heads must be greater than 0, got embed_dim={embed_dim} and num_heads={num_heads}"
             )
         if embed_dim % num_heads:
-            raise ValueError(f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads})")
+            near = [h for h in range(1, embed_dim + 1) if embed_dim % h == 0]
+            raise AttentionError(
+                f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads}), each head takes an equal part; "
+                f"these divide it: {', '.join(map(str, near[:12]))}"
+            )
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
@@ -116,12 +129,15 @@ class MultiheadAttention(Module):
         """
         batched = query.ndim == 3
         if query.ndim not in (2, 3) or key.ndim != query.ndim or value.ndim != query.ndim:
-            raise ValueError(
+            raise AttentionError(
                 f"query, key and value must all have 3 dimensions, or all 2 without a batch; got {tuple(query.shape)}, "
                 f"{tuple(key.shape)}, {tuple(value.shape)}"
             )
         if query.shape[-1] != self.embed_dim:
-            raise ValueError(f"was expecting embedding dimension of {self.embed_dim}, but got {query.shape[-1]}")
+            raise AttentionError(
+                f"was expecting embedding dimension of {self.embed_dim}, but got {query.shape[-1]} as the last size of "
+                f"query {tuple(query.shape)}"
+            )
         q, k, v = self._project(query, key, value)
         if not batched:
             q, k, v = (x.unsqueeze(0) for x in (q, k, v))
@@ -186,13 +202,25 @@ class MultiheadAttention(Module):
         if attn_mask is not None:
             shapes = ((t, s), (b * self.num_heads, t, s))
             if tuple(attn_mask.shape) not in shapes:
-                raise RuntimeError(f"attn_mask has shape {tuple(attn_mask.shape)}, expected {shapes[0]} or {shapes[1]}")
+                hint = "" if tuple(attn_mask.shape) != (b, s) else "; a mask (B, S) of padding is key_padding_mask"
+                raise AttentionError(
+                    f"attn_mask has shape {tuple(attn_mask.shape)}, expected {shapes[0]} or {shapes[1]}: (T, S), or "
+                    f"(B num_heads, T, S) to differ between examples{hint}"
+                )
             attn_mask = reshape(attn_mask, (-1, self.num_heads, t, s) if attn_mask.ndim == 3 else (1, 1, t, s))
         if padding is not None:
             if padding.ndim == 1 and b == 1:
                 padding = padding.unsqueeze(0)
             if tuple(padding.shape) != (b, s):
-                raise RuntimeError(f"key_padding_mask has shape {tuple(padding.shape)}, expected {(b, s)}")
+                raise AttentionError(
+                    f"key_padding_mask has shape {tuple(padding.shape)}, expected (B, S) = {(b, s)}"
+                    + (
+                        f": with batch_first={self.batch_first} the input's first size is taken for the "
+                        f"{'batch' if self.batch_first else 'length'}; pass batch_first={not self.batch_first}?"
+                        if tuple(padding.shape) == (s, b)
+                        else ""
+                    )
+                )
             padding = reshape(padding, (b, 1, 1, s))
         masks = [m for m in (attn_mask, padding) if m is not None]
         if not masks:
@@ -216,7 +244,10 @@ def _checked(mask: Any, name: str) -> Any:
         return None
     mask = mask if isinstance(mask, Tensor) else wrap(np.asarray(mask))
     if mask.dtype != dtypes.bool and not mask.is_floating_point():
-        raise TypeError(f"only bool and floating point {name} are supported, got {mask.dtype}; convert with .bool()")
+        raise MaskTypeError(
+            f"only bool and floating point {name} are supported, got {mask.dtype}; convert with .bool(), and mind that "
+            "True hides a place (a mask of 1 for real tokens becomes mask == 0)"
+        )
     return mask
 
 

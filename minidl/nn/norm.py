@@ -7,6 +7,7 @@ from typing import Any
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.ops import hints
 from minidl.ops.create import empty, ones, tensor, zeros
 from minidl.ops.norm import batch_norm, layer_norm, rms_norm, standardize
 from minidl.ops.shapes import reshape
@@ -68,7 +69,10 @@ class _BatchNorm(_Norm):
         """(N, C, ...) -> (N, C, ...)"""
         if input.ndim not in self.ranks:
             ranks = " or ".join(f"{r}D" for r in self.ranks)
-            raise ValueError(f"expected {ranks} input (got {input.ndim}D input)")
+            raise ValueError(
+                f"expected {ranks} input (got {input.ndim}D input): {type(self).__name__} does not take "
+                f"{tuple(input.shape)}; {hints.ranks(input.ndim, self.ranks)}"
+            )
         amount = self.momentum
         tracks = self.training and self.track_running_stats and self.num_batches_tracked is not None
         if tracks:

@@ -46,6 +46,15 @@ def channels(x: Sequence[int], takes: int, batched: bool = True) -> str:
     return f"make this layer's in_channels {x[0] if not batched else x[1]}, or let the layer before give {takes}"
 
 
+def ranks(ndim: int, wanted: Sequence[int]) -> str:
+    """An input of `ndim` axes for a batch norm that takes `wanted` ones."""
+    if ndim == max(wanted) - 1 and ndim != 2:
+        return "a single example needs its batch axis: x.unsqueeze(0)"
+    fits = {2: "BatchNorm1d, for (N, C) or (N, C, L),", 3: "BatchNorm1d, for (N, C) or (N, C, L),"}
+    fits |= {4: "BatchNorm2d, for images (N, C, H, W),", 5: "BatchNorm3d, for volumes (N, C, D, H, W),"}
+    return f"{fits[ndim]} takes it" if ndim in fits else "a batch axis is missing, or there is one too many"
+
+
 def window(left: Sequence[int]) -> str:
     """A kernel that is larger than what the layers before have left over."""
     size = " x ".join(map(str, left))

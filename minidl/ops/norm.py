@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Op, op, require
+from minidl.autograd import Op, ShapeError, op, require
+from minidl.autograd.blame import scope
 from minidl.ops.common import prod, total
 from minidl.ops.copies import cast, clone
 from minidl.ops.powers import rsqrt
@@ -82,12 +83,11 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
     """Normalise over the last dimensions, of `normalized_shape`; Ba, Kiros & Hinton 2016 (arXiv:1607.06450)."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     n = len(shape)
-    require(
-        n > 0 and tuple(input.shape[input.ndim - n :]) == shape,
-        "the input {} does not end in normalized_shape {}",
-        tuple(input.shape),
-        shape,
-    )
+    if n == 0 or tuple(input.shape[input.ndim - n :]) != shape:
+        raise ShapeError(
+            f"layer_norm{scope()}: the input {tuple(input.shape)} does not end in normalized_shape {shape}; "
+            f"normalized_shape={tuple(input.shape[-max(n, 1) :])} would take it, if those are the features"
+        )
     dims = tuple(range(input.ndim - n, input.ndim))
     full = (1,) * (input.ndim - n) + shape
     for name, t in (("weight", weight), ("bias", bias)):
@@ -144,21 +144,21 @@ def batch_norm(
 
     In training the batch's own statistics are used, and the running ones move towards them by `momentum`, the
     variance in
-    its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel;
-    an empty batch comes back as it is and moves nothing.
+    its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel
+    and for eps of 0 or less; an empty batch comes back as it is and moves nothing.
     """
+    if eps <= 0:
+        raise ValueError(f"batch_norm{scope()}: eps must be positive, got {eps}")
     if 0 in input.shape:
         return _of_nothing(input, weight, bias)
     require(input.ndim >= 2, "expected at least (N, C), got {}", tuple(input.shape))
     c = input.shape[1]
     for name, t in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
-        require(
-            t is None or tuple(t.shape) == (c,),
-            "{} must have shape ({},), got {}",
-            name,
-            c,
-            t is not None and tuple(t.shape),
-        )
+        if t is not None and tuple(t.shape) != (c,):
+            raise ShapeError(
+                f"batch_norm{scope()}: the input {tuple(input.shape)} has {c} channels (dimension 1), but {name} has "
+                f"shape {tuple(t.shape)}; make num_features {c}, or let the layer before give {t.shape[0]}"
+            )
     full = (1, c) + (1,) * (input.ndim - 2)
     w, b = _affine(weight, full), _affine(bias, full)
     if not training:
@@ -171,7 +171,11 @@ def batch_norm(
     dims = (0, *range(2, input.ndim))
     n = prod([input.shape[d] for d in dims])
     if n <= 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}: one value has "
+            "no variance. To predict, call model.eval() first; in training use larger batches, with drop_last=True in "
+            "the DataLoader if the last one is left with a single example"
+        )
     y = _scale_and_shift(input, w, b, dims, eps)
     if running_mean is not None:
         x = input.array if isinstance(input, Tensor) else input

@@ -60,7 +60,8 @@ class Registration:
         elif "_parameters" in fields and name in fields["_parameters"]:
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{typename(value)}' as parameter '{name}' (minidl.nn.Parameter or None expected)"
+                    f"cannot assign '{typename(value)}' as parameter '{name}' (minidl.nn.Parameter or None expected): "
+                    f"wrap it, nn.Parameter(...), or write into it under no_grad(): {name}.copy_(...)"
                 )
             fields["_parameters"][name] = None
         elif "_modules" in fields and name in fields["_modules"]:
@@ -155,12 +156,27 @@ class Registration:
         """Add a child under a name that need not be an attribute name. Raises TypeError if it is not a Module."""
         self._ready("module")
         if module is not None and not isinstance(module, Registration):
-            raise TypeError(f"{typename(module)} is not a Module subclass")
+            raise TypeError(f"{typename(module)} is not a Module subclass{_instead(module)}")
         self._check_new(name, "module", self._modules)
         self._modules[name] = module
         Structure.version += 1
 
     register_module = add_module
+
+
+def _instead(given: Any) -> str:
+    """What was probably meant by something that is no Module."""
+    if isinstance(given, type) and issubclass(given, Registration):
+        return f" instance but the class itself: make one, {given.__name__}(...)"
+    if isinstance(given, (list, tuple)):
+        return ": give the layers one by one, Sequential(*layers)"
+    if isinstance(given, Tensor):
+        return ": parameters go to register_parameter, other tensors to register_buffer"
+    return (
+        ": functions are called in forward(); in a Sequential use their layers, such as ReLU()"
+        if callable(given)
+        else ""
+    )
 
 
 def check_name(name: Any, kind: str) -> None:

@@ -67,7 +67,8 @@ class States(Tree):
         of shapes that differ.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            given = ": pass its state_dict()" if hasattr(state_dict, "state_dict") else ""
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}{given}.")
         own = self.state_dict(keep_vars=True)
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
@@ -101,15 +102,60 @@ class States(Tree):
             else:
                 changes.append((t, array, getattr(value, "mask", None)))
         if errors:
-            raise RuntimeError(
+            error = RuntimeError(
                 "Error(s) in loading state_dict for {}:\n\t{}".format(type(self).__name__, "\n\t".join(errors))
             )
+            for hint in _what_keys_say(own, state_dict):
+                error.add_note(hint)
+            raise error
         for t, array, mask in changes:
             _store(t, array, mask, assign)
         return IncompatibleKeys(missing, unexpected)
 
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "_path_cache"}
+
+
+def _what_keys_say(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The usual reasons for keys and shapes that do not fit."""
+    hints = []
+    keys = [k for k in given if isinstance(k, str)]
+    for prefix, why in (("module.", "saved from torch's DataParallel"), ("_orig_mod.", "saved after torch.compile")):
+        if any(k.startswith(prefix) for k in keys):
+            hints.append(
+                f'likely fix: the keys begin with "{prefix}", as {why}: load '
+                f'{{k.removeprefix("{prefix}"): v for k, v in state_dict.items()}}'
+            )
+            return hints
+    inside = [k for k in keys if isinstance(given[k], Mapping) and any(name in given[k] for name in own)]
+    if inside:
+        return [
+            f'likely fix: this is a whole checkpoint, its weights are under "{inside[0]}": load '
+            f'state_dict["{inside[0]}"]'
+        ]
+    ours, theirs = set(own), set(keys)
+    for shorter, longer, fix in (
+        (ours, theirs, 'the model is a part of the saved one: load {{k.removeprefix("{0}"): v for k, v in '
+                       'state_dict.items() if k.startswith("{0}")}}'),
+        (theirs, ours, 'the saved model is a part of this one: call load_state_dict on model.{1}'),
+    ):  # fmt: skip
+        some = min(shorter, default="")
+        for k in longer:
+            prefix = k.removesuffix(some)
+            if some and k.endswith("." + some) and all(prefix + s in longer for s in shorter):
+                return [f"likely fix: {fix.format(prefix, prefix.rstrip('.'))}"]
+    shapes = {k: (tuple(given[k].shape), tuple(own[k].shape)) for k in ours & theirs if hasattr(given[k], "shape")}
+    turned = [k for k, (a, b) in shapes.items() if len(a) == 2 and a == b[::-1] != b]
+    if turned:
+        hints.append(f'"{turned[0]}" is transposed: weights are (out_features, in_features), load weight.T')
+    if any(a != b for a, b in shapes.values()) and not turned:
+        hints.append(
+            "likely fix: build the model with the sizes it was saved with; or, to train those layers anew, delete "
+            "their keys and pass strict=False"
+        )
+    elif ours - theirs or theirs - ours:
+        hints.append("strict=False loads what fits and returns the other keys, if that is meant")
+    return hints
 
 
 def _store(t: Tensor, array: Any, mask: Any, assign: bool) -> None:
