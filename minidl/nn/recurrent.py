@@ -17,6 +17,7 @@ from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.nn.utils.rnn import PackedSequence, _integers
+from minidl.ops import hints
 from minidl.ops.axes import transpose
 from minidl.ops.create import empty
 from minidl.ops.dropout import dropout
@@ -87,10 +88,11 @@ class RNNBase(Module):
         for name, size in (("hidden_size", hidden_size), ("input_size", input_size), ("num_layers", num_layers)):
             if not isinstance(size, int) or isinstance(size, bool):
                 raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
-        if hidden_size <= 0:
-            raise ValueError("hidden_size must be greater than zero")
-        if num_layers <= 0:
-            raise ValueError("num_layers must be greater than zero")
+            if size <= 0:
+                raise ValueError(f"{name} must be greater than zero")
+        for name, flag in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
         if proj_size < 0:
             raise ValueError("proj_size should be a positive integer or zero to disable projections")
         if proj_size >= hidden_size:
@@ -215,13 +217,17 @@ class RNNBase(Module):
             raise RuntimeError(f"input must have {ndim} dimensions, got {x.ndim}")
         if x.shape[-1] != self.input_size:
             raise ShapeError(
-                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}: the input "
+                f"is {tuple(x.shape)}; {hints.features(x.shape, (self.input_size,))}"
             )
 
     def _states(self, hx: Any, pair: bool, batched: bool, wanted: list[tuple], x: Any) -> tuple:
         """hx as a tuple of (layers * directions, B, H)."""
         if pair and not (isinstance(hx, (tuple, list)) and len(hx) == 2):
-            raise TypeError(f"LSTM: hx must be the pair (h, c), got {type(hx).__name__}")
+            raise TypeError(
+                f"LSTM: hx must be the pair (h, c), got {type(hx).__name__}; call lstm(x, (h, c)), and take both back: "
+                "y, (h, c) = ..."
+            )
         states = tuple(hx) if pair else (hx,)
         for h, what, shape in zip(states, ("hidden", "cell"), wanted, strict=False):
             if h.ndim != (3 if batched else 2):
@@ -231,7 +237,9 @@ class RNNBase(Module):
                 )
             have = tuple(h.shape) if batched else (h.shape[0], 1, h.shape[1])
             if have != shape:
-                raise ShapeError(f"Expected {what} size {shape}, got {list(h.shape)}")
+                time = x.shape[0] // shape[1] if shape[1] else 0
+                hint = hints.state(have, shape, time, self.batch_first)
+                raise ShapeError(f"Expected {what} size {shape}, got {list(h.shape)}; {hint}")
             if h.dtype != x.dtype:
                 raise RuntimeError(f"the {what} state is {h.dtype} and the input {x.dtype}: they must have one dtype")
         return states if batched else tuple(h.unsqueeze(1) for h in states)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 
 def features(x: Sequence[int], w: Sequence[int]) -> str:
-    """Input x (..., K) against the weight (N, K) of a linear layer."""
+    """Input x (..., K) against the weight (N, K) of a linear layer, or (K,) for what a recurrent layer takes."""
     takes = w[-1]
-    if len(x) > 2 and math.prod(x[1:]) == takes:
+    if len(w) > 1 and len(x) > 2 and math.prod(x[1:]) == takes:
         return (
             f"flatten it first: nn.Flatten() before the layer, or x.flatten(1), makes ({x[0]}, {takes}) of {tuple(x)}"
         )
@@ -25,6 +25,8 @@ def features(x: Sequence[int], w: Sequence[int]) -> str:
             return f"axis {axis} has that size: x.transpose({axis}, -1) puts it last"
     if len(w) == 2 and x and x[-1] == w[0]:
         return f"are in_features and out_features swapped? Linear({w[0]}, {takes}) would take it"
+    if len(w) == 1:
+        return f"the last axis holds the features; make input_size {x[-1]}, or let the layer before give {takes}"
     n = f", {w[0]}" if len(w) == 2 else ""
     flat = f"; or a flatten is missing, which would give {math.prod(x[1:])} features" if len(x) > 2 else ""
     return f"make this layer Linear({x[-1] if x else 1}{n}), or let the layer before give {takes} features{flat}"
@@ -53,6 +55,23 @@ def ranks(ndim: int, wanted: Sequence[int]) -> str:
     fits = {2: "BatchNorm1d, for (N, C) or (N, C, L),", 3: "BatchNorm1d, for (N, C) or (N, C, L),"}
     fits |= {4: "BatchNorm2d, for images (N, C, H, W),", 5: "BatchNorm3d, for volumes (N, C, D, H, W),"}
     return f"{fits[ndim]} takes it" if ndim in fits else "a batch axis is missing, or there is one too many"
+
+
+def state(h: Sequence[int], wanted: Sequence[int], time: int, batch_first: bool) -> str:
+    """A recurrent layer's initial state h against (layers, B, H), for an input of `time` steps."""
+    if h[0] == wanted[1] and h[1] == wanted[0] and h[2] == wanted[2]:
+        return "states are (layers * directions, B, H), with batch_first too: h.transpose(0, 1)"
+    if h[0] == wanted[0] and h[2] == wanted[2]:
+        if h[1] == time:
+            axis = "first" if batch_first else "second"
+            return (
+                f"with batch_first={batch_first} the input's {axis} axis, {wanted[1]}, is the batch; is the input "
+                f"{'(T, B, ...)' if batch_first else '(B, T, ...)'}, to be used with batch_first={not batch_first}?"
+            )
+        return (
+            f"it is of a batch of {h[1]}: start each batch afresh (no state), or pass drop_last=True to the DataLoader"
+        )
+    return "it is (layers * directions, batch, hidden_size)"
 
 
 def window(left: Sequence[int]) -> str:
