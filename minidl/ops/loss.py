@@ -253,6 +253,11 @@ def cross_entropy(
         error.add_note("cross_entropy takes the model's scores first, then the labels: were they swapped?")
         raise
     if same and dtypes.as_numpy(target.dtype).kind == "f":
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"cross_entropy{blame.scope()}: ignore_index is not supported for floating point target, which are "
+                f"probabilities here; got {ignore_index}"
+            )
         c = input.shape[dim]
         p = target if not label_smoothing else target * (1 - label_smoothing) + label_smoothing / c
         if weight is not None:
@@ -332,5 +337,5 @@ def kl_div(
         zero = target == 0
         loss = where(zero, 0.0, target * (log(where(zero, 1.0, target)) - input))
     if reduction == "batchmean":
-        return sum(loss) / input.shape[0]
+        return sum(loss) / (input.shape[0] if input.ndim else 1)
     return reduced(loss, reduction)
