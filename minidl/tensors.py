@@ -21,6 +21,19 @@ else:
     TensorMethods = object
 
 
+def lay_out(cls: type) -> None:
+    """Give the instances of a class room for every attribute that it and its bases annotate.
+
+    CPython keeps the attributes of a class's instances in one table of names, which grows with the first thirty of them
+    only. One that later sets a name outside the table gets a dictionary of its own, and that takes as long as a small
+    sum. So here the first instance sets every name.
+    """
+    first: Any = object.__new__(cls)
+    for base in cls.__mro__:
+        for name in getattr(base, "__annotations__", ()):
+            setattr(first, name, None)
+
+
 class Version:
     """Counts the in-place changes of one piece of memory; shared by all tensors that view it."""
 
@@ -43,13 +56,17 @@ class Tensor(TensorMethods):
     # What most tensors never change stands on the class: making a tensor sets its array and nothing else.
     array: Any
     index: int = 0  # which output of the node this is
-    _requires_grad = False
+    _requires_grad: bool = False
     _node: Any = None
     _view: Any = None  # how it views another tensor, see minidl.inplace
     _version: Version | None = None
     _grad: Tensor | None = None
     _hooks: dict | None = None
-    _keeps_grad = False
+    _keeps_grad: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        lay_out(cls)
 
     def __init__(self, *data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False):
         dtype = default() if dtype is None else as_numpy(dtype)
@@ -397,6 +414,9 @@ class Tensor(TensorMethods):
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)
+
+
+lay_out(Tensor)
 
 
 class Shape(tuple):

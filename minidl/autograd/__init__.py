@@ -1,8 +1,10 @@
 """Reverse-mode differentiation.
 
 contract.py   what an op is, and how applying one records it
+operators.py  the short way of a + b between two Tensors
 table.py      the table of all ops; how they become Tensor's methods and operators
 walk.py       the walk back: backward() and grad()
+out.py        out=: results written into the caller's tensors
 modes.py      no_grad and its kin; which module runs
 anomaly.py    who made the NaN?
 source.py     where in the user's program an op was called

@@ -16,10 +16,12 @@ import numpy as np
 
 from minidl.autograd import anomaly, blame
 from minidl.autograd.modes import state
+from minidl.autograd.out import TAKING, written
 from minidl.autograd.source import caller, source_line
-from minidl.tensors import Tensor, wrap
+from minidl.tensors import Tensor, lay_out, wrap
 
 ndarray = np.ndarray
+new: Any = object.__new__
 
 TABLE: dict[
     str, Any
@@ -39,39 +41,73 @@ class OpType(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         variadic, promote, differentiable, is_view = cls.traits
         if kwargs:
+            if "out" in kwargs and cls in TAKING:
+                return written(cls, args, kwargs)
             args, kwargs = _bind(cls, args, kwargs)
         inputs: Any = args[0] if variadic else args
         arrays: Any = []
-        tensors = record = False
+        places: Any = []  # of the inputs in the graph, None where no gradient is wanted
+        tensors = record = later = False
         for a in inputs:
             if isinstance(a, Tensor):
                 tensors = True
                 arrays.append(a.array)
-                if a._requires_grad or (a._view is not None and a.requires_grad):
-                    record = True
+                if a._requires_grad or a._view is not None:
+                    node = a._node if a._view is None else a.node  # a view of changed memory finds its node anew
+                    if node is not None:
+                        places.append(node)
+                        record = True
+                        if a.index:
+                            later = True
+                    elif a._requires_grad:
+                        places.append(a)
+                        record = True
+                    else:
+                        places.append(None)
+                else:
+                    places.append(None)
             else:
                 arrays.append(a)
-        ctx: Any = object.__new__(cls)  # type: ignore[arg-type]
+                places.append(None)
         if promote is not None and tensors:
             dtype = promote(arrays)
             if dtype is not None:
                 inputs, arrays = _cast(inputs, arrays, dtype)
+                places = [place(a) for a in inputs]
+        ctx: Any = new(cls)
         mode = state.__dict__  # one look-up of what holds in this thread, rather than three
         if record:
             record = differentiable and mode["grad"]
             if record:
-                ctx.record(inputs, mode["scope"])
+                ctx.recording = True
+                ctx.parents = places
+                if later:
+                    ctx.indices = [0 if p is None else a.index for p, a in zip(places, inputs, strict=True)]
+                ctx.where = caller(2)  # above this call
+                if mode["scope"]:
+                    ctx.scope = mode["scope"]
         try:
             if kwargs or variadic:
                 y = ctx.forward(*((arrays, *args[1:]) if variadic else arrays), **kwargs)
+            elif len(arrays) == 1:  # Python calls a function of so many arguments faster than one of *arguments
+                y = ctx.forward(arrays[0])
+            elif len(arrays) == 2:
+                y = ctx.forward(arrays[0], arrays[1])
             else:
                 y = ctx.forward(*arrays)
         except Exception as error:
-            raise _explain(cls, arrays, args, kwargs, error) from (None if isinstance(error, ShapeError) else error)
+            raise explain(cls, arrays, args, kwargs, error) from (None if isinstance(error, ShapeError) else error)
         if not tensors:
             return y
-        if type(y) is tuple:
-            out: Any = tuple([_output(ctx, y_k, k, record) for k, y_k in enumerate(y)])
+        out: Any
+        if type(y) is ndarray:
+            out = new(Tensor)
+            out.array = y
+            if record and y.dtype.kind == "f":
+                out._requires_grad = True
+                out._node = ctx
+        elif type(y) is tuple:
+            out = tuple([_output(ctx, y_k, k, record) for k, y_k in enumerate(y)])
             if record:
                 ctx.outputs = [(t.array.shape, t.array.dtype) for t in out]
         else:
@@ -85,6 +121,15 @@ class OpType(type):
         if mode["anomaly"]:
             anomaly.check_forward(ctx, inputs, out)
         return out
+
+
+def place(a: Any) -> Any:
+    """Where an input came from: the node that made it; the Tensor itself if it is a leaf that wants a gradient; or
+    None."""
+    if not isinstance(a, Tensor):
+        return None
+    node = a.node
+    return a if node is None and a._requires_grad else node
 
 
 class Op(metaclass=OpType):
@@ -118,13 +163,14 @@ class Op(metaclass=OpType):
 
     # A node of the graph: what one application left behind.
     parents: Sequence[Any] = ()  # for each input: the node that made it, the leaf Tensor itself, or None
-    indices: Sequence[int] = ()  # which output of the parent it was
-    recording = False
-    live = False  # is the running backward itself recorded?
+    indices: Sequence[int] | None = None  # which output of the parent it was; None: of every parent the first
+    recording: bool = False
+    live: bool = False  # is the running backward itself recorded?
     outputs: list | None = None  # shapes and dtypes, for ops with several outputs
-    scope = ""  # module path
+    scope: str = ""  # module path
     where: tuple | None = None  # source line of the call: code object and line number
     call: tuple | None = None
+    released: bool = False  # has backward() dropped what was saved?
     _saved: Any = None
     _hooks: dict | None = None
     _retain: dict | None = None
@@ -136,6 +182,7 @@ class Op(metaclass=OpType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.traits = (cls.variadic, cls.promote, cls.differentiable, cls.is_view)
+        lay_out(cls)
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -163,13 +210,14 @@ class Op(metaclass=OpType):
 
         Raises RuntimeError when one was changed in place since, or when a first backward has freed them.
         """
-        if ctx._saved is None:
+        saved = ctx._saved
+        if saved is None:
             raise RuntimeError(
                 f"{ctx}: trying to run backward through the graph a second time, but what it saved was freed after the "
                 "first time; call backward(retain_graph=True) the first time. If that was not meant: something of an "
                 "earlier step, a hidden state or a running loss, is still part of the graph; detach() it between steps"
             )
-        for _, _, version, count in ctx._saved:
+        for _, _, version, count in saved:
             if version is not None and version.count != count:
                 raise RuntimeError(
                     f"a tensor that {ctx} saved for backward was changed by an in-place operation.\n"
@@ -177,8 +225,8 @@ class Op(metaclass=OpType):
                     "Use an out-of-place operation there, or clone() the tensor first."
                 )
         if not ctx.live:
-            return tuple(s[0] for s in ctx._saved)
-        return tuple(ctx._as_tensor(array, source) for array, source, _, _ in ctx._saved)
+            return tuple([s[0] for s in saved])
+        return tuple([ctx._as_tensor(array, source) for array, source, _, _ in saved])
 
     def wanted(ctx, *thunks: Callable[[], Any]) -> tuple:
         """Evaluate the gradients that somebody wants; None for the others."""
@@ -191,48 +239,23 @@ class Op(metaclass=OpType):
 
     # -- being a node -------------------------------------------------------------------------------------------------
 
-    def record(ctx, inputs: Sequence[Any], scope: str) -> None:
-        """Remember where the inputs came from, and where in the program this is."""
-        ctx.recording = True
-        if scope:
-            ctx.scope = scope
-        ctx.where = caller(3)  # above this method and OpType.__call__
-        parents: list[Any] = []
-        indices: list[int] = []
-        for a in inputs:
-            if isinstance(a, Tensor) and (a._requires_grad or (a._view is not None and a.requires_grad)):
-                node = a._node if a._view is None else a.node
-                parents.append(a if node is None else node)
-                indices.append(a.index)
-            else:
-                parents.append(None)
-                indices.append(0)
-        ctx.parents, ctx.indices = parents, indices
-
     def pin(ctx, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, out: Any) -> None:
         """Note for each saved array which input or output it is, and its version."""
-        ys, outs = (y, out) if type(out) is tuple else ((y,), (out,))
         pinned: list[tuple] = []
         for s in ctx._saved:
-            for i, a in enumerate(arrays):
-                if a is s:
-                    owner, source = inputs[i], i
-                    break
+            if s is y:
+                owner, source, s = out, -1, out.array
             else:
-                for k, t in enumerate(outs):
-                    if ys[k] is s:
-                        s, owner, source = t.array, t, -1 - k
+                for i, a in enumerate(arrays):
+                    if a is s:
+                        owner, source = inputs[i], i
                         break
                 else:
-                    if s is not None:
-                        raise RuntimeError(
-                            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an "
-                            f"attribute "
-                            "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
-                        )
-                    owner, source = None, 0
+                    owner, source, s = _among_outputs(ctx, s, y, out)
             if isinstance(owner, Tensor):
-                version = owner.version
+                version = owner._version
+                if version is None:
+                    version = owner.version
                 pinned.append((s, source, version, version.count))
             else:
                 pinned.append((s, source, None, 0))
@@ -245,7 +268,9 @@ class Op(metaclass=OpType):
             t = wrap(array, array.dtype.kind == "f")
             t._node, t.index = ctx, -1 - source
             return t
-        return _handle(array, ctx.parents[source], ctx.indices[source]) if source < len(ctx.parents) else array
+        if source >= len(ctx.parents):
+            return array
+        return _handle(array, ctx.parents[source], ctx.indices[source] if ctx.indices else 0)
 
     def hooks(ctx, index: int) -> dict:
         """The hooks on output `index`."""
@@ -265,12 +290,10 @@ class Op(metaclass=OpType):
             ctx._saved = ctx.call = None
             ctx.released = True
 
-    released = False
-
     @property
     def next_functions(ctx) -> tuple:
         """torch's view of the parents: (node or leaf, output index)."""
-        return tuple(zip(ctx.parents, ctx.indices, strict=True))
+        return tuple(zip(ctx.parents, ctx.indices or [0] * len(ctx.parents), strict=True))
 
     def name(ctx) -> str:
         """The op's name."""
@@ -278,6 +301,20 @@ class Op(metaclass=OpType):
 
     def __repr__(ctx) -> str:
         return f"<{type(ctx).__name__}{f' in {ctx.scope}' if ctx.scope else ''}>"
+
+
+def _among_outputs(ctx: Any, s: Any, y: Any, out: Any) -> tuple[Any, int, Any]:
+    """Which of an op's several outputs is the saved array `s`: the Tensor, the number of it and its array."""
+    if type(out) is tuple:
+        for k, y_k in enumerate(y):
+            if y_k is s:
+                return out[k], -1 - k, out[k].array
+    if s is not None:
+        raise RuntimeError(
+            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an attribute "
+            "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
+        )
+    return None, 0, None
 
 
 def _handle(array: Any, parent: Any, index: int) -> Any:
@@ -384,7 +421,7 @@ def _mark_view(cls: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
 # -- errors in the user's words -------------------------------------------------------------------------------------
 
 
-def _explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: Exception) -> Exception:
+def explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: Exception) -> Exception:
     """The same error in the user's words: op, shapes and module path, from the op's shape rule where it has one."""
     place = f" in module {state.scope}" if state.scope else ""
     if not cls.variadic and arrays and blame.no_tensor(arrays[0]) and parameters(cls)[0][0] in ("x", "a", "q", "input"):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from minidl import devices
 from minidl.autograd.contract import TABLE, OpType
+from minidl.autograd.operators import as_operator, is_operand
+from minidl.autograd.out import NAMES, takes_out
 from minidl.tensors import Tensor
 
 
@@ -23,6 +21,8 @@ def op(*, method: str | None = None, operator: str | None = None, inplace: bool 
     """
 
     def enter(f: Any) -> Any:
+        if f.__name__ in NAMES:
+            f = takes_out(f)
         TABLE[f.__name__] = f
         f.namespace = namespace
         if method is not None:
@@ -43,50 +43,42 @@ def op(*, method: str | None = None, operator: str | None = None, inplace: bool 
     return enter
 
 
+_call = OpType.__call__  # calling it directly spares the way through the metaclass
+
+
 def attach(name: str, value: Any) -> None:
     """Give Tensor a method or property that is no op of the table."""
     setattr(Tensor, name, value)
 
 
-def _runner(f: Any) -> Any:
-    """f, or for an op class the function behind calling it, which spares the way through the metaclass."""
-    return partial(OpType.__call__, f) if isinstance(f, OpType) else f
-
-
 def _attach(name: str, f: Any) -> None:
-    run = _runner(f)
+    if isinstance(f, OpType):
 
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return run(self, *args, **kwargs)
+        def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return _call(f, self, *args, **kwargs)
+
+    else:
+
+        def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return f(self, *args, **kwargs)
 
     method.__doc__, method.__name__, method.op = f.__doc__, name, f  # type: ignore[attr-defined]
     setattr(Tensor, name, method)
 
 
-def _attach_operator(name: str, f: Any) -> None:
-    run = _runner(f)
-
-    def forward(self: Tensor, other: Any) -> Any:
-        return run(self, other) if isinstance(other, _OPERANDS) or _operand(other) else NotImplemented
+def _attach_operator(name: str, cls: OpType) -> None:
+    run = as_operator(cls)
 
     def reflected(self: Tensor, other: Any) -> Any:
-        return run(other, self) if _operand(other) else NotImplemented
+        return _call(cls, other, self) if is_operand(other) else NotImplemented
 
     def in_place(self: Tensor, other: Any) -> Any:
         from minidl.inplace import write
 
-        return write(self, run(self, other)) if _operand(other) else NotImplemented
+        return write(self, run(self, other)) if is_operand(other) else NotImplemented
 
-    forward.op = f  # type: ignore[attr-defined]
-    setattr(Tensor, f"__{name}__", forward)
+    setattr(Tensor, f"__{name}__", run)
     if name not in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__r{name}__", reflected)
         if name != "matmul":  # x @= w is x = x @ w, another shape
             setattr(Tensor, f"__i{name}__", in_place)
-
-
-_OPERANDS = (Tensor, np.ndarray, int, float, bool, np.generic)
-
-
-def _operand(x: Any) -> bool:
-    return isinstance(x, _OPERANDS) or devices.is_cuda_array(x)

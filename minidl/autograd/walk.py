@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from minidl.autograd.source import source_line
 from minidl.tensors import Tensor, wrap
 
 ndarray = np.ndarray
+_ZEROS = repeat(0)
 
 
 def backward(
@@ -237,7 +239,7 @@ def _useful(nodes: Iterable[Any], targets: list) -> set:
     found = []
     for node in nodes:
         hit = False
-        for parent, index in zip(node.parents, node.indices, strict=True):
+        for parent, index in node.next_functions:
             if isinstance(parent, Op):
                 consumers.setdefault(parent, []).append(node)
             hit = hit or (parent is not None and (id(parent), index if isinstance(parent, Op) else 0) in places)
@@ -278,7 +280,7 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
     if state.anomaly:
         check_backward(node, slots, grads)
     edges = []
-    for i, (parent, index, g) in enumerate(zip(node.parents, node.indices, grads, strict=False)):
+    for i, (parent, index, g) in enumerate(zip(node.parents, node.indices or _ZEROS, grads, strict=False)):
         if parent is None or g is None:
             continue
         if not live:

@@ -13,12 +13,16 @@ from minidl import dtypes
 from minidl.autograd import Op, ShapeError
 from minidl.tensors import Tensor, wrap
 
+ndarray = np.ndarray
+
 # -- dtype rules: arrays -> the dtype to cast all of them to, or None when nothing is to be done -----------------------
 
 
 def meet(arrays: Sequence[Any]) -> Any:
     """Two operands meet in torch's result type."""
     a, b = arrays[0], arrays[1]
+    if type(a) is ndarray and type(b) is ndarray and a.dtype is b.dtype:  # so mostly
+        return None
     da, db = getattr(a, "dtype", None), getattr(b, "dtype", None)
     if da is db:
         return None
@@ -192,9 +196,9 @@ def widened(kernel: Any, *args: Any) -> Any:
 # -- folding a gradient back -------------------------------------------------------------------------------------------
 
 
-def unbroadcast(dy: Any, shape: Sequence[int]) -> Any:
-    """Sum dy over the dimensions along which an input of `shape` was stretched."""
-    if tuple(dy.shape) == tuple(shape):
+def unbroadcast(dy: Any, shape: Sequence[int] | None) -> Any:
+    """Sum dy over the dimensions along which an input of `shape` was stretched (None: it was not)."""
+    if shape is None or tuple(dy.shape) == tuple(shape):
         return dy
     from minidl.ops.reduce import sum
     from minidl.ops.shapes import reshape
@@ -239,10 +243,14 @@ class Binary(Op):
     """y[i] = f(a[i], b[i]), shapes broadcast, dtypes meet."""
 
     promote: Any = staticmethod(meet)
+    a_shape: Any = None  # None: that of the result
+    b_shape: Any = None
 
     def shape(a: Any, b: Any, **_: Any) -> Any:  # type: ignore[override]
         return broadcast(a, b)
 
     def sizes(ctx, a: Any, b: Any) -> None:
-        """Remember the shapes to which gradients fold back."""
+        """Remember the shapes to which gradients fold back, if they do."""
+        if type(a) is ndarray and type(b) is ndarray and a.shape == b.shape:
+            return
         ctx.a_shape, ctx.b_shape = shape_of(a), shape_of(b)
