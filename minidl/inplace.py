@@ -145,8 +145,9 @@ def check_writable(x: Tensor, recorded: bool) -> None:
         if x.is_leaf or (root is not x and root.is_leaf and root.requires_grad):
             what = "a leaf tensor" if x.is_leaf else "a view of a leaf tensor"
             raise RuntimeError(
-                f"{what} that requires grad is being changed by an in-place operation: its history would be lost. "
-                "Do it under minidl.no_grad(), or out of place"
+                f"{what} of shape {tuple(x.shape)} that requires grad is being changed by an in-place operation: its "
+                "history would be lost. To update a weight do it under minidl.no_grad(), as optimizers do; to compute "
+                "with the result write it out of place (w = w - 1), or clone() first"
             )
     a = x.array
     if 0 in a.strides and a.size and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):

@@ -162,7 +162,7 @@ def passed(error: Exception, module: Any, path: str, args: tuple, kwargs: dict, 
     lines = [f"in {_shown(path, culprit)}"]
     taken = fields.pop("_inputs", None)
     params = {id(p) for p in culprit._parameters.values()}
-    tensors = {id(a): a for a in (inputs if taken is None else taken) if isinstance(a, Tensor) and id(a) not in params}
+    tensors = {id(a): a for a in (inputs if taken is None else taken) if _holds_tensor(a) and id(a) not in params}
     from_outside = {id(a) for a in (*args, *kwargs.values())}
     ends = {id(a.node) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.node is not None}
     first: Any = inputs[0] if inputs else None
@@ -180,6 +180,10 @@ def passed(error: Exception, module: Any, path: str, args: tuple, kwargs: dict, 
         lines.append(f"  input {given(t)}" + (f", made by {way[0]}" if way else ""))
         lines += [f"    from {step}" for step in way[1:]]
     error.add_note("\n".join(lines))
+
+
+def _holds_tensor(a: Any) -> bool:
+    return isinstance(a, Tensor) or (isinstance(a, (tuple, list)) and any(isinstance(item, Tensor) for item in a))
 
 
 def noted(error: Exception, inputs: Any, scope: str) -> None:

@@ -14,6 +14,7 @@ from minidl.nn.attention import MultiheadAttention
 from minidl.nn.conv import _Conv
 from minidl.nn.linear import Bilinear, Linear
 from minidl.nn.module import Module
+from minidl.nn.module.unregistered import unregistered
 from minidl.tensors import Tensor, wrap
 
 
@@ -34,11 +35,11 @@ class Summary:
     """What summary() returns; ``print`` it for the table.
 
     Attributes: `rows`, one for each module, and the totals `params`, `trainable`, `pruned`, `nbytes` (parameters and
-    buffers as stored) and `macs` (None without an input).
+    buffers as stored) and `macs` (None without an input); `unregistered`, a sentence for each plain list of layers.
     """
 
-    def __init__(self, rows: list[Row], title: str, ran: bool):
-        self.rows, self.title = rows, title
+    def __init__(self, rows: list[Row], title: str, ran: bool, unregistered: Sequence[str] = ()):
+        self.rows, self.title, self.unregistered = rows, title, list(unregistered)
         self.params = sum(r.params for r in rows)
         self.trainable = sum(r.trainable for r in rows)
         self.pruned = sum(r.pruned for r in rows)
@@ -73,6 +74,7 @@ class Summary:
             totals.append(
                 f"Multiply-adds of one forward pass (MACs; linear, convolution and attention layers): {self.macs:,}"
             )
+        totals += [f"Not counted: {sentence}" for sentence in self.unregistered]
         return "\n".join([lines[0].rstrip(), rule, *(line.rstrip() for line in lines[1:]), rule, *totals])
 
     __repr__ = __str__
@@ -122,7 +124,7 @@ def summary(model: Module, input_size: Any = None) -> Summary:
                 pruned += 0 if mask is None else int(mask.size - mask.sum())
         kind = type(module).__name__
         rows.append(Row(name, kind, shapes.get(id(module)), params, trainable, pruned, nbytes, macs.get(id(module))))
-    return Summary(rows, type(model).__name__, input_size is not None)
+    return Summary(rows, type(model).__name__, input_size is not None, unregistered(model))
 
 
 def _inputs(model: Module, given: Any) -> tuple:
