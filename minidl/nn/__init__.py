@@ -13,12 +13,18 @@ from minidl.nn.activations import (
     Softplus,
     Tanh,
 )
+from minidl.nn.alibi import ALiBi
+from minidl.nn.alpha_dropout import AlphaDropout, Dropout1d, Dropout3d, FeatureAlphaDropout, RReLU
 from minidl.nn.attention import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer
 from minidl.nn.causal import CausalSelfAttention, KVCache
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.density_losses import GaussianNLLLoss, PoissonNLLLoss, TripletMarginWithDistanceLoss
+from minidl.nn.distances import CosineSimilarity, Fold, PairwiseDistance, Unfold
 from minidl.nn.dropout import Dropout, Dropout2d
 from minidl.nn.embeddings import Embedding, EmbeddingBag
+from minidl.nn.global_pool import GlobalAvgPool, GlobalMaxPool
+from minidl.nn.image_layers import Softmax2d, UpsamplingBilinear2d, UpsamplingNearest2d
 from minidl.nn.instance_norm import InstanceNorm1d, InstanceNorm2d
 from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from minidl.nn.losses import (
@@ -41,7 +47,26 @@ from minidl.nn.margin_losses import (
 )
 from minidl.nn.module import Module
 from minidl.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from minidl.nn.overlap_losses import DiceLoss, FocalLoss
+from minidl.nn.paddings import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.parameter_dict import ParameterDict
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
@@ -54,6 +79,8 @@ from minidl.nn.resampling import (
     PixelUnshuffle,
     Upsample,
 )
+from minidl.nn.reshaping import Reshape
+from minidl.nn.separable import SeparableConv1d, SeparableConv2d
 from minidl.nn.soft_hard_attention import (
     AdditiveAttention,
     ArgmaxAttention,
@@ -64,7 +91,9 @@ from minidl.nn.soft_hard_attention import (
     StochasticAttention,
     TopKAttention,
 )
+from minidl.nn.stochastic_depth import DropPath, GaussianNoise, StochasticDepth
 from minidl.nn.summaries import summary
+from minidl.nn.swiglu import SwiGLU
 from minidl.nn.transformer import Transformer, TransformerDecoder, TransformerDecoderLayer
 from minidl.nn.units import (
     CELU,
@@ -114,4 +143,16 @@ __all__ = [
     "ELU", "CELU", "SELU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh", "Hardshrink", "Softshrink", "Threshold",
     "PReLU", "LogSigmoid", "Softsign", "Tanhshrink", "Softmin", "GLU", "Upsample", "PixelShuffle", "PixelUnshuffle",
     "ChannelShuffle", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "ConvTranspose1d", "InstanceNorm1d", "InstanceNorm2d",
+    # dropout of paths and channels, noise
+    "DropPath", "StochasticDepth", "GaussianNoise", "AlphaDropout", "FeatureAlphaDropout", "Dropout1d", "Dropout3d",
+    "RReLU",
+    # borders, windows, shapes
+    "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d",
+    "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d",
+    "CircularPad2d", "CircularPad3d", "Fold", "Unfold", "Reshape", "GlobalAvgPool", "GlobalMaxPool",
+    "UpsamplingNearest2d", "UpsamplingBilinear2d",
+    # and others
+    "SeparableConv1d", "SeparableConv2d", "ALiBi", "SwiGLU", "Softmax2d", "ParameterDict",
+    "PairwiseDistance", "CosineSimilarity", "GaussianNLLLoss", "PoissonNLLLoss", "TripletMarginWithDistanceLoss",
+    "FocalLoss", "DiceLoss",
 ]  # fmt: skip

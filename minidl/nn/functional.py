@@ -15,6 +15,7 @@ from minidl.ops.activations import (
     tanhshrink,
 )
 from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
+from minidl.ops.alpha_dropout import alpha_dropout, dropout1d, dropout3d, feature_alpha_dropout, rrelu
 from minidl.ops.attention import scaled_dot_product_attention
 from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
@@ -71,6 +72,8 @@ from minidl.ops.pool import (
 from minidl.ops.resample import interpolate
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.stochastic_depth import gaussian_noise, stochastic_depth
+from minidl.ops.swiglu import swiglu
 from minidl.ops.trigonometry import tanh
 from minidl.ops.windows import fold, unfold
 
@@ -79,6 +82,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
@@ -95,12 +99,16 @@ __all__ = [
     "cross_entropy",
     "dice_loss",
     "dropout",
+    "dropout1d",
     "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "embedding_bag",
+    "feature_alpha_dropout",
     "fold",
     "gaussian_nll_loss",
+    "gaussian_noise",
     "gelu",
     "glu",
     "group_norm",
@@ -137,6 +145,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
@@ -149,6 +158,8 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "stochastic_depth",
+    "swiglu",
     "tanh",
     "tanhshrink",
     "threshold",

@@ -3,6 +3,7 @@
 from minidl.ops import (
     activations,
     adaptive_pool,
+    alpha_dropout,
     arithmetic,
     attention,
     axes,
@@ -52,16 +53,19 @@ from minidl.ops import (
     softmax,
     sorting,
     splitting,
+    stochastic_depth,
+    swiglu,
     tiling,
     trigonometry,
     windows,
 )
 
 __all__ = [
-    "activations", "adaptive_pool", "arithmetic", "attention", "axes", "blends", "common", "conv", "copies", "create",
-    "cumulative", "density_losses", "diagonals", "distances", "dropout", "einsum", "embeddings", "error_function",
-    "exponentials", "gather_scatter", "group_norm", "gumbel", "hard_activations", "hints", "indexing", "integer_conv",
-    "joining", "limits", "linalg", "logic", "loss", "margin_losses", "masks", "norm", "one_hot", "overlap_losses",
-    "padding", "pool", "powers", "products", "projected_lstm", "recurrent", "reduce", "resample", "rounding", "shapes",
-    "shuffles", "signs", "softmax", "sorting", "splitting", "tiling", "trigonometry", "windows",
+    "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "blends", "common", "conv",
+    "copies", "create", "cumulative", "density_losses", "diagonals", "distances", "dropout", "einsum", "embeddings",
+    "error_function", "exponentials", "gather_scatter", "group_norm", "gumbel", "hard_activations", "hints",
+    "indexing", "integer_conv", "joining", "limits", "linalg", "logic", "loss", "margin_losses", "masks", "norm",
+    "one_hot", "overlap_losses", "padding", "pool", "powers", "products", "projected_lstm", "recurrent", "reduce",
+    "resample", "rounding", "shapes", "shuffles", "signs", "softmax", "sorting", "splitting", "stochastic_depth",
+    "swiglu", "tiling", "trigonometry", "windows",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import TABLE, S, big, case, normal
+from cases import TABLE, S, big, case, distinct, normal
 
 # -- embeddings -------------------------------------------------------------------------------------------------------
 
@@ -54,4 +54,25 @@ case(
     S(np.zeros((2, 0), np.int64), normal(5, 2)),
     S(np.zeros(0, np.int64), normal(5, 2), np.zeros(2, np.int64), mode="max"),
     theirs=F.embedding_bag,
+)
+
+# -- dropouts: in evaluation nothing, in training tested on their own (tests/test_nn_stochastic_layers.py) -------------
+
+for name in ("dropout1d", "alpha_dropout", "feature_alpha_dropout"):
+    case(name, S(normal(2, 3, 2), 0.3, False), S(normal(2, 3, 2), 0.0, True), theirs=getattr(F, name))
+case("dropout3d", S(normal(2, 1, 2, 1, 2), 0.3, False), S(normal(2, 1, 2, 1, 2), 0.0, True), theirs=F.dropout3d)
+case("rrelu", S(distinct(3, 4)), S(distinct(5), 0.3, 0.5), S(distinct(5), 0.25, 0.25, True), theirs=F.rrelu)
+case(
+    "stochastic_depth",
+    S(normal(2, 3), 0.3, "row", False),
+    S(normal(2, 3), 0.0, "batch"),
+    theirs=lambda x, p, mode, training=True: x * 1,
+)
+case("gaussian_noise", S(normal(2, 3), 0.3, False), S(normal(2, 3), 0.0), theirs=lambda x, std, training=True: x * 1)
+case(
+    "swiglu",
+    S(normal(3, 4)),
+    S(normal(4, 3), 0),
+    S(normal(2, 6, 1), dim=-2),
+    theirs=lambda x, dim=-1: F.silu(x.chunk(2, dim)[0]) * x.chunk(2, dim)[1],
 )
