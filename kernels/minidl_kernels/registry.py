@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -252,19 +253,25 @@ def _describe(args: Sequence[Any]) -> str:
     return ", ".join(f"{a.dtype}{tuple(a.shape)}" if type(a) in _array_types else repr(a) for a in args)
 
 
-# Arguments of these types are their own cache key.
+# In the cache's key an array stands as its layout, arguments of plain types as themselves, any other as `_odd`: it has
+# to be looked at every time.
+_layout = attrgetter("shape", "strides", "dtype")
 _plain = {int, float, bool, tuple, type(None)}
+_odd = object()
+
+
+def _rare(a: Any) -> Any:
+    return (type(a), *_layout(a)) if type(a) in _array_types else _odd
 
 
 def call(op: Op, args: tuple[Any, ...]) -> Any:
     """Check the arguments, choose a variant, run it."""
     if not _forced.names:
-        key = tuple(
-            [
-                (type(a), a.shape, a.strides, a.dtype) if type(a) in _array_types else a if type(a) in _plain else _odd
-                for a in args
-            ]
-        )
+        found: list[Any] = []
+        for a in args:
+            kind = type(a)
+            found.append(_layout(a) if kind is np.ndarray else a if kind in _plain else _rare(a))
+        key = tuple(found)
         kernel = op.cache.get(key)
         if kernel is not None:
             return kernel(*args)
@@ -278,9 +285,6 @@ def call(op: Op, args: tuple[Any, ...]) -> Any:
             op.cache.clear()
         op.cache[key] = kernel
     return kernel(*args)
-
-
-_odd = object()  # in a key: an argument that has to be looked at every time
 
 
 def _normal(a: Any) -> Any:

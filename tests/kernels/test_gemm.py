@@ -139,11 +139,11 @@ def test_a_planted_fault_is_caught(monkeypatch):
     a, b = normal(0, 20, 30), normal(1, 30, 40)
     right = product.multiply_at
 
-    def forgets(kind, sizes, *rest, **kw):
-        right(kind, (*sizes[:3], sizes[3] - 1), *rest, **kw)
+    def forgets(kind, batch, m, n, k, *rest, **kw):
+        right(kind, batch, m, n, k - 1, *rest, **kw)
 
-    def shifted(kind, sizes, at, steps, b_at, *rest, **kw):
-        right(kind, (*sizes[:2], sizes[2] - 1, sizes[3]), at, steps, b_at + 4, *rest, **kw)
+    def shifted(kind, batch, m, n, k, a, a_next, a_row, a_col, b, *rest, **kw):
+        right(kind, batch, m, n - 1, k, a, a_next, a_row, a_col, b + 4, *rest, **kw)
 
     def nothing(*args, **kw):
         pass
@@ -195,11 +195,12 @@ def test_matrices_larger_than_what_is_packed_at_a_time(monkeypatch):
     product._planned.cache_clear()
     monkeypatch.setattr(product, "PACKED", 8192)
     monkeypatch.setattr(product, "DEPTH", 64)
+    monkeypatch.setattr(product, "_shares", lambda *sizes: (1, 1 << 20, 1))  # too large for one thread's cache
     try:
         a, b = normal(0, 3, 150, 50), normal(1, 3, 50, 200)
         check_matmul("tiled", a, b)
         check_matmul("tiled", a[:, :5, :16], b[:, :16, :5])
-        plan = product._planned(machine.tier(), "f32", 3, 150, 200, 50)[1]
+        plan = product._planned(machine.tier(), "f32", 1, 3, 150, 200, 50)[1]
         assert plan.items < 3
         assert plan.m < 150
         assert plan.n < 200

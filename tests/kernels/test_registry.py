@@ -148,17 +148,12 @@ def test_no_variant_for_these_arguments_is_an_error():
 
 
 def test_a_dispatched_call_costs_little():
-    op = Op("toy", check=lambda *a: None, variants=(Variant("reference", load="builtins:len", cost=1.0),))
+    op = Op("toy", check=lambda *a: None, variants=(Variant("reference", load="itertools:chain", cost=1.0),))
     a = np.zeros((4, 4), F32)
-    op.cache.clear()
-    kernel = lambda *args: None
-    key = tuple(
-        (type(v), v.shape, v.strides, v.dtype) if isinstance(v, np.ndarray) else v for v in (a, a, None, 1, 0, 1, 1)
-    )
-    op.cache[key] = kernel
     args = (a, a, None, 1, 0, 1, 1)
     seconds = min(timeit.repeat(lambda: registry.call(op, args), number=2000, repeat=20)) / 2000
-    # 1.2 us on a quiet 3.5 GHz core. The bound is loose because the machine that runs the tests may be busy; a choice
+    assert len(op.cache) == 1
+    # 1.0 us on a quiet 3.5 GHz core. The bound is loose because the machine that runs the tests may be busy; a choice
     # that is not cached takes ten times as long.
     assert seconds < 10e-6
 

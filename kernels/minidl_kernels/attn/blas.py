@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..cpu.threads import blas_threads
+from ..cpu.threads import one_blas_thread
 from . import reference
 
 Array = NDArray[Any]
@@ -19,7 +19,7 @@ def attention(
     q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float | None
 ) -> tuple[Array, Array]:
     """out, lse"""
-    with blas_threads(1):
+    with one_blas_thread:
         return reference.attention(q, k, v, mask, causal, scale)
 
 
@@ -35,5 +35,5 @@ def attention_backward(
     scale: float | None,
 ) -> tuple[Array, Array, Array]:
     """dq, dk, dv"""
-    with blas_threads(1):
+    with one_blas_thread:
         return reference.attention_backward(dout, q, k, v, out, lse, mask, causal, scale)

@@ -1,20 +1,28 @@
 """C = A @ B: the loops around the register tile.
 
     for a stretch of k (`DEPTH` bytes, so that a panel of A fits the L1 cache)
-        pack A's rows and B's columns of that stretch into panels           in parallel, some panels per task
-        for every panel of A, for every panel of B:                         in parallel, a block of tiles per task
+        pack A's rows and B's columns of that stretch into panels
+        for every panel of A, for every panel of B:
             one tile of C += panel of A x panel of B
 
 That is the whole algorithm of BLIS and its kin. Why it is fast: the tile does 2 * rows * cols operations for rows +
 cols elements read; a panel of A stays in L1 while it meets every panel of B in the block; the block of B stays in L2;
-the copies that make this possible are n + m against m * n of work. What a task computes does not depend on the number
-of threads, and every element of C is summed in the order of k, so results are the same bits for any number.
+the copies that make this possible are n + m against m * n of work.
+
+Threads share the work in one of two ways. Where a share of C is small enough that its panels fit the L2 cache, every
+thread packs what its shares need for itself (`share`): some panels are packed twice, but nothing packed travels
+between cores, and nobody waits. Larger products are packed by all, and then multiplied by all in many small blocks
+(`together`).
+
+What a task computes does not depend on the number of threads, and every element of C is summed in the order of k, so
+results are the same bits for any number and either way.
 
 Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections import namedtuple
 from typing import Any, NamedTuple
@@ -38,6 +46,21 @@ Panels = namedtuple("Panels", "at next")  # of one operand, packed
 Sizes = namedtuple("Sizes", "m n k")  # C is m x n
 
 
+class Plan(NamedTuple):
+    """How a product is cut. With tasks > 0 into shares, each for one thread alone; else by all together."""
+
+    tasks: int
+    room_a: int  # bytes for the panels of one A, or of a share's
+    room_b: int
+    high: int  # a share, in tiles
+    wide: int
+    items: int  # packed together at a time: matrices of the batch, rows, columns
+    m: int
+    n: int
+    k: int  # of one stretch
+    near: int  # bytes of B that stay in L2
+
+
 @functools.cache
 def product(t: Tile) -> Any:
     """The kernel of a tile: `kernel` below, compiled on first use."""
@@ -46,26 +69,20 @@ def product(t: Tile) -> Any:
     column, line = t.stride * size, t.cols * size  # bytes of one k in a panel of A, of B
 
     @jit(inner=True)
-    def pack_some(task, slot, each, total, pa, pb, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
-        """Task: `each` panels. The panels of one A are numbered first, then those of its B, then the next of the
-        batch.
-        """
-        for number in range(task * each, min((task + 1) * each, total)):
-            item, p = number // (pa + pb), number % (pa + pb)
-            if p < pa:
-                i = p * rows
-                to = packed_a.at + item * packed_a.next + p * s.k * column
-                pack_a(a.at + item * a.next + i * a.row, a.row, a.col, min(rows, s.m - i), s.k, to)
-            else:
-                j = (p - pa) * cols
-                to = packed_b.at + item * packed_b.next + (p - pa) * s.k * line
-                pack_b(b.at + item * b.next + j * b.col, b.col, b.row, min(cols, s.n - j), s.k, to)
+    def pack_panel(item, p, pa, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
+        """Panel p of a product: those of A are numbered first, then those of B."""
+        if p < pa:
+            i = p * rows
+            to = packed_a.at + item * packed_a.next + p * s.k * column
+            pack_a(a.at + item * a.next + i * a.row, a.row, a.col, min(rows, s.m - i), s.k, to)
+        else:
+            j = (p - pa) * cols
+            to = packed_b.at + item * packed_b.next + (p - pa) * s.k * line
+            pack_b(b.at + item * b.next + j * b.col, b.col, b.row, min(cols, s.n - j), s.k, to)
 
     @jit(inner=True)
-    def multiply_block(task, slot, high, wide, down, across, s, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
-        """Task: a block of `high` x `wide` tiles. A panel of A stays in L1 while the panels of B in the block pass."""
-        item, block = task // (down * across), task % (down * across)
-        i0, j0 = block // across * high * rows, block % across * wide * cols
+    def multiply_block(item, i0, high, j0, wide, s, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
+        """A block of `high` x `wide` tiles. A panel of A stays in L1 while the panels of B in the block pass."""
         for i in range(i0, min(i0 + high * rows, s.m), rows):
             for j in range(j0, min(j0 + wide * cols, s.n), cols):
                 tile_multiply(
@@ -80,29 +97,58 @@ def product(t: Tile) -> Any:
                     min(cols, s.n - j),
                 )
 
-    @jit(tag=t.name)
-    def kernel(  # type: ignore[no-untyped-def]
-        batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
-        work, room_a, room_b, most_items, most_m, most_n, most_k, near, nthreads,
-    ):  # fmt: skip
-        """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c without gaps; m, n, k >= 1.
+    @jit(inner=True)
+    def share(task, slot, whole, plan, a, b, c, bias, work):  # type: ignore[no-untyped-def]
+        """Task: plan.high x plan.wide tiles of one product, from packing to the last k."""
+        down = (whole.m + plan.high * rows - 1) // (plan.high * rows)
+        across = (whole.n + plan.wide * cols - 1) // (plan.wide * cols)
+        item, cut = task // (down * across), task % (down * across)
+        i0, j0 = cut // across * plan.high * rows, cut % across * plan.wide * cols
+        m, n = min(plan.high * rows, whole.m - i0), min(plan.wide * cols, whole.n - j0)
+        pa, pb = (m + rows - 1) // rows, (n + cols - 1) // cols
+        mine = work + slot * (plan.room_a + plan.room_b)
+        packed_a, packed_b = Panels(mine, 0), Panels(mine + plan.room_a, 0)
+        c_here = Matrix(c.at + item * c.next + i0 * c.row + j0 * c.col, 0, c.row, c.col)
+        parts = (whole.k + plan.k - 1) // plan.k
+        for part in range(parts):
+            k0, k1 = whole.k * part // parts, whole.k * (part + 1) // parts
+            s = Sizes(m, n, k1 - k0)
+            a_here = Matrix(a.at + item * a.next + i0 * a.row + k0 * a.col, 0, a.row, a.col)
+            b_here = Matrix(b.at + item * b.next + j0 * b.col + k0 * b.row, 0, b.row, b.col)
+            for p in range(pa + pb):
+                pack_panel(0, p, pa, s, a_here, b_here, packed_a, packed_b)
+            add = c_here if part else Matrix(bias.at + j0 * bias.col, 0, 0, bias.col)
+            multiply_block(0, 0, pa, 0, pb, s, packed_a, packed_b, c_here, add)
 
-        The rest is a `Plan`: what goes together, and scratch memory for the panels of that.
-        """
-        packed_a, packed_b = Panels(work, room_a), Panels(work + most_items * room_a, room_b)
-        parts = (k + most_k - 1) // most_k  # equal stretches of k, rather than a short last one
-        for first in range(0, batch, most_items):
-            items = min(most_items, batch - first)
-            for j0 in range(0, n, most_n):
-                nn = min(most_n, n - j0)
-                pb = (nn + cols - 1) // cols
+    @jit(inner=True)
+    def pack_some(task, slot, each, total, pa, pb, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
+        """Task: `each` panels, item after item."""
+        for number in range(task * each, min((task + 1) * each, total)):
+            pack_panel(number // (pa + pb), number % (pa + pb), pa, s, a, b, packed_a, packed_b)
+
+    @jit(inner=True)
+    def multiply_some(task, slot, high, wide, down, across, s, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
+        """Task: one block."""
+        item, block = task // (down * across), task % (down * across)
+        i0, j0 = block // across * high * rows, block % across * wide * cols
+        multiply_block(item, i0, high, j0, wide, s, packed_a, packed_b, c, add)
+
+    @jit(inner=True)
+    def together(batch, whole, plan, a, b, c, bias, work, nthreads):  # type: ignore[no-untyped-def]
+        packed_a, packed_b = Panels(work, plan.room_a), Panels(work + plan.items * plan.room_a, plan.room_b)
+        parts = (whole.k + plan.k - 1) // plan.k  # equal stretches of k, rather than a short last one
+        for first in range(0, batch, plan.items):
+            items = min(plan.items, batch - first)
+            for j0 in range(0, whole.n, plan.n):
+                n = min(plan.n, whole.n - j0)
+                pb = (n + cols - 1) // cols
                 for part in range(parts):
-                    k0, k1 = k * part // parts, k * (part + 1) // parts
-                    b_here = Matrix(b + first * b_next + j0 * b_col + k0 * b_row, b_next, b_row, b_col)
-                    for i0 in range(0, m, most_m):
-                        s = Sizes(min(most_m, m - i0), nn, k1 - k0)
+                    k0, k1 = whole.k * part // parts, whole.k * (part + 1) // parts
+                    b_here = Matrix(b.at + first * b.next + j0 * b.col + k0 * b.row, b.next, b.row, b.col)
+                    for i0 in range(0, whole.m, plan.m):
+                        s = Sizes(min(plan.m, whole.m - i0), n, k1 - k0)
                         pa = (s.m + rows - 1) // rows
-                        a_here = Matrix(a + first * a_next + i0 * a_row + k0 * a_col, a_next, a_row, a_col)
+                        a_here = Matrix(a.at + first * a.next + i0 * a.row + k0 * a.col, a.next, a.row, a.col)
                         fresh = pb if i0 == 0 else 0  # the panels of B serve all rows
                         total = items * (pa + fresh)
                         each = max(1, min(16, total // (SHARES * nthreads)))
@@ -110,77 +156,109 @@ def product(t: Tile) -> Any:
                         parallel_for(pack_some, (total + each - 1) // each, nthreads, job)
 
                         # Blocks of about equal work, with B's panels near.
-                        share = max(1, items * pa * pb // (SHARES * nthreads))
-                        wide = max(1, min(pb, near // (s.k * line), share))
-                        high = max(1, min(pa, 16, share // wide))
+                        tiles = max(1, items * pa * pb // (SHARES * nthreads))
+                        wide = max(1, min(pb, plan.near // (s.k * line), tiles))
+                        high = max(1, min(pa, 16, tiles // wide))
                         down, across = (pa + high - 1) // high, (pb + wide - 1) // wide
-                        c_here = Matrix(c + first * c_next + i0 * c_row + j0 * size, c_next, c_row, size)
+                        c_here = Matrix(c.at + first * c.next + i0 * c.row + j0 * c.col, c.next, c.row, c.col)
                         # The sums of this stretch are added to those before it, and the first to the bias (or zeros).
-                        add = c_here if part else Matrix(bias + j0 * bias_col, 0, 0, bias_col)
+                        add = c_here if part else Matrix(bias.at + j0 * bias.col, 0, 0, bias.col)
                         block = (high, wide, down, across, s, packed_a, packed_b, c_here, add)
-                        parallel_for(multiply_block, items * down * across, nthreads, block)
+                        parallel_for(multiply_some, items * down * across, nthreads, block)
+
+    @jit(tag=t.name)
+    def kernel(  # type: ignore[no-untyped-def]
+        batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
+        work, tasks, room_a, room_b, high, wide, items, most_m, most_n, most_k, near, nthreads,
+    ):  # fmt: skip
+        """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c without gaps; m, n, k >= 1.
+
+        The rest is a `Plan`: what goes together, and scratch memory for the panels of that.
+        """
+        whole = Sizes(m, n, k)
+        plan = Plan(tasks, room_a, room_b, high, wide, items, most_m, most_n, most_k, near)
+        a, b = Matrix(a, a_next, a_row, a_col), Matrix(b, b_next, b_row, b_col)
+        c, bias = Matrix(c, c_next, c_row, size), Matrix(bias, 0, 0, bias_col)
+        if tasks:
+            parallel_for(share, tasks, nthreads, (whole, plan, a, b, c, bias, work))
+        else:
+            together(batch, whole, plan, a, b, c, bias, work, nthreads)
 
     return kernel
 
 
-class Plan(NamedTuple):
-    """How much of a product is packed at a time: bytes for the panels of one A and one B; matrices, rows, columns, k;
-    bytes of B that stay in L2."""
-
-    room_a: int
-    room_b: int
-    items: int
-    m: int
-    n: int
-    k: int
-    near: int
-
-
 @functools.lru_cache(maxsize=1024)
-def _planned(tier: str, kind: str, batch: int, m: int, n: int, k: int) -> tuple[Any, Plan]:
-    t = tile(tier, kind)
+def _planned(tier: str, kind: str, nthreads: int, batch: int, m: int, n: int, k: int) -> tuple[Any, Plan, int]:
+    """The kernel, its plan, and the bytes of scratch memory that it needs."""
+    t, near = tile(tier, kind), machine.machine().l2 // 2
     most_k = DEPTH // t.size
     depth = min(k, most_k) * t.size
+
+    def rooms(m: int, n: int) -> tuple[int, int]:
+        a, b = -(-m // t.rows) * t.stride * depth, -(-n // t.cols) * t.cols * depth
+        return a + -a % workspace.ALIGN, b + -b % workspace.ALIGN
+
+    tasks, high, wide = _shares(nthreads, batch, -(-m // t.rows), -(-n // t.cols))
+    room_a, room_b = rooms(high * t.rows, wide * t.cols)
+    if room_a + room_b <= near:
+        plan = Plan(tasks, room_a, room_b, high, wide, 0, 0, 0, most_k, 0)
+        return product(t), plan, nthreads * (room_a + room_b)
     most_m = max(1, PACKED // (depth * t.stride)) * t.rows
     most_n = max(1, PACKED // (depth * t.cols)) * t.cols
-    room_a = -(-min(m, most_m) // t.rows) * t.stride * depth
-    room_b = -(-min(n, most_n) // t.cols) * t.cols * depth
-    room_a, room_b = room_a + -room_a % workspace.ALIGN, room_b + -room_b % workspace.ALIGN
+    room_a, room_b = rooms(min(m, most_m), min(n, most_n))
     items = max(1, min(batch, PACKED // (room_a + room_b)))
-    return product(t), Plan(room_a, room_b, items, most_m, most_n, most_k, machine.machine().l2 // 2)
+    return product(t), Plan(0, room_a, room_b, 0, 0, items, most_m, most_n, most_k, near), items * (room_a + room_b)
 
 
-_zeros = np.zeros(4096, np.uint8)
-ZEROS: int = _zeros.__array_interface__["data"][0]
+def _shares(nthreads: int, batch: int, pa: int, pb: int) -> tuple[int, int, int]:
+    """Cut `batch` products of pa x pb tiles into shares: (how many, tiles high, tiles wide), for the least time."""
+
+    def time(high: int, wide: int) -> int:
+        """Of the thread with most shares, in units of about a cycle per k; packing a panel costs a third of a tile."""
+        shares = batch * -(-pa // high) * -(-pb // wide)
+        return -(-shares // nthreads) * (14 * high * wide + 4 * (high + wide))
+
+    cuts = range(1, 2 * nthreads + 1)
+    choices = [(-(-pa // down), -(-pb // across)) for down in cuts for across in cuts if down * across <= cuts[-1]]
+    high, wide = min(choices, key=lambda c: time(*c))
+    return batch * -(-pa // high) * -(-pb // wide), high, wide
+
+
+# In CPython an object's id is its address; NumPy's array struct goes on, after the object's header, with the pointer
+# to its first element (`PyArrayObject_fields`, a part of NumPy's binary interface). `__array_interface__` tells the
+# same in a microsecond: as long as a product of 32 x 32 matrices takes.
+_HEADER = object.__basicsize__
+_pointer_at = ctypes.c_size_t.from_address
 
 
 def address(a: np.ndarray | None) -> int:
     """Of an array's first element; 0 for None."""
-    if a is None:
-        return 0
-    return a.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return 0 if a is None else _pointer_at(id(a) + _HEADER).value
 
 
-Steps = tuple[int, ...]  # bytes to the next matrix of a batch, to the next row, to the next column
+_zeros = np.zeros(4096, np.uint8)
+ZEROS = address(_zeros)
+if _zeros.__array_interface__["data"][0] != ZEROS:
+    raise ImportError("minidl's CPU kernels need CPython and NumPy's array struct; this interpreter has another one")
 
 
 def multiply_at(
-    kind: str, sizes: tuple[int, int, int, int], a: int, a_steps: Steps, b: int, b_steps: Steps,
-    c: int, c_steps: Steps, bias: int = 0,
+    kind: str, batch: int, m: int, n: int, k: int, a: int, a_next: int, a_row: int, a_col: int,
+    b: int, b_next: int, b_row: int, b_col: int, c: int, c_next: int, c_row: int, bias: int = 0,
 ) -> None:  # fmt: skip
     """C[i] = A[i] @ B[i] + bias for i < batch, on this thread's tier.    A (batch, M, K), B (batch, K, N), C (batch,
     M, N)
 
-    `kind` is the tile's (elements of 8 bytes for "f64", else 4), `sizes` (batch, M, N, K), all at least 1. A, B:
-    addresses and any steps in bytes (0 along the batch for one that is shared). C (its steps without the last) and bias
-    (N,): rows without gaps; bias 0 means none. Nothing is checked here.
+    `kind` is the tile's (elements of 8 bytes for "f64", else 4); batch, m, n, k are at least 1. A, B: addresses, and
+    bytes to the next matrix (0 for one that is shared), row and column, any. C and bias (N,): rows without gaps; bias 0
+    means none. Nothing is checked here. Arguments are flat, since a tuple made and taken apart costs as much as the
+    arithmetic of a small product.
     """
-    batch, m, n, k = sizes
-    kernel, plan = _planned(machine.tier(), kind, batch, m, n, k)
     nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
-    with workspace.borrow(plan.items * (plan.room_a + plan.room_b)) as work:
+    kernel, plan, room = _planned(machine.tier(), kind, nthreads, batch, m, n, k)
+    with workspace.borrow(room) as work:
         kernel(
-            batch, m, n, k, a, *a_steps, b, *b_steps, c, *c_steps,
+            batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row,
             bias or ZEROS, (8 if kind == "f64" else 4) if bias else 0, work, *plan, nthreads,
         )  # fmt: skip
 
@@ -189,7 +267,9 @@ def multiply_arrays(
     kind: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None
 ) -> None:  # fmt: skip
     """`multiply_at` for arrays of three axes."""
+    (batch, m, n), k = c.shape, a.shape[2]
+    (a_next, a_row, a_col), (b_next, b_row, b_col), (c_next, c_row, _) = a.strides, b.strides, c.strides
     multiply_at(
-        kind, (*c.shape, a.shape[2]), address(a), a.strides, address(b), b.strides,
-        address(c), c.strides[:2], 0 if bias is None else address(bias),
+        kind, batch, m, n, k, address(a), a_next, a_row, a_col, address(b), b_next, b_row, b_col,
+        address(c), c_next, c_row, address(bias),
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """How many threads kernels use, and BLAS while kernels call it.
 
 The count is one per process, as torch's; `threads(n)` sets it for a block in one thread. The threads themselves are
-in pool.py. Nothing here imports Numba.
+in pool.py. BLAS gets one while a kernel is inside it: it rounds differently for each number of threads. Nothing here
+imports Numba.
 """
 
 from __future__ import annotations
@@ -103,63 +104,50 @@ def _blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     return None
 
 
-def _loaded_blas() -> Iterator[ctypes.CDLL]:
+def _loaded_blas() -> Iterator[ctypes.PyDLL]:
     """NumPy's linear algebra module, through which the loader finds the symbols of the BLAS it links."""
     import numpy as np
 
     module = np._core._multiarray_umath.__file__  # type: ignore[attr-defined]
     if sys.platform != "win32":
-        yield ctypes.CDLL(module)
+        yield ctypes.PyDLL(module)
         return
     # Windows looks a symbol up in one library only; the wheel keeps OpenBLAS in a folder beside the package.
     from pathlib import Path
 
     for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*.dll"):
-        yield ctypes.CDLL(str(path))
+        yield ctypes.PyDLL(str(path))
 
 
-class _Blas:
-    """BLAS has one thread count per process, which is the user's. It is borrowed while any call is inside."""
+class _OneBlasThread:
+    """`with one_blas_thread:` NumPy's BLAS runs on one thread until the last who asked for that, in any Python thread,
+    has left the block; then it has the user's count again.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside: list[blas_threads] = []  # the latest last: its wish holds
-        self.users = 0
-
-
-_borrowed = _Blas()
-
-
-class blas_threads:
-    """`with blas_threads(n):` NumPy's BLAS uses n threads (if not given, minidl's number); afterwards what it had.
-
-    Where several Python threads are inside at once, the last to come decides.
-    """
-
-    __slots__ = ("n",)
-
-    def __init__(self, n: int | None = None) -> None:
-        self.n = n or get_num_threads()
+        self.inside = 0
+        self.users = 1  # the count to give back
 
     def __enter__(self) -> None:
         functions = _blas()
         if functions is None:
             return
-        get, put = functions
-        with _borrowed.lock:
-            if not _borrowed.inside:
-                _borrowed.users = get()
-            _borrowed.inside.append(self)
-            if get() != self.n:
-                put(self.n)
+        with self.lock:
+            if not self.inside:
+                self.users = functions[0]()
+                if self.users != 1:
+                    functions[1](1)
+            self.inside += 1
 
     def __exit__(self, *exc: object) -> None:
         functions = _blas()
         if functions is None:
             return
-        get, put = functions
-        with _borrowed.lock:
-            _borrowed.inside.remove(self)
-            n = _borrowed.inside[-1].n if _borrowed.inside else _borrowed.users
-            if get() != n:
-                put(n)
+        with self.lock:
+            self.inside -= 1
+            if not self.inside and self.users != 1:
+                functions[1](self.users)
+
+
+one_blas_thread = _OneBlasThread()

@@ -32,13 +32,13 @@ _free = _Free()
 class borrow:
     """`with borrow(nbytes) as address`: at least `nbytes` of memory at an address that is a multiple of 64."""
 
-    __slots__ = ("_buffer", "_nbytes")
+    __slots__ = ("_buffer", "_buffers", "_nbytes")
 
     def __init__(self, nbytes: int) -> None:
         self._nbytes = nbytes
 
     def __enter__(self) -> int:
-        buffers = _free.buffers
+        self._buffers = buffers = _free.buffers
         for i, buffer in enumerate(buffers):
             if buffer[0] >= self._nbytes:
                 self._buffer = buffers.pop(i)
@@ -49,8 +49,10 @@ class borrow:
         return self._buffer[1]
 
     def __exit__(self, *exc: object) -> None:
-        buffers = _free.buffers
+        buffers = self._buffers
         buffers.append(self._buffer)
+        if len(buffers) == 1 and self._buffer[0] <= KEEP:
+            return
         buffers.sort(key=lambda b: b[0])
         # Too much kept: the smallest go first, since a large buffer serves small wishes too; one that is too large
         # alone goes as well.

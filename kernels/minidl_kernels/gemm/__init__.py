@@ -30,10 +30,10 @@ def _short_float(a: Any, *rest: Any) -> bool:
     return a.dtype in ("float16", "float32", "float64")
 
 
-# Measured on Zen 4 (AVX-512) with 1 and 2 threads against OpenBLAS: below, NumPy's shorter way into BLAS (a microsecond
-# instead of six) wins, and BLAS takes one thread. `benchmarks` measures it again.
-_TILED_FROM = 1 << 20  # multiply-adds
-_VECTOR_FROM = 1 << 19  # the same where one side is a vector
+# Measured on Zen 4 (AVX-512) against OpenBLAS with 2 threads. Below, NumPy's shorter way into BLAS wins (one
+# microsecond instead of three); it takes one thread there. `minidl bench matmul` measures it again.
+_TILED_FROM = 1 << 19  # multiply-adds
+_VECTOR_FROM = 1 << 18  # the same where one side is a vector
 
 
 def _tiled_cost(batch: int, m: int, n: int, k: int) -> float:

@@ -13,31 +13,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cpu.threads import blas_threads
+from ..cpu.threads import one_blas_thread
 
 Array = NDArray[Any]
 
 
 def _alone(a: Array, b: Array) -> bool:
-    """Whether BLAS takes one thread of its own accord, so that telling it (3 us) can be spared.
+    """Whether BLAS takes one thread of its own accord, so that it need not be told.
 
-    OpenBLAS shares out a general product from 2^18 multiply-adds, a product with a vector from 9216, and one of a
+    OpenBLAS shares out a general product above 2^18 multiply-adds, a product with a vector from 9216, and one of a
     matrix with its own transpose from 59296 or so.
     """
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if m * n * k < 8192:
+    m, n = a.shape[-2], b.shape[-1]
+    work = a.size * n
+    if work <= 9000:
         return True
-    related = (a.base if a.base is not None else a) is (b.base if b.base is not None else b)
-    return m * n * k < 1 << 18 and m > 3 and n > 3 and not related
+    if m <= 3 or n <= 3 or work > 1 << 18:
+        return False
+    return work < 59000 or (a.base if a.base is not None else a) is not (b.base if b.base is not None else b)
 
 
 def matmul(a: Array, b: Array) -> Array:
-    if a.dtype.itemsize == 2:
+    if a.itemsize == 2:
         return matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     if _alone(a, b):
-        return np.matmul(a, b)
-    with blas_threads(1):
-        return np.matmul(a, b)
+        return _product(a, b)
+    with one_blas_thread:
+        return _product(a, b)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """By the shorter of NumPy's ways into BLAS."""
+    return a.dot(b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:

@@ -17,27 +17,27 @@ from . import vector
 
 Array = NDArray[Any]
 
-KIND = {"float32": "f32", "float64": "f64"}
+KIND = {"f": "f32", "d": "f64"}  # by dtype.char, since NumPy takes 4 us to tell a name
 
 
 def matmul(a: Array, b: Array) -> Array:
-    if a.dtype.itemsize == 2:
+    if a.itemsize == 2:
         return matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if a.ndim == b.ndim == 2:
-        if m == 1 or n == 1:
-            s, x = (a, b[:, 0]) if n == 1 else (b.T, a[0])
-            if vector.reads(s):
-                return vector.times(s, x).reshape(m, n)
+        (m, k), n = a.shape, b.shape[1]
+        if (m == 1 or n == 1) and vector.reads(s := b.T if m == 1 else a):
+            return vector.times(s, a[0] if m == 1 else b[:, 0]).reshape(m, n)
         c = np.empty((m, n), a.dtype)
         if m and n and k:
+            (a_row, a_col), (b_row, b_col) = a.strides, b.strides
             multiply_at(
-                KIND[a.dtype.name], (1, m, n, k), address(a), (0, *a.strides), address(b), (0, *b.strides),
-                address(c), (0, c.strides[0]),
+                KIND[a.dtype.char], 1, m, n, k, address(a), 0, a_row, a_col, address(b), 0, b_row, b_col,
+                address(c), 0, n * a.itemsize,
             )  # fmt: skip
         else:
             c.fill(0)
         return c
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     c = np.empty((*lead, m, n), a.dtype)
     if c.size == 0 or k == 0:
@@ -45,10 +45,11 @@ def matmul(a: Array, b: Array) -> Array:
         return c
     at_a, at_b, at_c = address(a), address(b), address(c)
     steps = [_steps(x, len(lead)) for x in (a, b, c)]
-    for batch, rows, offsets, nexts in _products(lead, m, steps, a.strides[-2], c.strides[-2]):
+    (a_row, a_col), (b_row, b_col), c_row = a.strides[-2:], b.strides[-2:], c.strides[-2]
+    for batch, rows, offsets, nexts in _products(lead, m, steps, a_row, c_row):
         multiply_at(
-            KIND[a.dtype.name], (batch, rows, n, k), at_a + offsets[0], (nexts[0], *a.strides[-2:]),
-            at_b + offsets[1], (nexts[1], *b.strides[-2:]), at_c + offsets[2], (nexts[2], c.strides[-2]),
+            KIND[a.dtype.char], batch, rows, n, k, at_a + offsets[0], nexts[0], a_row, a_col,
+            at_b + offsets[1], nexts[1], b_row, b_col, at_c + offsets[2], nexts[2], c_row,
         )  # fmt: skip
     return c
 
@@ -99,9 +100,10 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
     if b is not None and b.strides[0] != b.itemsize:
         b = np.ascontiguousarray(b)
     if m and n and k:
+        (x_row, x_col), (w_row, w_col) = rows.strides, w.strides
         multiply_at(
-            KIND[x.dtype.name], (1, m, n, k), address(rows), (0, *rows.strides),
-            address(w), (0, w.strides[1], w.strides[0]), address(y), (0, y.strides[0]), 0 if b is None else address(b),
+            KIND[x.dtype.char], 1, m, n, k, address(rows), 0, x_row, x_col, address(w), 0, w_col, w_row,
+            address(y), 0, n * x.itemsize, address(b),
         )  # fmt: skip
     else:
         y[...] = 0 if b is None else b

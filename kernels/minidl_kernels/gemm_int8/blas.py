@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cpu.threads import blas_threads
+from ..cpu.threads import one_blas_thread
 from .reference import Pair, conv2d_by, linear_by
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ def int8_matmul(a: Array, b: Array) -> Array:
     k = b.shape[0]
     fa, fb = a.astype(np.float32), b.astype(np.float32)
     c = np.zeros((*a.shape[:-1], b.shape[1]), np.int32)
-    with blas_threads():
+    with one_blas_thread:
         for k0 in range(0, k, EXACT):
             c += (fa[..., k0 : k0 + EXACT] @ fb[k0 : k0 + EXACT]).astype(np.int32)
     return c

@@ -67,8 +67,8 @@ def _multiply(a: Array, b: Array, c: Array) -> int:
         c.fill(0)
         return 0
     multiply_at(
-        kind, (batch, m, n, k), address(a), (a.strides[0] if len(a) > 1 else 0, a.strides[1], 4),
-        address(b), (b.strides[0] if len(b) > 1 else 0, 4, b.strides[1]), address(c), c.strides[:2],
+        kind, batch, m, n, k, address(a), a.strides[0] if len(a) > 1 else 0, a.strides[1], 4,
+        address(b), b.strides[0] if len(b) > 1 else 0, 4, b.strides[1], address(c), *c.strides[:2],
     )  # fmt: skip
     return factor
 
