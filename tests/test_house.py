@@ -30,10 +30,10 @@ TABLE_OF_CONTENTS = "__init__"  # lists the public names of every floor; only th
 
 # What may be imported where, apart from the standard library. minidl and its kernels never import torch.
 ALLOWED = {
-    "minidl": {"minidl", "minidl_kernels", "numpy", "safetensors", "tqdm", "matplotlib", "cupy"},
+    "minidl": {"minidl", "minidl_kernels", "numpy", "safetensors", "tqdm", "matplotlib", "cupy", "PIL"},
     "minidl_kernels": {"minidl_kernels", "numpy", "numba", "llvmlite", "cupy", "cupyx"},
 }
-NOT_AT_THE_TOP = {"minidl": {"safetensors", "tqdm", "matplotlib", "cupy"}, "minidl_kernels": {"cupy", "cupyx"}}
+NOT_AT_THE_TOP = {"minidl": {"safetensors", "tqdm", "matplotlib", "cupy", "PIL"}, "minidl_kernels": {"cupy", "cupyx"}}
 
 
 def modules(package):
@@ -166,7 +166,7 @@ def test_the_reader_of_imports_sees_what_is_wrong():
 
 
 def test_importing_is_light():
-    heavy = ["numba", "llvmlite", "cupy", "tqdm", "matplotlib", "torch", "safetensors", "scipy"]
+    heavy = ["numba", "llvmlite", "cupy", "tqdm", "matplotlib", "torch", "safetensors", "scipy", "PIL"]
     for statement in ("import minidl", "import minidl_kernels", "import minidl.data, minidl.io"):
         code = f"{statement}, sys; print([m for m in {heavy} if m in sys.modules])"
         run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)

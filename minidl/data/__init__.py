@@ -1,6 +1,8 @@
 """Data: shipped digits, readers for well-known files, datasets, and the loader that makes batches of them."""
 
+from minidl.data.any_file import load_data
 from minidl.data.collate import default_collate, default_convert
+from minidl.data.csv_files import Table, load_columns, load_csv
 from minidl.data.datasets import (
     ChainDataset,
     ConcatDataset,
@@ -12,8 +14,10 @@ from minidl.data.datasets import (
     TensorDataset,
     TransformedDataset,
 )
+from minidl.data.errors import DataError
+from minidl.data.image_folder import DatasetFolder, ImageFolder, load_picture
 from minidl.data.loader import DataLoader
-from minidl.data.readers import DataError, ImageData, digits, load_idx, load_images, load_npz
+from minidl.data.readers import ImageData, digits, load_idx, load_images, load_npz
 from minidl.data.samplers import (
     BatchSampler,
     RandomSampler,
@@ -23,6 +27,7 @@ from minidl.data.samplers import (
     WeightedRandomSampler,
 )
 from minidl.data.splits import random_split, train_test_split
+from minidl.data.text_files import load_lines, load_text
 from minidl.data.tokenizers import BPETokenizer, CharTokenizer, Vocab, WordTokenizer, pad_sequences
 from minidl.data.transforms import Compose, Normalize, RandomHorizontalFlip, RandomShift, ToFloat
 from minidl.data.workers import WorkerInfo, get_worker_info
@@ -30,10 +35,17 @@ from minidl.data.workers import WorkerInfo, get_worker_info
 __all__ = [
     # real data
     "digits",
+    "load_data",
     "load_images",
     "load_idx",
     "load_npz",
+    "load_csv",
+    "load_columns",
+    "load_text",
+    "load_lines",
+    "load_picture",
     "ImageData",
+    "Table",
     "DataError",
     # datasets
     "Dataset",
@@ -45,6 +57,8 @@ __all__ = [
     "ChainDataset",
     "NextTokenDataset",
     "TransformedDataset",
+    "DatasetFolder",
+    "ImageFolder",
     "random_split",
     "train_test_split",
     # batches

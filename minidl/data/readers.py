@@ -1,4 +1,5 @@
-"""Readers of labelled images: the shipped digits, idx files (MNIST's format) and npz archives, none of them trusted.
+"""Readers of labelled images: the shipped digits, idx files (MNIST's format), npz archives and folders of pictures.
+None of them is trusted.
 
 Every reader raises `DataError`, naming the file and what is wrong with it, for files that are missing, truncated,
 damaged, of the wrong kind, or that declare more than they hold or than `max_bytes`; nothing in a file is ever executed.
@@ -14,6 +15,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from minidl.data.errors import DataError
+from minidl.data.image_folder import ImageFolder
 from minidl.data.splits import train_test_split
 from minidl.io.npz import array_from_bytes, open_regular, read_npz, read_up_to
 
@@ -25,6 +28,7 @@ MAX_CLASSES = 2**16
 Path = str | os.PathLike[str]
 
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_PARTS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 _SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _WHOLE_KEYS = (("x", "y"), ("images", "labels"))
 _IDX_NAMES = {
@@ -33,10 +37,6 @@ _IDX_NAMES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-
-
-class DataError(ValueError):
-    """Data that cannot be used: the message names the file and the reason."""
 
 
 class ImageData(NamedTuple):
@@ -151,14 +151,18 @@ def load_images(
 ) -> ImageData:
     """Labelled images from the user's file or folder, checked, in a training and a test part.
 
-    Args: path: an npz archive (see `load_npz`); a folder with MNIST's idx files (train-images-idx3-ubyte,
-    train-labels-idx1-ubyte, t10k-..., each also with .gz); an idx file of images, whose labels lie beside it under the
-    name with "labels" for "images"; None for the shipped digits. test_size, seed: for data without a test part of its
-    own, how to split one off, by class (`train_test_split`). num_classes: labels must lie below it (default: any below
-    65,536). max_bytes: what any one file may unpack to.
+    Args:
+        path: an npz archive (see `load_npz`); a folder with MNIST's idx files (train-images-idx3-ubyte,
+            train-labels-idx1-ubyte, t10k-..., each also with .gz); an idx file of images, whose labels lie beside it
+            under the name with "labels" for "images"; a folder of pictures of one size, with a folder for each class
+            (`ImageFolder`), or with such folders in train and test; None for the shipped digits.
+        test_size, seed: for data without a test part of its own, how to split one off, by class (`train_test_split`).
+        num_classes: labels must lie below it (default: any below 65,536).
+        max_bytes: what any one file, or all pictures of a part, may unpack to.
 
     Images may be (N, H, W), (N, C, H, W) or (N, H, W, C), C = 1, 3 or 4, of integers or finite floats; channels are
-    moved to the front. Raises DataError for everything else.
+    moved to the front. Pictures come as uint8 (N, H, W) if all are grey, else as (N, 3, H, W). Raises DataError for
+    everything else.
 
     >>> data = load_images()
     >>> data.x_train.shape, data.x_test.shape, data.num_classes
@@ -217,11 +221,55 @@ def _read_folder(folder: Path, max_bytes: int) -> dict[str, np.ndarray]:
             missing = _IDX_NAMES[y if x in found else x]
             raise DataError(f"{folder}: {missing} is missing")
     if not found:
-        raise DataError(f"{folder}: holds none of {', '.join(_IDX_NAMES.values())} (each may end in .gz)")
+        folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        if folders:
+            return _read_pictures(os.fspath(folder), folders, max_bytes)
+        raise DataError(
+            f"{folder}: holds none of {', '.join(_IDX_NAMES.values())} (each may end in .gz), nor folders of pictures"
+        )
     arrays = {key: load_idx(file, max_bytes) for key, file in found.items()}
     if len(arrays) == 2:  # only one of the two parts: split it
         return {key[0]: array for key, array in arrays.items()}
     return arrays
+
+
+def _read_pictures(folder: str, inside: list[str], max_bytes: int) -> dict[str, np.ndarray]:
+    """Pictures in a folder for each class, all at once; or such folders in one for training and one for testing."""
+    parts = {key: next((name for name in inside if name.lower() in names), None) for key, names in _PARTS.items()}
+    if not (parts["train"] and parts["test"]):
+        return dict(zip("xy", _stacked(ImageFolder(folder), max_bytes)))
+    train, test = (ImageFolder(os.path.join(folder, str(parts[key]))) for key in ("train", "test"))
+    new = sorted(set(test.classes) - set(train.classes))
+    if new:
+        raise DataError(f"{test.root}: the class {new[0]!r} is not in {train.root}")
+    test.samples = [(path, train.class_to_idx[test.classes[number]]) for path, number in test.samples]
+    arrays = [*_stacked(train, max_bytes), *_stacked(test, max_bytes)]
+    if arrays[0].ndim != arrays[2].ndim:  # only one of the parts is all grey
+        for i in (0, 2):
+            if arrays[i].ndim == 3:
+                arrays[i] = np.repeat(arrays[i][:, None], 3, axis=1)
+    return dict(zip(_SPLIT_KEYS, arrays))
+
+
+def _stacked(pictures: ImageFolder, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures, uint8 (N, H, W) if every one is grey, else (N, 3, H, W), and their classes (N,)."""
+    x: np.ndarray | None = None
+    for i, (path, _) in enumerate(pictures.samples):
+        image = pictures[i][0].array
+        if x is None:
+            need = len(pictures) * image.nbytes
+            if need > max_bytes:
+                raise DataError(f"{pictures.root}: its pictures take {need} bytes, more than the limit of {max_bytes}")
+            x = np.empty((len(pictures), *image.shape), np.uint8)
+        if image.shape != x.shape[1:]:
+            raise DataError(
+                f"{path}: is {image.shape[1]} x {image.shape[2]} pixels high and wide, {pictures.samples[0][0]} is "
+                f"{x.shape[2]} x {x.shape[3]}; use ImageFolder with transforms.Resize"
+            )
+        x[i] = image
+    assert x is not None
+    grey = bool((x[:, :1] == x).all())
+    return (x[:, 0].copy() if grey else x), np.array([number for _, number in pictures.samples], np.int64)
 
 
 def _existing(folder: Path, name: str) -> str | None:
