@@ -42,6 +42,15 @@ def check_forward(ctx: Any, inputs: Sequence[Any], out: Any) -> None:
         )
 
 
+def check_training(name: str) -> None:
+    """Warn of a layer in training mode where nothing is recorded: eval() was probably forgotten."""
+    if not state.grad:
+        blame.warn(
+            f"{name}{blame.scope()} runs in training mode, but under no_grad(): to evaluate or predict call "
+            "model.eval() first (minidl.train.evaluate and predict do), and model.train() before training goes on"
+        )
+
+
 def mark_used(g: Tensor) -> None:
     """An optimizer's step has used this gradient: it should be cleared before the next backward."""
     g.__dict__["_used"] = True

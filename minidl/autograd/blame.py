@@ -151,12 +151,10 @@ def passed(error: Exception, module: Any, path: str, args: tuple, kwargs: dict, 
     fields = error.__dict__
     if "_blame" not in fields:
         fields["_blame"] = (module, path, (*args, *kwargs.values()))
-    if not outermost:
+    if not outermost or fields["_blame"] is None:  # None: it was told of before, and raised again
         return
     culprit, path, inputs = fields["_blame"]
     fields["_blame"] = None
-    if culprit is None:  # an error that was shown before
-        return
     root = type(module).__name__
     tree = {f"{root}.{name}" if name else root: m for name, m in module.named_modules(remove_duplicate=False)}
     lines = [f"in {_shown(path, culprit)}"]

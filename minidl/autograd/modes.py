@@ -131,9 +131,10 @@ def is_grad_enabled() -> bool:
 class detect_anomaly(_Switch):
     """``with detect_anomaly():`` the first op, forward or backward, that makes a NaN raises and says where.
 
-    The error names the op, the module path, the source line, the first bad element and the values that led to it. Two
-    slips that raise nothing are warned of: a backward that adds to gradients a step has used (forgotten zero_grad), and
-    a step of an optimizer none of whose parameters has a gradient.
+    The error names the op, the module path, the source line, the first bad element and the values that led to it. Slips
+    that raise nothing are warned of: a backward that adds to gradients a step has used (forgotten zero_grad), a step of
+    an optimizer none of whose parameters has a gradient, dropout and batch norm in training mode under no_grad
+    (forgotten eval).
     """
 
     name, value = "anomaly", True

@@ -12,7 +12,8 @@ class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+            hint = f"; {p / 100:g} drops {p:g} %" if 1 < p <= 100 else ""
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}{hint}")
         self.p, self.inplace = p, inplace
 
     def extra_repr(self) -> str:

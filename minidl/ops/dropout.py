@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidl import random
-from minidl.autograd import Op, op
+from minidl.autograd import Op, op, state
+from minidl.autograd.anomaly import check_training
 
 
 @op()
@@ -24,9 +25,12 @@ class mask_scale(Op):
 
 def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        hint = f"; {p / 100:g} drops {p:g} %" if 1.0 < p <= 100.0 else ""
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}{hint}")
     if not training or p == 0.0:
         return x
+    if state.anomaly:
+        check_training("dropout")
     keep = random.default_generator.uniform(shape) >= p if p < 1.0 else np.zeros(shape, bool)
     return mask_scale(x, keep, 1 / (1 - p) if p < 1.0 else 0.0)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Op, ShapeError, op, require
+from minidl.autograd import Op, ShapeError, op, require, state
+from minidl.autograd.anomaly import check_training
 from minidl.autograd.blame import scope
 from minidl.ops.common import prod, total
 from minidl.ops.copies import cast, clone
@@ -168,6 +169,8 @@ def batch_norm(
         scale = scale if w is None else scale * w
         shift = -reshape(running_mean, full) * scale
         return input * scale + (shift if b is None else shift + b)
+    if state.anomaly:
+        check_training("batch_norm")
     dims = (0, *range(2, input.ndim))
     n = prod([input.shape[d] for d in dims])
     if n <= 1:
