@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ class NoSuchParameterError(KeyError, AttributeError):
 
 
 class ParameterDict(Module):
-    """A dict of parameters that are found, under their keys, in the order of insertion; Tensors become Parameters.
+    """A dict of parameters that are found, under their keys, in the order of insertion (a plain dict's
+    sorted); Tensors become Parameters.
 
     A key is a string that may be part of a path: not empty, without a dot. Raises TypeError for other keys, and for
     values that are no Tensors.
@@ -121,13 +123,17 @@ class ParameterDict(Module):
         return type(self)((key, default) for key in keys)
 
     def update(self, parameters: Any) -> None:
-        """Add those of a mapping, or of an iterable of (key, Tensor)."""
+        """Add those of a mapping, or of an iterable of (key, Tensor). A plain dict's are sorted by key, as in torch."""
         if not isinstance(parameters, Iterable):
             raise TypeError(
                 "ParameterDict.update should be called with an iterable of key/value pairs, but got "
                 + type(parameters).__name__
             )
-        pairs = parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters
+        pairs = parameters
+        if isinstance(parameters, (OrderedDict, ParameterDict)):
+            pairs = parameters.items()
+        elif isinstance(parameters, Mapping):
+            pairs = sorted(parameters.items(), key=lambda pair: pair[0])
         for i, pair in enumerate(pairs):
             if not isinstance(pair, (tuple, list)):
                 raise TypeError(
