@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl.autograd import anomaly, blame
 from minidl.autograd.modes import state
+from minidl.autograd.out import TAKING, written
 from minidl.autograd.source import caller, source_line
 from minidl.tensors import Tensor, lay_out, wrap
 
@@ -40,6 +41,8 @@ class OpType(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         variadic, promote, differentiable, is_view = cls.traits
         if kwargs:
+            if "out" in kwargs and cls in TAKING:
+                return written(cls, args, kwargs)
             args, kwargs = _bind(cls, args, kwargs)
         inputs: Any = args[0] if variadic else args
         arrays: Any = []

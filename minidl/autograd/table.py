@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl.autograd.contract import TABLE, OpType
 from minidl.autograd.operators import as_operator, is_operand
+from minidl.autograd.out import NAMES, takes_out
 from minidl.tensors import Tensor
 
 
@@ -20,6 +21,8 @@ def op(*, method: str | None = None, operator: str | None = None, inplace: bool 
     """
 
     def enter(f: Any) -> Any:
+        if f.__name__ in NAMES:
+            f = takes_out(f)
         TABLE[f.__name__] = f
         f.namespace = namespace
         if method is not None:

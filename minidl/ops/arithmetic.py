@@ -153,7 +153,8 @@ class pow(Binary):
                 raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
             y = a * a if b == 2 else np.power(a, b)
         else:
-            y = _integer_power(a, b) if b.dtype.kind == "i" else np.power(a, b)
+            whole = isinstance(a, int) or (not isinstance(a, float) and a.dtype.kind in "iu")
+            y = _integer_power(a, b) if whole and b.dtype.kind == "i" else np.power(a, b)
         if ctx.recording:
             ctx.sizes(a, b)
             ctx.save(a, b, y)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import devices, dtypes, random
 from minidl.autograd import attach, op
+from minidl.autograd.out import creates_out, takes_out
 from minidl.ops.common import number_for
 from minidl.tensors import Tensor, wrap
 
@@ -86,21 +87,25 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return wrap(array)
 
 
+@creates_out
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of a shape."""
     return _finish(np.zeros(_size(size), _float(dtype)), device, requires_grad)
 
 
+@creates_out
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of a shape."""
     return _finish(np.ones(_size(size), _float(dtype)), device, requires_grad)
 
 
+@creates_out
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of a shape."""
     return _finish(np.empty(_size(size), _float(dtype)), device, requires_grad)
 
 
+@creates_out
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One value everywhere; the dtype is the value's own unless given, the default one for Python floats."""
     value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
@@ -112,6 +117,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     return _finish(np.full(_size(tuple(size)), number_for(value, kind), kind), device, requires_grad)
 
 
+@creates_out
 def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -140,6 +146,7 @@ def arange(
     return _finish((int(start) + int(step) * np.arange(count)).astype(kind), device, requires_grad)
 
 
+@creates_out
 def linspace(
     start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -165,6 +172,7 @@ def linspace(
     return _finish(values.astype(np.int64).astype(kind), device, requires_grad)
 
 
+@creates_out
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal, zeros elsewhere. Raises RuntimeError for a negative size."""
     if n < 0 or (m or 0) < 0:
@@ -176,6 +184,7 @@ def _generator(generator: Any) -> random.Generator:
     return random.default_generator if generator is None else generator
 
 
+@creates_out
 def rand(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -188,6 +197,7 @@ def rand(
     return _finish(values, device, requires_grad)
 
 
+@creates_out
 def randn(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -197,6 +207,7 @@ def randn(
     return _finish(_generator(generator).normal(_size(size), dtype=wide).astype(kind), device, requires_grad)
 
 
+@creates_out
 def randint(
     low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
@@ -210,12 +221,14 @@ def randint(
     return _finish(values.astype(np.int64 if dtype is None else dtypes.as_numpy(dtype)), device, requires_grad)
 
 
+@creates_out
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """A random order of 0 .. n-1, int64."""
     values = _generator(generator).permutation(n)
     return _finish(values.astype(np.int64 if dtype is None else dtypes.as_numpy(dtype)), device, False)
 
 
+@takes_out
 def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
     """1 with probability input[i], else 0, in the input's dtype."""
     return wrap(_generator(generator).bernoulli(input.array).astype(input.array.dtype))
@@ -245,6 +258,7 @@ def full_like(
     return full(tuple(input.shape), fill_value, dtype=kind, device=where, requires_grad=requires_grad)
 
 
+@takes_out
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Indices drawn with probability proportional to input, (..., C) -> (..., num_samples) int64.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, op, require
+from minidl.autograd.out import takes_out
 from minidl.ops.axes import movedim
 from minidl.ops.common import broadcast, many_dims, one_dim, total
 from minidl.ops.copies import cast
@@ -72,6 +73,7 @@ class vector_length(Reduction):
         return where(zero, 0.0, dy * sign(x) * ratio ** (p - 1))
 
 
+@takes_out
 def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The length (sum |x|^ord)^(1/ord) of all elements as one vector, or of the vectors along `dim`.
 
@@ -157,6 +159,7 @@ def svd(A: Any, full_matrices: bool = True) -> Any:
     return reduced_svd(A)
 
 
+@takes_out
 def matrix_norm(A: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The norm of the matrices in two dimensions.
 
