@@ -18,16 +18,12 @@ from hypothesis import strategies as st
 import minidl.random
 from minidl.data import (
     BatchSampler,
-    Compose,
     ConcatDataset,
     DataError,
     DataLoader,
     Dataset,
     ImageData,
-    Normalize,
-    RandomHorizontalFlip,
     RandomSampler,
-    RandomShift,
     SequentialSampler,
     Subset,
     SubsetRandomSampler,
@@ -680,59 +676,7 @@ def test_states_of_other_loaders_are_refused():
     assert loader.state_dict() == state
 
 
-# -- transforms ----------------------------------------------------------------------------------------------
-
-
-def test_to_float_and_normalize():
-    image = np.array([[[0, 255], [51, 102]]] * 3, np.uint8)
-    x = Compose([ToFloat(), Normalize([0.0, 0.5, 1.0], [1.0, 2.0, 4.0])])(image)
-    assert x.dtype == np.float32
-    # one rounding each of the division by 255, the subtraction and the division by std
-    assert np.allclose(x[1], (image[1] / 255 - 0.5) / 2, rtol=0, atol=3 * 2**-24)
-    batch = Normalize([0.5], [0.5])(wrap(np.ones((2, 3, 4, 4), np.float32)))
-    assert isinstance(batch, Tensor)
-    assert batch.array.shape == (2, 3, 4, 4)
-    assert Normalize([0.5], [0.5])(np.ones((4, 4))).tolist() == np.ones((4, 4)).tolist()
-    with pytest.raises(TypeError, match="ToFloat first"):
-        Normalize([0.5], [0.5])(image)
-    with pytest.raises(ValueError, match="2 means"):
-        Normalize([0.5, 0.5], [0.5, 0.5])(image / 255)
-    with pytest.raises(ValueError, match="positive"):
-        Normalize([0.5], [0.0])
-
-
-def test_random_shift_moves_each_image_by_itself():
-    x = np.random.default_rng(0).normal(size=(300, 2, 5, 6))
-    before = x.copy()
-    moved = RandomShift(1, Generator(2))(x)
-    assert np.array_equal(x, before)
-    seen = set()
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    for i in range(300):
-        matches = [
-            (r, c) for r in range(3) for c in range(3) if np.array_equal(moved[i], padded[i, :, r : r + 5, c : c + 6])
-        ]
-        assert len(matches) == 1
-        seen.update(matches)
-    assert len(seen) == 9
-    assert np.array_equal(RandomShift(0)(x), x)
-    for shape in ((2, 5, 6), (5, 6)):
-        assert RandomShift(2)(np.ones(shape)).shape == shape
-    with pytest.raises(ValueError, match="negative"):
-        RandomShift(-1)
-
-
-def test_random_flip_flips_about_half():
-    x = np.random.default_rng(0).normal(size=(400, 1, 3, 4))
-    y = RandomHorizontalFlip(generator=Generator(1))(x)
-    flipped = (y == x[..., ::-1]).all(axis=(1, 2, 3))
-    assert np.array_equal(y[~flipped], x[~flipped])
-    assert 150 < flipped.sum() < 250  # five standard errors of 400 fair coins
-    assert np.array_equal(RandomHorizontalFlip(1.0)(x), x[..., ::-1])
-    assert np.array_equal(RandomHorizontalFlip(0.0)(x[0]), x[0])
-    assert np.array_equal(RandomHorizontalFlip(1.0)(x[0, 0]), x[0, 0, :, ::-1])
-    with pytest.raises(ValueError):
-        RandomHorizontalFlip(1.5)
+# -- transformed datasets --------------------------------------------------------------------------------------
 
 
 def test_transformed_datasets():

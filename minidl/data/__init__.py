@@ -29,7 +29,26 @@ from minidl.data.samplers import (
 from minidl.data.splits import random_split, train_test_split
 from minidl.data.text_files import load_lines, load_text
 from minidl.data.tokenizers import BPETokenizer, CharTokenizer, Vocab, WordTokenizer, pad_sequences
-from minidl.data.transforms import Compose, Normalize, RandomHorizontalFlip, RandomShift, ToFloat
+from minidl.data.transforms import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    Grayscale,
+    Lambda,
+    Normalize,
+    Pad,
+    RandomAffine,
+    RandomApply,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+    RandomRotation,
+    RandomShift,
+    RandomVerticalFlip,
+    Resize,
+    ToFloat,
+    ToTensor,
+)
 from minidl.data.workers import WorkerInfo, get_worker_info
 
 __all__ = [
@@ -81,8 +100,21 @@ __all__ = [
     "pad_sequences",
     # transforms
     "Compose",
+    "Lambda",
+    "RandomApply",
+    "ToTensor",
     "ToFloat",
     "Normalize",
-    "RandomShift",
+    "Resize",
+    "Pad",
+    "CenterCrop",
+    "RandomCrop",
     "RandomHorizontalFlip",
+    "RandomVerticalFlip",
+    "RandomShift",
+    "RandomRotation",
+    "RandomAffine",
+    "Grayscale",
+    "ColorJitter",
+    "RandomErasing",
 ]
