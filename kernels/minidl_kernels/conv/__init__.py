@@ -44,7 +44,8 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
         return False
     single = g.r == g.s == 1 and g.padding == (0, 0)
     if op == "conv2d_dw":
-        return c * g.r * g.s <= 16 or (single and outputs > 1)
+        depth = c * g.r * g.s
+        return (depth <= 16 and g.n * outputs * k * depth > 1 << 19) or (single and outputs > 1)
     if op == "conv2d":
         return outputs <= 2 or (single and c > 1)
     return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
