@@ -336,6 +336,11 @@ def logits_for_bce(lib):
     lib.nn.BCELoss()(x * 1, lib.tensor([1.0, 0.0]))
 
 
+@mistake(RuntimeError, "made first, then called", "nn.MSELoss()(prediction, target)")
+def a_loss_layer_given_the_tensors_when_it_is_made(lib):
+    lib.nn.MSELoss(lib.zeros(4, 3), lib.zeros(4, 3))
+
+
 @mistake(TypeError, "cross_entropy in module CrossEntropyLoss", "target must be a Tensor, not a list", "text")
 def labels_that_are_text(lib):
     for x, y in loader(lib, [(np.zeros(8, np.float32), "cat"), (np.ones(8, np.float32), "dog")], batch_size=2):
@@ -478,6 +483,21 @@ def an_optimizer_of_one_tensor(lib):
     lib.optim.SGD(lib.nn.Linear(2, 2).weight, lr=0.1)
 
 
+@mistake(TypeError, "but got method", "the parentheses are missing, model.parameters()")
+def clipping_without_parentheses(lib):
+    lib.nn.utils.clip_grad_norm_(mlp(lib).parameters, 1.0)
+
+
+@mistake(ValueError, "empty parameter list", "Net.w is a plain Tensor that requires grad, (3,)", "use nn.Parameter")
+def a_weight_that_is_no_parameter(lib):
+    class Net(lib.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = lib.zeros(3, requires_grad=True)
+
+    lib.optim.SGD(Net().parameters(), lr=0.1)
+
+
 @mistake(ValueError, "Invalid learning rate: -0.1", "down the gradient already")
 def a_negative_learning_rate(lib):
     lib.optim.SGD(mlp(lib).parameters(), lr=-0.1)
@@ -569,6 +589,18 @@ def no_super_init(lib):
     Net()
 
 
+@mistake(AttributeError, "'Net' object", "super().__init__()")
+def no_super_init_and_no_layers(lib):
+    class Net(lib.nn.Module):
+        def __init__(self):
+            self.width = 3
+
+        def forward(self, x):
+            return x * self.width
+
+    Net()(lib.ones(1))
+
+
 @mistake(NotImplementedError, "[Net]", '"forward"')
 def forward_misspelt(lib):
     class Net(lib.nn.Module):
@@ -632,6 +664,11 @@ def a_checkpoint_of_a_part(lib):
 @mistake(RuntimeError, "[3, 5]", "[5, 3]", "transposed", "weight.T")
 def a_transposed_weight(lib):
     lib.nn.Linear(3, 5).load_state_dict({"weight": lib.zeros(3, 5), "bias": lib.zeros(5)})
+
+
+@mistake(TypeError, "dict-like", "minidl.load(path)")
+def a_file_name_as_state_dict(lib):
+    mlp(lib).load_state_dict("model.safetensors")
 
 
 @mistake(TypeError, "dict-like", "state_dict()")
@@ -793,7 +830,7 @@ def test_fit_names_a_loss_that_is_nan_and_the_learning_rate_that_is_too_large():
         "lower learning rate than 1e+12",
         "clip_norm",
         "detect_anomaly",
-        "epoch 1",
+        "epoch 2, batch 1",
     ):
         assert phrase in text
 

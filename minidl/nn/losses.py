@@ -14,6 +14,11 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str)
     """`reduction`, unless torch's older arguments are given: those say the same, and have a warning."""
     if size_average is None and reduce is None:
         return reduction
+    if isinstance(size_average, Tensor) or isinstance(reduce, Tensor):
+        raise RuntimeError(
+            "a loss layer is made first, then called: nn.MSELoss()(prediction, target), and not given the tensors when "
+            "it is made; without a layer it is nn.functional.mse_loss(prediction, target)"
+        )
     if reduce is not None and not reduce:
         reduction = "none"
     else:

@@ -16,8 +16,8 @@ from minidl import devices
 from minidl.autograd import blame, enable_grad
 from minidl.autograd import state as modes
 from minidl.autograd.anomaly import mark_used
+from minidl.nn import mistakes
 from minidl.nn.parameter import Parameter, clear_grad
-from minidl.optim import mistakes
 from minidl.storage import Packed
 from minidl.tensors import HookHandle, Tensor, wrap
 

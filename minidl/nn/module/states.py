@@ -68,6 +68,7 @@ class States(Tree):
         """
         if not isinstance(state_dict, Mapping):
             given = ": pass its state_dict()" if hasattr(state_dict, "state_dict") else ""
+            given = ": read the file first, minidl.load(path)" if isinstance(state_dict, str) else given
             raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}{given}.")
         own = self.state_dict(keep_vars=True)
         missing = [key for key in own if key not in state_dict]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import devices
+from minidl.nn import mistakes
 from minidl.nn.utils import rnn
 from minidl.ops.joining import cat
 from minidl.ops.shapes import reshape
@@ -18,6 +19,8 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn",
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"expected Tensors, but got {type(parameters).__name__}{mistakes.instead(parameters)}")
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     return [p._grad for p in parameters if p._grad is not None]
 

@@ -1,4 +1,4 @@
-"""What was probably meant when an optimizer is given something else than parameters. Called when errors are raised."""
+"""What was probably meant when something else than parameters was given. Called when errors are raised."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ def instead(given: Any) -> str:
         return ": put it into a list, [tensor]"
     if callable(given) and getattr(given, "__name__", "") in ("parameters", "named_parameters"):
         return f": the parentheses are missing, model.{given.__name__}()"
+    if isinstance(given, Module):
+        return ": pass its parameters(), model.parameters()"
     if isinstance(given, dict):
         return ": pass model.parameters(), or a list of dicts [{'params': ..., 'lr': ...}]"
-    return ": pass its parameters(), model.parameters()" if isinstance(given, (Module, str)) else ""
+    return ": pass model.parameters()" if isinstance(given, str) else ""
 
 
 def owner(params: Any) -> Any:
