@@ -7,7 +7,9 @@ path of the module, the shapes, the layer that made the bad tensor, and what to 
 """
 
 import copy
+import sys
 import traceback
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -856,6 +858,20 @@ def test_a_summary_tells_of_layers_that_are_not_registered():
     assert "nn.ModuleDict" in text
     assert "Net.scales is a plain list of 1 parameters" in text
     assert "Not counted" not in str(mlp(minidl).summary())
+
+
+def test_inputs_on_two_devices(monkeypatch):
+    """As CuPy's arrays are: of another type, which NumPy's functions refuse."""
+
+    class ndarray:
+        __module__, __array_ufunc__ = "cupy", None
+        shape, ndim, dtype, device = (3, 4), 2, np.dtype("float32"), types.SimpleNamespace(id=0)
+
+    monkeypatch.setitem(sys.modules, "cupy", types.ModuleType("cupy"))
+    with pytest.raises(RuntimeError) as caught:
+        minidl.tensors.wrap(ndarray()) + minidl.ones(3, 4)
+    for phrase in ("add:", "(3, 4) on cuda:0 and (3, 4) on cpu", "x.to('cuda:0')", "device=x.device"):
+        assert phrase in said(caught.value)
 
 
 # -- how it is made ---------------------------------------------------------------------------------------------------

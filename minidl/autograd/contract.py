@@ -428,6 +428,9 @@ def explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: E
         error = blame.NotATensor(blame.not_a_tensor(f"{cls.__name__}{place}", arrays[0]))
         blame.noted(error, args, state.scope)
         return error
+    apart = blame.on_two_devices(arrays)
+    if apart:
+        error = RuntimeError(f"{cls.__name__}{place}: {apart}")
     shapes = [tuple(a.shape) if hasattr(a, "shape") else a for a in arrays]
     if cls.shape is not None and not isinstance(error, (ShapeError, TypeError, NotImplementedError)):
         try:
