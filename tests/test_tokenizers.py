@@ -9,8 +9,10 @@ import pytest
 from hypothesis import strategies as st
 
 import minidl
+import minidl.nn as nn
+import minidl.nn.functional as F
 from minidl.data import BPETokenizer, CharTokenizer, Vocab, WordTokenizer, pad_sequences
-from minidl.data.tokenizers import _PIECES
+from minidl.data.bpe import _PIECES
 
 CORPUS = [
     "the cat sat on the mat.",
@@ -164,3 +166,142 @@ def test_padding_of_other_things():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# -- the three sentences of the mission's second document ----------------------------------------------------------
+
+SENTENCES = ["我喜欢吃苹果", "我喜欢看电影", "我喜欢打篮球"]  # I like eating apples, watching films, playing basketball
+LIKES = [1, 1, 1]  # the document has 0, "does not like", for the second
+
+
+@pytest.mark.parametrize(("tokenizer", "length"), [
+    (CharTokenizer.train(SENTENCES), 6), (WordTokenizer.train(SENTENCES), 6),
+    (BPETokenizer.train(SENTENCES, 1 + 256 + 9), None),
+])  # fmt: skip
+def test_the_three_sentences_are_more_than_three_tokens(tokenizer, length, tmp_path):
+    """Splitting at spaces, as the document does, gives one token for each whole sentence."""
+    ids = [tokenizer.encode(text) for text in SENTENCES]
+    for text, one in zip(SENTENCES, ids):
+        assert tokenizer.decode(one) == text
+        assert len(one) == length or (length is None and 2 <= len(one) < len(text.encode()))
+    shared = [a for a, b, c in zip(*ids) if a == b == c]
+    assert tokenizer.decode(shared).startswith("我喜欢")
+    assert len({tuple(one) for one in ids}) == 3
+    tokenizer.save(tmp_path / "t.json")
+    assert [type(tokenizer).load(tmp_path / "t.json").encode(text) for text in SENTENCES] == ids
+
+
+def test_a_vocabulary_of_limited_size():
+    """Keras's num_words: the most frequent tokens, and one for all others."""
+    tokenizer = CharTokenizer.train(SENTENCES, max_size=5)
+    assert tokenizer.vocab.tokens == ["<pad>", "<unk>", *sorted("我喜欢")]
+    assert tokenizer.decode(tokenizer.encode(SENTENCES[0])) == "我喜欢<unk><unk><unk>"
+
+
+def test_labels_of_the_sentences_as_one_hot():
+    rows = F.one_hot(minidl.tensor(LIKES), num_classes=2)
+    assert rows.tolist() == [[0, 1]] * 3
+    assert rows.dtype == minidl.int64
+    logits = minidl.randn(3, 2)
+    by_index = F.cross_entropy(logits, minidl.tensor(LIKES))
+    assert F.cross_entropy(logits, rows.float()).item() == pytest.approx(by_index.item(), rel=4e-7)  # a few roundings
+
+
+def sentence_batch(padding="post", maxlen=50):
+    """Sentences of 6, 2 and 9 characters and their padded batch."""
+    texts = [SENTENCES[0], "我看", "我喜欢看电影和篮球"]
+    tokenizer = CharTokenizer.train([*SENTENCES, *texts])
+    ids = [tokenizer.encode(text) for text in texts]
+    x, mask = pad_sequences(ids, maxlen, padding=padding)
+    assert tuple(x.shape) == (3, maxlen)
+    assert mask.sum(1).tolist() == [6, 2, 9]
+    return tokenizer, ids, x, mask
+
+
+def close(a, b):
+    # float32 sums of at most 50 terms of magnitude about 1, in another order
+    np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=50 * 2**-23)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padding_does_not_reach_a_recurrent_layer(kind, bidirectional):
+    """S1-8, S1-9: Embedding, two stacked layers, softmax; padded to 50 equals each sentence by itself."""
+    from minidl.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+    minidl.manual_seed(0)
+    tokenizer, ids, x, mask = sentence_batch()
+    embed = nn.Embedding(len(tokenizer.vocab), 16, padding_idx=0)
+    rnn = getattr(nn, kind)(16, 24, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    head = nn.Linear(24, 2)
+
+    def classify(h):
+        h = h[0] if kind == "LSTM" else h
+        return F.softmax(head(h[-1]), dim=-1)
+
+    packed = pack_padded_sequence(embed(x), mask.sum(1), batch_first=True, enforce_sorted=False)
+    y, h = rnn(packed)
+    y, lengths = pad_packed_sequence(y, batch_first=True)
+    assert lengths.tolist() == [6, 2, 9]
+    together = classify(h)
+    together[:, 1].log().sum().backward()
+    parameters = [*embed.parameters(), *rnn.parameters(), *head.parameters()]
+    grads = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    for i, one in enumerate(ids):
+        y_alone, h_alone = rnn(embed(minidl.tensor([one])))
+        close(y[i, : len(one)], y_alone[0])
+        alone = classify(h_alone)
+        close(together[i], alone[0])
+        alone[0, 1].log().backward()
+    for p, grad in zip(parameters, grads):
+        close(grad, p.grad)
+    naive = classify(rnn(embed(x))[1])  # without the mask 44 pads do get in
+    assert np.abs((naive - together).detach().numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("padding", ["post", "pre"])
+def test_padding_does_not_reach_attention(padding):
+    minidl.manual_seed(1)
+    tokenizer, ids, x, mask = sentence_batch(padding, 20)
+    embed = nn.Embedding(len(tokenizer.vocab), 16, padding_idx=0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    hidden = ~mask
+    y = layer(embed(x), src_key_padding_mask=hidden)
+    total = (y * mask.unsqueeze(-1).float()).sum()
+    weight = mask.float() / mask.float().sum(1, keepdim=True)
+    pooled = (y * weight.unsqueeze(-1)).sum(1)
+    (total + pooled.square().sum()).backward()
+    parameters = [*embed.parameters(), *layer.parameters()]
+    grads = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    for i, one in enumerate(ids):
+        alone = layer(embed(minidl.tensor([one])))
+        real = slice(0, len(one)) if padding == "post" else slice(20 - len(one), 20)
+        close(y[i, real], alone[0])
+        close(pooled[i], alone[0].mean(0))
+        (alone.sum() + alone[0].mean(0).square().sum()).backward()
+    for p, grad in zip(parameters, grads):
+        # sums over 17 tokens of products through two linear layers
+        np.testing.assert_allclose(grad.numpy(), p.grad.numpy(), rtol=0, atol=2e-5)
+    naive = layer(embed(x))
+    assert np.abs((naive - y).detach().numpy()[mask.numpy()]).max() > 1e-3
+
+
+def test_a_character_model_of_a_sentence_is_fed():
+    """S1-23: batches of (x, y = x shifted by one), shuffled, that an embedding takes."""
+    from minidl.data import DataLoader, NextTokenDataset
+
+    text = "".join(SENTENCES)
+    tokenizer = CharTokenizer.train([text])
+    loader = DataLoader(NextTokenDataset(tokenizer.encode(text), 5), 4, shuffle=True)
+    seen = []
+    for x, y in loader:
+        assert nn.Embedding(len(tokenizer.vocab), 8)(x).shape == (len(x), 5, 8)
+        for a, b in zip(x, y):
+            a, b = tokenizer.decode(a.tolist()), tokenizer.decode(b.tolist())
+            assert a[1:] == b[:-1]
+            seen.append(a + b[-1])
+    assert sorted(seen) == sorted(text[i : i + 6] for i in range(len(text) - 5))

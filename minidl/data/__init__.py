@@ -1,6 +1,7 @@
 """Data: shipped digits, readers for well-known files, datasets, and the loader that makes batches of them."""
 
 from minidl.data.any_file import load_data
+from minidl.data.bpe import BPETokenizer
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.csv_files import Table, load_columns, load_csv
 from minidl.data.datasets import (
@@ -17,6 +18,7 @@ from minidl.data.datasets import (
 from minidl.data.errors import DataError
 from minidl.data.image_folder import DatasetFolder, ImageFolder, load_picture
 from minidl.data.loader import DataLoader
+from minidl.data.padding import pad_sequences
 from minidl.data.readers import ImageData, digits, load_idx, load_images, load_npz
 from minidl.data.samplers import (
     BatchSampler,
@@ -28,7 +30,7 @@ from minidl.data.samplers import (
 )
 from minidl.data.splits import random_split, train_test_split
 from minidl.data.text_files import load_lines, load_text
-from minidl.data.tokenizers import BPETokenizer, CharTokenizer, Vocab, WordTokenizer, pad_sequences
+from minidl.data.tokenizers import CharTokenizer, Vocab, WordTokenizer
 from minidl.data.transforms import (
     CenterCrop,
     ColorJitter,
