@@ -67,6 +67,7 @@ from minidl.nn.paddings import (
 )
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.parameter_dict import ParameterDict
+from minidl.nn.penalties import elastic_penalty, l1_penalty, l2_penalty
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
@@ -154,5 +155,5 @@ __all__ = [
     # and others
     "SeparableConv1d", "SeparableConv2d", "ALiBi", "SwiGLU", "Softmax2d", "ParameterDict",
     "PairwiseDistance", "CosineSimilarity", "GaussianNLLLoss", "PoissonNLLLoss", "TripletMarginWithDistanceLoss",
-    "FocalLoss", "DiceLoss",
+    "FocalLoss", "DiceLoss", "l1_penalty", "l2_penalty", "elastic_penalty",
 ]  # fmt: skip
