@@ -275,10 +275,18 @@ def test_a_structure_that_contains_itself(tmp_path):
 
 
 def test_other_suffixes(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in \.safetensors or \.npz"):
+    with pytest.raises(
+        ValueError, match=r"ends in \.safetensors or \.npz; torch's own files are read, but not written"
+    ):
         save({}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"ends in \.safetensors or \.npz"):
-        load(tmp_path / "model.bin")
+    with pytest.raises(ValueError, match=r"ends in \.safetensors or \.npz$"):
+        save({}, tmp_path / "model")
+    for name in ("model.bin", "model", "model.ckpt", "model.pkl", "model.npy"):
+        (tmp_path / name).write_bytes(pickle.dumps(Executed()))
+        with pytest.raises(CheckpointError, match=rf"{name}: .+ends in \.safetensors, \.npz, \.pt or \.pth$"):
+            load(tmp_path / name)
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.PTH")
+    assert load(tmp_path / "model.PTH")["w"].tolist() == [1, 1]
 
 
 # -- damaged and hostile files -------------------------------------------------------------------------------

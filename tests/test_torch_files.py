@@ -3,11 +3,14 @@
 import io
 import pickle
 import struct
+import tempfile
 import zipfile
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
 import minidl
 from minidl.io import CheckpointError
@@ -184,3 +187,150 @@ def test_files_that_are_no_such_archive(tmp_path):
         file.writestr("text", "1")
     with pytest.raises(CheckpointError, match=r"0 members data\.pkl"):
         minidl.load(path)
+
+
+# -- nothing is ever run ---------------------------------------------------------------------------------------------
+
+
+class Marker:
+    """Leaves a file behind if anybody unpickles it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w').close()",)
+
+
+def test_the_marker_is_a_real_attack(tmp_path):
+    torch.save({"w": Marker(tmp_path / "ran")}, tmp_path / "f.pt")
+    torch.load(tmp_path / "f.pt", weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("where", ["value", "key", "list", "beside tensors", "state of a dict", "persistent id"])
+def test_code_is_not_run_wherever_it_hides(zipped, protocol, where, tmp_path):
+    """In today's zip files and in those of torch before 1.6, and in bare pickles under torch's suffix."""
+    marker = Marker(tmp_path / "ran")
+    content = {
+        "value": {"w": marker},
+        "key": {(marker,): 1},
+        "list": [[[marker]]],
+        "beside tensors": {"a": torch.ones(3), "b": marker, "c": torch.zeros(2)},
+        "state of a dict": [1, {"epoch": (2, marker)}],
+        "persistent id": marker,
+    }[where]
+    path = tmp_path / "f.pt"
+    if where == "persistent id":
+        stream = io.BytesIO()
+        pickler = pickle.Pickler(stream, protocol)
+        pickler.persistent_id = lambda x: x if x is marker else None
+        try:
+            pickler.dump([content])
+        except RecursionError:  # the id is pickled by the same rule: write the two by hand
+            stream = io.BytesIO(pickle.dumps(marker, protocol)[:-1] + b"Q.")
+        if zipped:
+            archive(path, stream.getvalue())
+        else:
+            path.write_bytes(stream.getvalue())
+    else:
+        torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"f\.pt"):
+        minidl.load(path)
+    assert not (tmp_path / "ran").exists()
+    path.write_bytes(pickle.dumps(content if where != "beside tensors" else marker, protocol))
+    with pytest.raises(CheckpointError, match=r"f\.pt: not a zip archive"):
+        minidl.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_modules_named_in_a_file_are_not_imported(tmp_path):
+    """A pickle could run a module's top level by naming it alone."""
+    import subprocess
+    import sys
+
+    (tmp_path / "trap.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
+    for program in (b"ctrap\nx\n.", b"\x80\x04\x8c\x04trap\x8c\x01x\x93."):
+        archive(tmp_path / "f.pt", program)
+        code = "import minidl\ntry:\n    minidl.load('f.pt')\nexcept ValueError as e:\n    print(e)"
+        run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert "asks for trap.x" in run.stdout, run.stderr
+        assert not (tmp_path / "ran").exists()
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.data())
+def test_changed_bytes_give_an_error_of_ours_or_data(data):
+    """Any byte of the structure changed, dropped or doubled: CheckpointError, or plain data; never anything else."""
+    whole = bytearray(PROGRAM)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        way = data.draw(st.sampled_from(["change", "drop", "double"]))
+        if way == "change":
+            whole[at] = data.draw(st.integers(0, 255))
+        elif way == "drop" and len(whole) > 1:
+            del whole[at]
+        else:
+            whole.insert(at, whole[at])
+    buffer = io.BytesIO()
+    archive(buffer, bytes(whole), STORAGES)
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        try:
+            found = minidl.load(file.name, max_bytes=10**6)
+        except CheckpointError as error:
+            assert file.name in str(error)
+        else:
+            assert plain(found)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.lists(st.sampled_from([
+    b"(", b"]", b"}", b")", b"t", b"l", b"d", b"0", b"1", b"2", b"N", b"\x88", b"K\x05", b"X\x01\0\0\0k", b"\x85",
+    b"\x86", b"a", b"e", b"s", b"u", b"q\x00", b"h\x00", b"\x94", b"R", b"b", b"Q", b"o", b"\x81", b"\x93", b"\x92",
+    b"ctorch\nSize\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n",
+    b"ctorch\nFloatStorage\n", b"cos\nsystem\n", b"cbuiltins\neval\n", b"ios\nsystem\n", b"\x8f", b"\x90", b"\x91",
+    b"c__main__\nx\n",
+]), max_size=30))  # fmt: skip
+def test_any_program_gives_an_error_of_ours_or_data(instructions):
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        archive(file.name, b"\x80\x02" + b"".join(instructions) + b".", FOUR)
+        try:
+            found = minidl.load(file.name)
+        except CheckpointError:
+            return
+        assert plain(found)
+
+
+def plain(value):
+    """Whether a value is data alone: numbers, text, Tensors, and containers of these (which may contain themselves)."""
+    todo, seen = [value], set()
+    while todo:
+        x = todo.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if type(x) is dict:
+            todo += [*x, *x.values()]
+        elif type(x) in (list, tuple):
+            todo += x
+        elif x is not None and type(x) not in (bool, int, float, str, bytes, minidl.Tensor, type(minidl.float32)):
+            return False
+    return True
+
+
+def sample_program():
+    """The structure and storages of an ordinary state_dict, as torch writes them."""
+    buffer = io.BytesIO()
+    torch.save({"w": torch.arange(4.0), "n": 3, "names": ["a", ("b", 2.5)]}, buffer)
+    with zipfile.ZipFile(buffer) as file:
+        inside = {name.split("/", 1)[1]: file.read(name) for name in file.namelist()}
+    return inside["data.pkl"], [
+        (name.removeprefix("data/"), d) for name, d in inside.items() if name.startswith("data/")
+    ]
+
+
+PROGRAM, STORAGES = sample_program()

@@ -93,7 +93,7 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 
         return load_torch(path, max_bytes)
     try:
-        if _suffix(path, CheckpointError) == ".npz":
+        if _suffix(path, CheckpointError, (".pt", ".pth")) == ".npz":
             arrays = read_npz(path, CheckpointError, max_bytes=max_bytes)
             member = arrays.pop(_MEMBER, None)
             text = None if member is None else member.tobytes().decode()
@@ -113,10 +113,15 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
         raise CheckpointError(f"{path}: its description of the contents is damaged ({problem!r})") from problem
 
 
-def _suffix(path: Path, error: type[ValueError]) -> str:
+def _suffix(path: Path, error: type[ValueError], others: tuple[str, ...] = ()) -> str:
+    """The kind of file that a name asks for; `others` may be read, but are handled elsewhere."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in (".safetensors", ".npz"):
-        raise error(f"{path}: a checkpoint's name ends in .safetensors or .npz")
+        known = ".safetensors or .npz" if not others else f".safetensors, .npz, {' or '.join(others)}"
+        hint = ""
+        if suffix in (".pt", ".pth"):
+            hint = "; torch's own files are read, but not written, as they need pickle"
+        raise error(f"{path}: a checkpoint's name ends in {known}{hint}")
     return suffix
 
 

@@ -278,7 +278,27 @@ def _run(program: bytes, archive: _Archive) -> Any:
         elif name not in ("PROTO", "FRAME"):
             raise archive.error(f"holds the pickle instruction {name}, which plain data does not need")
     [value] = stack
+    _check_data(value, archive)
     return value
+
+
+_DATA = (bool, int, float, str, bytes, Tensor, dtypes.DType, type(None))
+
+
+def _check_data(value: Any, archive: _Archive) -> None:
+    """Nothing of the machine itself, such as a function or a storage, is left in what it built."""
+    todo, seen = [value], set()
+    while todo:
+        x = todo.pop()
+        if isinstance(x, _DATA) or id(x) in seen:
+            continue
+        seen.add(id(x))
+        if type(x) is dict:
+            todo += [*x.keys(), *x.values()]
+        elif type(x) in (list, tuple):
+            todo += x
+        else:
+            raise archive.error("holds a function or a storage where data should be")
 
 
 def _expect(value: Any, kind: type, archive: _Archive) -> Any:
