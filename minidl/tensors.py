@@ -175,7 +175,10 @@ class Tensor(TensorMethods):
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for gradients (in place). Raises RuntimeError for integer tensors, and when switching off a non-leaf."""
         if requires_grad and self.array.dtype.kind != "f":
-            raise RuntimeError(f"only floating point tensors can require gradients, this one is {self.dtype}")
+            raise RuntimeError(
+                f"only floating point tensors can require gradients, this one is {self.dtype}: write 1.0 in place of "
+                "1, pass dtype=minidl.float32, or call .float(); class labels and indices need no gradient"
+            )
         if not requires_grad and self.node is not None:
             raise RuntimeError(
                 "you can only change requires_grad of leaf tensors; use .detach() for a copy without history"
@@ -202,11 +205,16 @@ class Tensor(TensorMethods):
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, Tensor):
-                raise TypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
+                raise TypeError(
+                    f"grad must be a Tensor or None, not {type(value).__name__}; minidl.tensor(...) makes one"
+                )
             if value.shape != self.shape:
-                raise RuntimeError(f"grad has shape {value.shape}, the tensor has {self.shape}")
+                raise RuntimeError(
+                    f"grad has shape {tuple(value.shape)}, the tensor has {tuple(self.shape)}: a gradient has the "
+                    "shape and dtype of its tensor"
+                )
             if value.array.dtype != self.array.dtype:
-                raise RuntimeError(f"grad is {value.dtype}, the tensor is {self.dtype}")
+                raise RuntimeError(f"grad is {value.dtype}, the tensor is {self.dtype}: convert it, grad.to(x.dtype)")
         self._grad = value
 
     def retain_grad(self) -> None:
@@ -299,7 +307,10 @@ class Tensor(TensorMethods):
         With ``force=True`` it is detached and copied to the CPU as needed.
         """
         if self.requires_grad and not force:
-            raise RuntimeError("can't call numpy() on a tensor that requires grad; use tensor.detach().numpy()")
+            raise RuntimeError(
+                "can't call numpy() on a tensor that requires grad; use tensor.detach().numpy(), or compute it under "
+                "minidl.no_grad() if it is only to be looked at"
+            )
         if self.is_cuda:
             if not force:
                 raise TypeError("can't convert a cuda tensor to numpy; use tensor.cpu() first")
@@ -319,7 +330,10 @@ class Tensor(TensorMethods):
     def item(self) -> Any:
         """The value of a single element as a Python number. Raises RuntimeError for more or fewer elements."""
         if self.array.size != 1:
-            raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to a number")
+            raise RuntimeError(
+                f"a Tensor with {self.array.size} elements, of shape {tuple(self.shape)}, cannot be converted to a "
+                "number: reduce it first (.mean(), .sum()), or use .tolist()"
+            )
         return self.array.item()
 
     def tolist(self) -> Any:
@@ -329,7 +343,8 @@ class Tensor(TensorMethods):
     def __bool__(self) -> bool:
         if self.array.size != 1:
             raise RuntimeError(
-                f"truth value of a Tensor with {self.array.size} elements is ambiguous: use .any() or .all()"
+                f"truth value of a Tensor with {self.array.size} elements, of shape {tuple(self.shape)}, is ambiguous: "
+                "use .any() or .all() (for `x is None` ask just that, for `and` of two masks use &)"
             )
         return bool(self.array.item())
 
