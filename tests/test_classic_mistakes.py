@@ -903,6 +903,18 @@ def test_nothing_of_it_runs_while_all_is_well(monkeypatch):
         model(minidl.randn(4, 2, 8, 8))
 
 
+def test_advice_is_not_misled_by_sizes_that_agree_by_accident():
+    nn = minidl.nn
+    with pytest.raises(RuntimeError, match=r"make this layer Linear\(128, 10\)") as caught:
+        nn.Linear(64, 10)(minidl.ones(64, 128))  # 64 is the batch size, too
+    assert "transpose" not in said(caught.value)
+    with pytest.raises(RuntimeError, match="make this layer's in_channels 16") as caught:
+        nn.Conv2d(8, 4, 3)(minidl.ones(2, 16, 8, 8))  # 8 is the width, too
+    assert "permute" not in said(caught.value)
+    with pytest.raises(RuntimeError, match=r"x.permute\(0, 3, 1, 2\)"):
+        nn.Conv2d(16, 4, 3)(minidl.ones(2, 8, 8, 16))
+
+
 def test_an_error_is_told_of_once_however_deep_the_model():
     nn = minidl.nn
     model = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 6))))

@@ -20,7 +20,7 @@ def features(x: Sequence[int], w: Sequence[int]) -> str:
         return f"a flatten that kept no batch axis is missing: x.reshape(1, -1) makes (1, {takes}) of it"
     if len(x) == 1 and takes == 1:
         return "an axis for the single feature is missing: x.unsqueeze(1)"
-    for axis in range(len(x) - 2, 0 if len(x) > 2 else -1, -1):
+    for axis in range(len(x) - 2, 0, -1):
         if x[axis] == takes:
             return f"axis {axis} has that size: x.transpose({axis}, -1) puts it last"
     if len(w) == 2 and x and x[-1] == w[0]:
@@ -34,7 +34,8 @@ def features(x: Sequence[int], w: Sequence[int]) -> str:
 
 def channels(x: Sequence[int], takes: int, batched: bool = True) -> str:
     """Images x (N, C, H, W), or one (C, H, W), for a convolution that takes `takes` channels."""
-    if x[-1] == takes:
+    image = x[1:] if batched else x
+    if x[-1] == takes and (takes <= 4 or image[0] == image[1] != takes):  # and not by accident, in mid-network
         order = (0, len(x) - 1, *range(1, len(x) - 1)) if batched else (len(x) - 1, *range(len(x) - 1))
         return (
             f"the channels stand last, as image files have them: x.permute{order} makes "
