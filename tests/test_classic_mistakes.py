@@ -943,6 +943,33 @@ def test_what_came_from_another_model_is_not_blamed_on_this_one():
     assert "Linear(in_features=7" not in text
 
 
+def test_a_layer_of_ones_own_names_its_steps_and_the_layer_before():
+    class Mix(minidl.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = minidl.nn.Parameter(minidl.ones(7, 2))
+
+        def forward(self, x):
+            return x.tanh().flatten(1) @ self.weight
+
+    with pytest.raises(RuntimeError) as caught:
+        minidl.nn.Sequential(minidl.nn.Linear(3, 4), Mix())(minidl.ones(2, 5, 3))
+    text = said(caught.value)
+    assert "input (2, 20) float32, made by tanh, " in text
+    assert "in the forward of Sequential.1" in text
+    assert "from Sequential.0 (Linear(in_features=3, out_features=4" in text
+
+
+def test_words_that_cannot_be_made_do_not_hide_the_error():
+    class Odd(minidl.nn.Linear):
+        def __repr__(self):
+            raise LookupError("no name")
+
+    with pytest.raises(RuntimeError, match="3 features") as caught:
+        Odd(4, 2)(minidl.ones(2, 3))
+    assert said(caught.value).rstrip().endswith("in Odd")
+
+
 def test_functions_outside_of_modules_say_who_made_their_inputs():
     model = mlp(minidl)
     with pytest.raises(RuntimeError) as caught:

@@ -98,7 +98,7 @@ def scope() -> str:
     return f" in module {state.scope}" if state.scope else ""
 
 
-def _way_back(t: Any, tree: Mapping[str, Any], ends: set[int]) -> Iterator[str]:
+def _way_back(t: Any, tree: Mapping[str, Any], ends: set[int], here: str) -> Iterator[str]:
     """What a recorded tensor went through, latest first, as far as a layer with parameters or one of `ends`."""
     node = t.node if isinstance(t, Tensor) else None
     for _ in range(_STEPS):
@@ -106,7 +106,7 @@ def _way_back(t: Any, tree: Mapping[str, Any], ends: set[int]) -> Iterator[str]:
             return
         scope, names = node.scope, []
         module: Any = tree.get(scope)
-        whole = module is not None and not _children(module)  # a layer: what it is made of does not matter
+        whole = module is not None and scope != here and not _children(module)  # a layer, whatever it is made of
         while node is not None and node.scope == scope and id(node) not in ends:
             names.append(node.name())
             before = [p for p in node.parents if p is not None and not isinstance(p, Tensor)]
@@ -168,30 +168,40 @@ def passed(error: Exception, module: Any, path: str, args: tuple, kwargs: dict, 
     if not outermost or fields["_blame"] is None:  # None: it was told of before, and raised again
         return
     culprit, path, inputs = fields["_blame"]
-    fields["_blame"] = None
-    root = type(module).__name__
-    tree = {f"{root}.{name}" if name else root: m for name, m in module.named_modules(remove_duplicate=False)}
+    taken, fields["_blame"] = fields.pop("_inputs", None), None
+    try:
+        words = _told(module, (*args, *kwargs.values()), culprit, path, inputs, taken)
+    except Exception:  # a user's repr or property: it must not hide the error itself
+        words = f"in {path}"
+    error.add_note(words)
+
+
+def _told(root: Any, outside: tuple, culprit: Any, path: str, inputs: tuple, taken: tuple | None) -> str:
+    """The module that failed, its inputs or those of the op that failed in it, and where each came from."""
+    name = type(root).__name__
+    tree = {f"{name}.{below}" if below else name: m for below, m in root.named_modules(remove_duplicate=False)}
     lines = [f"in {_shown(path, culprit)}"]
-    taken = fields.pop("_inputs", None)
     params = {id(p) for p in culprit._parameters.values()}
     tensors = {id(a): a for a in (inputs if taken is None else taken) if _holds_tensor(a) and id(a) not in params}
-    from_outside = {id(a) for a in (*args, *kwargs.values())}
-    ends = {id(a.node) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.node is not None}
+    from_outside = {id(a) for a in outside}
+    ends = {id(a.node) for a in outside if isinstance(a, Tensor) and a.node is not None}
     first: Any = inputs[0] if inputs else None
     shown = list(tensors.values())[:3]
-    for t in shown if (taken is not None and shown) or isinstance(first, Tensor) else [first, *shown]:
+    if not isinstance(first, Tensor) and not (taken is not None and shown):
+        shown.insert(0, first)
+    for t in shown:
         if id(t) in from_outside:
-            lines.append(f"  input {given(t)}, given to {root} as it is{came_from(t)}")
+            lines.append(f"  input {given(t)}, given to {name} as it is{came_from(t)}")
             continue
         part = t
         while isinstance(part, (tuple, list)) and part:
             part = part[0]
-        way = list(_way_back(part, tree, ends))
+        way = list(_way_back(part, tree, ends, path))
         if not way and t is first:
             way = list(_row_before(path, tree))
         lines.append(f"  input {given(t)}" + (f", made by {way[0]}" if way else ""))
         lines += [f"    from {step}" for step in way[1:]]
-    error.add_note("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _holds_tensor(a: Any) -> bool:
