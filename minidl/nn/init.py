@@ -18,7 +18,7 @@ from minidl.tensors import Tensor
 
 __all__ = [
     "calculate_fan_in_and_fan_out", "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_",
-    "kaiming_uniform_", "normal_", "ones_", "orthogonal_", "trunc_normal_", "uniform_", "xavier_normal_",
+    "kaiming_uniform_", "normal_", "ones_", "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_",
     "xavier_uniform_", "zeros_",
 ]  # fmt: skip
 
@@ -198,6 +198,19 @@ def kaiming_normal_(
 def _nothing_to_do(tensor: Tensor) -> Tensor:
     warnings.warn("Initializing zero-element tensors is a no-op", UserWarning, stacklevel=3)
     return tensor
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Normal with deviation `std`, but for a share of ceil(sparsity rows) zeros in each column; Martens 2010
+    (icml.cc/Conferences/2010/papers/458.pdf). Raises ValueError unless the tensor has two dimensions.
+    """
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    values = _gen(generator).normal((rows, columns), 0.0, std, dtype=_draw_dtype(tensor))
+    for column in range(columns):
+        values[_gen(generator).permutation(rows)[: math.ceil(sparsity * rows)], column] = 0
+    return _fill(tensor, values)
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:

@@ -10,12 +10,24 @@ import numpy as np
 
 from minidl import devices
 from minidl.nn import mistakes
-from minidl.nn.utils import rnn
+from minidl.nn.utils import parametrizations, parametrize, rnn
+from minidl.nn.utils.fusion import (
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+)
+from minidl.nn.utils.weight_norms import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 from minidl.ops.joining import cat
 from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor, wrap
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn", "vector_to_parameters"]
+__all__ = [
+    "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval", "fuse_conv_bn_weights",
+    "fuse_linear_bn_eval", "fuse_linear_bn_weights", "get_total_norm", "parameters_to_vector", "parametrizations",
+    "parametrize", "remove_spectral_norm", "remove_weight_norm", "rnn", "spectral_norm", "vector_to_parameters",
+    "weight_norm",
+]  # fmt: skip
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
@@ -23,6 +35,41 @@ def _gradients(parameters: Any) -> list[Tensor]:
         raise TypeError(f"expected Tensors, but got {type(parameters).__name__}{mistakes.instead(parameters)}")
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     return [p._grad for p in parameters if p._grad is not None]
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """The norm of all tensors as one vector, a 0-d tensor; norm_type may be infinity.
+
+    Raises RuntimeError for a NaN or infinite norm, if asked to.
+    """
+    tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm_type = float(norm_type)
+    if not tensors:
+        return wrap(np.zeros((), np.float32))
+    total = _total(tensors, norm_type, error_if_nonfinite)
+    return wrap(np.asarray(total, tensors[0].array.dtype))
+
+
+def _total(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> float:
+    total = _norm(np.asarray([_norm(t.array, norm_type) for t in tensors]), norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
+            "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
+            "`error_if_nonfinite=False`"
+        )
+    return total
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Any) -> None:
+    """Scale all gradients, in place, by min(1, max_norm / (total_norm + 1e-6)): for a norm that is known already."""
+    scale = float(max_norm) / (float(total_norm) + 1e-6)
+    if not scale >= 1:  # NaN too: it is passed on
+        for g in _gradients(parameters):
+            g.array *= scale
+            g.bump()
 
 
 def clip_grad_norm_(
@@ -33,23 +80,13 @@ def clip_grad_norm_(
     g *= min(1, max_norm / (norm + 1e-6)), with the norm of all gradients as one vector; Pascanu et al. 2013
     (arXiv:1211.5063). norm_type may be infinity. Raises RuntimeError for a NaN or infinite norm, if asked to.
     """
+    if isinstance(parameters, Iterable) and not isinstance(parameters, Tensor):
+        parameters = list(parameters)  # a generator can be read once only
     grads = _gradients(parameters)
-    max_norm, norm_type = float(max_norm), float(norm_type)
     if not grads:
         return wrap(np.zeros((), np.float32))
-    norms = [_norm(g.array, norm_type) for g in grads]
-    total = _norm(np.asarray(norms), norm_type)
-    if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(
-            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
-            "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
-            "`error_if_nonfinite=False`"
-        )
-    scale = max_norm / (total + 1e-6)
-    if not scale >= 1:  # NaN too: it is passed on
-        for g in grads:
-            g.array *= scale
-            g.bump()
+    total = _total(grads, float(norm_type), error_if_nonfinite)
+    clip_grads_with_norm_(parameters, max_norm, total)
     return wrap(np.asarray(total, grads[0].array.dtype))
 
 
