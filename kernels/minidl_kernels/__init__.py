@@ -19,21 +19,39 @@ if TYPE_CHECKING:
     Pair = int | tuple[int, int]
 
 __all__ = [
+    "activation",
+    "activation_backward",
     "attention",
     "attention_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "conv2d",
     "conv2d_dw",
     "conv2d_dx",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "gather_plane",
     "get_num_threads",
+    "group_norm",
+    "group_norm_backward",
     "int8_conv2d",
     "int8_linear",
     "int8_matmul",
+    "layer_norm",
+    "layer_norm_backward",
     "linear",
+    "log_softmax",
+    "log_softmax_backward",
+    "mask_scale",
     "matmul",
     "max_pool2d",
-    "gather_plane",
+    "rms_norm",
+    "rms_norm_backward",
     "scatter_plane",
     "set_num_threads",
+    "softmax",
+    "softmax_backward",
     "table",
     "use",
     "variants",
@@ -46,6 +64,15 @@ _matmul, _linear = _ops["matmul"], _ops["linear"]
 _conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
 _attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
 _int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linear"], _ops["int8_conv2d"]
+_softmax, _softmax_backward = _ops["softmax"], _ops["softmax_backward"]
+_log_softmax, _log_softmax_backward = _ops["log_softmax"], _ops["log_softmax_backward"]
+_cross_entropy, _cross_entropy_backward = _ops["cross_entropy"], _ops["cross_entropy_backward"]
+_layer_norm, _layer_norm_backward = _ops["layer_norm"], _ops["layer_norm_backward"]
+_rms_norm, _rms_norm_backward = _ops["rms_norm"], _ops["rms_norm_backward"]
+_batch_norm, _batch_norm_backward = _ops["batch_norm"], _ops["batch_norm_backward"]
+_group_norm, _group_norm_backward = _ops["group_norm"], _ops["group_norm_backward"]
+_activation, _activation_backward = _ops["activation"], _ops["activation_backward"]
+_dropout, _mask_scale = _ops["dropout"], _ops["mask_scale"]
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -282,6 +309,262 @@ def int8_conv2d(
     254.0
     """
     return call(_int8_conv2d, (x, w_q, w_scale, b, stride, padding, dilation, groups, x_scale))
+
+
+# --- along rows ---
+
+
+def softmax(x: Array) -> Array:
+    """y = e^x / sum e^x along the last axis, from x - max x.    x (..., C) -> y (..., C); float32 or float64.
+
+    A row with NaN or +Inf, or of -Inf only, is NaN, here and in the functions below. Raises ValueError for an x without
+    axes, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> softmax(np.zeros((1, 4))).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+    return call(_softmax, (x,))
+
+
+def softmax_backward(dy: Array, y: Array) -> Array:
+    """dx = y (dy - sum dy y): softmax's gradient.    dy, y (..., C) -> dx (..., C)
+
+    >>> import numpy as np
+    >>> softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5])).tolist()
+    [0.25, -0.25]
+    """
+    return call(_softmax_backward, (dy, y))
+
+
+def log_softmax(x: Array) -> Array:
+    """y = x - ln sum e^x along the last axis.    x (..., C) -> y (..., C); raises as `softmax`.
+
+    >>> import numpy as np
+    >>> log_softmax(np.array([5.0])).tolist()
+    [0.0]
+    """
+    return call(_log_softmax, (x,))
+
+
+def log_softmax_backward(dy: Array, y: Array) -> Array:
+    """dx = dy - e^y sum dy: log_softmax's gradient.    dy, y (..., C) -> dx (..., C)
+
+    >>> import numpy as np
+    >>> log_softmax_backward(np.array([1.0, 1.0]), np.log([0.25, 0.75])).round(12).tolist()
+    [0.5, -0.5]
+    """
+    return call(_log_softmax_backward, (dy, y))
+
+
+def cross_entropy(
+    x: Array, t: Array, w: Array | None = None, ignore_index: int = -100, smoothing: float = 0.0
+) -> tuple[Array, Array]:
+    """-log softmax(x)[t] of each row.    x (N, C), t (N,) classes, w (C,) -> loss (N,), lse (N,)
+
+        loss = (1 - s) w_t (lse - x_t) + s / C sum_c w_c (lse - x_c),    lse = ln sum_c e^(x_c)
+
+    with s the smoothing, and 0 where t is `ignore_index`. Raises IndexError for a class outside 0 .. C - 1, ValueError
+    for shapes that do not fit, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> loss, lse = cross_entropy(np.log([[1.0, 3.0]]), np.array([1]))
+    >>> round(float(np.exp(-loss[0])), 12), round(float(np.exp(lse[0])), 12)
+    (0.75, 4.0)
+    """
+    return call(_cross_entropy, (x, t, w, ignore_index, smoothing))
+
+
+def cross_entropy_backward(
+    dy: Array,
+    x: Array,
+    t: Array,
+    lse: Array,
+    w: Array | None = None,
+    ignore_index: int = -100,
+    smoothing: float = 0.0,
+) -> Array:
+    """Gradient of cross_entropy's loss for x.    dy, lse (N,), what went in -> dx (N, C)
+
+    The probabilities are computed again, from x and lse. Raises as `cross_entropy`.
+
+    >>> import numpy as np
+    >>> x, t = np.zeros((1, 2)), np.array([0])
+    >>> cross_entropy_backward(np.ones(1), x, t, cross_entropy(x, t)[1]).round(12).tolist()
+    [[-0.5, 0.5]]
+    """
+    return call(_cross_entropy_backward, (dy, x, t, lse, w, ignore_index, smoothing))
+
+
+# --- normalisation ---
+
+
+def layer_norm(
+    x: Array, w: Array | None = None, b: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """y = (x - mean) / sqrt(var + eps) w + b along the last axis.    x (..., D), w, b (D,) -> y, mean (...), var (...)
+
+    var is the mean of (x - mean)^2. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+
+    >>> import numpy as np
+    >>> y, mean, var = layer_norm(np.array([[1.0, 3.0]]), eps=0.0)
+    >>> y.tolist(), mean.tolist(), var.tolist()
+    ([[-1.0, 1.0]], [2.0], [1.0])
+    """
+    return call(_layer_norm, (x, w, b, eps))
+
+
+def layer_norm_backward(
+    dy: Array, x: Array, w: Array | None, mean: Array, var: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients of layer_norm.    dy (..., D), what went in, mean and var as they came out -> dx, dw (D,), db (D,)
+
+    dw and db come out whether or not w was given. Raises as `layer_norm`.
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 3.0]])
+    >>> dx, dw, db = layer_norm_backward(np.ones((1, 2)), x, None, np.array([2.0]), np.array([1.0]), 0.0)
+    >>> dx.tolist(), dw.tolist(), db.tolist()
+    ([[0.0, 0.0]], [-1.0, 1.0], [1.0, 1.0])
+    """
+    return call(_layer_norm_backward, (dy, x, w, mean, var, eps))
+
+
+def rms_norm(x: Array, w: Array | None = None, eps: float = 1e-5) -> tuple[Array, Array]:
+    """y = x / sqrt(square + eps) w along the last axis.    x (..., D), w (D,) -> y, square (...), the mean of x^2
+
+    Raises as `layer_norm`. Zhang & Sennrich 2019, arXiv:1910.07467.
+
+    >>> import numpy as np
+    >>> y, square = rms_norm(np.array([[3.0, -3.0]]), eps=0.0)
+    >>> y.tolist(), square.tolist()
+    ([[1.0, -1.0]], [9.0])
+    """
+    return call(_rms_norm, (x, w, eps))
+
+
+def rms_norm_backward(dy: Array, x: Array, w: Array | None, square: Array, eps: float = 1e-5) -> tuple[Array, Array]:
+    """Gradients of rms_norm.    dy (..., D), what went in, square as it came out -> dx, dw (D,)
+
+    >>> import numpy as np
+    >>> dx, dw = rms_norm_backward(np.ones((1, 2)), np.array([[2.0, -2.0]]), None, np.array([4.0]), 0.0)
+    >>> dx.tolist(), dw.tolist()
+    ([[0.5, 0.5]], [1.0, -1.0])
+    """
+    return call(_rms_norm_backward, (dy, x, w, square, eps))
+
+
+def batch_norm(
+    x: Array, w: Array | None = None, b: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """y = (x - mean) / sqrt(var + eps) w + b over each channel.    x (N, C, ...), w, b (C,) -> y, mean (C,), var (C,)
+
+    var is the mean of (x - mean)^2. Raises ValueError for shapes that do not fit and for an empty x, TypeError for
+    dtypes. Ioffe & Szegedy 2015, arXiv:1502.03167.
+
+    >>> import numpy as np
+    >>> y, mean, var = batch_norm(np.array([[1.0], [3.0]]), eps=0.0)
+    >>> y.tolist(), mean.tolist(), var.tolist()
+    ([[-1.0], [1.0]], [2.0], [1.0])
+    """
+    return call(_batch_norm, (x, w, b, eps))
+
+
+def batch_norm_backward(
+    dy: Array, x: Array, w: Array | None, mean: Array, var: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients of batch_norm.    dy (N, C, ...), what went in, mean and var as they came out -> dx, dw (C,), db (C,)
+
+    >>> import numpy as np
+    >>> x, dy = np.array([[1.0], [3.0]]), np.array([[0.0], [1.0]])
+    >>> dx, dw, db = batch_norm_backward(dy, x, None, np.array([2.0]), np.array([1.0]), 0.0)
+    >>> dx.tolist(), dw.tolist(), db.tolist()
+    ([[0.0], [0.0]], [1.0], [1.0])
+    """
+    return call(_batch_norm_backward, (dy, x, w, mean, var, eps))
+
+
+def group_norm(
+    x: Array, groups: int, w: Array | None = None, b: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """y = (x - mean) / sqrt(var + eps) w + b over each group of C / groups channels of each example.
+
+    x (N, C, ...), w, b (C,) -> y, mean (N, groups), var (N, groups)
+
+    Raises as `batch_norm`. Wu & He 2018, arXiv:1803.08494.
+
+    >>> import numpy as np
+    >>> y, mean, var = group_norm(np.array([[1.0, 3.0, 5.0, 5.0]]), 2, eps=1.0)
+    >>> mean.tolist(), var.tolist()
+    ([[2.0, 5.0]], [[1.0, 0.0]])
+    """
+    return call(_group_norm, (x, groups, w, b, eps))
+
+
+def group_norm_backward(
+    dy: Array, x: Array, groups: int, w: Array | None, mean: Array, var: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients of group_norm.    dy (N, C, ...), what went in, mean and var (N, groups) -> dx, dw (C,), db (C,)
+
+    >>> import numpy as np
+    >>> x, dy = np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])
+    >>> dx, dw, db = group_norm_backward(dy, x, 1, None, np.array([[2.0]]), np.array([[1.0]]), 0.0)
+    >>> dx.tolist(), dw.tolist(), db.tolist()
+    ([[0.0, 0.0]], [0.0, 1.0], [0.0, 1.0])
+    """
+    return call(_group_norm_backward, (dy, x, groups, w, mean, var, eps))
+
+
+# --- element by element ---
+
+
+def activation(x: Array, name: str) -> Array:
+    """y = f(x), f being relu, exp, tanh, sigmoid, silu, gelu or gelu_tanh; the table is in pointwise/__init__.py.
+
+    x of any shape, float32 or float64 -> y, of x's shape. Raises ValueError for another name, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> activation(np.array([-1.0, 2.0]), "relu").tolist()
+    [0.0, 2.0]
+    """
+    return call(_activation, (x, name))
+
+
+def activation_backward(dy: Array, saved: Array, name: str) -> Array:
+    """dx = dy f'(x), from y (relu, exp, tanh, sigmoid) or from x (silu, gelu, gelu_tanh), which `saved` is.
+
+    dy and saved of one shape -> dx. Raises ValueError for shapes that differ or another name, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> activation_backward(np.array([3.0]), np.array([0.5]), "tanh").tolist()
+    [2.25]
+    """
+    return call(_activation_backward, (dy, saved, name))
+
+
+def dropout(x: Array, seed: int, stream: int, block: int, p: float) -> tuple[Array, Array]:
+    """x / (1 - p) where a random number is at least p, else 0.    x of any shape -> y, mask (bool), of x's shape
+
+    The numbers are the 24-bit uniforms of Philox4x32-10 from `block` on; `seed`, `stream` and `block` are 64 bits each
+    (the rule is in drop/__init__.py). Raises ValueError unless 0 <= p < 1, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> y, mask = dropout(np.ones(4), 0, 0, 0, 0.5)
+    >>> y.tolist(), mask.tolist()
+    ([0.0, 2.0, 2.0, 2.0], [False, True, True, True])
+    """
+    return call(_dropout, (x, seed, stream, block, p))
+
+
+def mask_scale(x: Array, mask: Array, scale: float) -> Array:
+    """x * scale where mask, else 0: dropout's gradient.    x, mask of one shape -> y; raises as `dropout`.
+
+    >>> import numpy as np
+    >>> mask_scale(np.array([1.0, 2.0]), np.array([True, False]), 2.0).tolist()
+    [2.0, 0.0]
+    """
+    return call(_mask_scale, (x, mask, scale))
 
 
 def set_num_threads(n: int) -> None:

@@ -353,3 +353,211 @@ def gather_plane(x: Any, index: Any) -> None:
         )
     if index.dtype.kind not in "iu":
         raise TypeError(f"gather_plane: index must be integers, got {index.dtype}")
+
+
+# --- element by element ---
+
+ACTIVATIONS = ("relu", "exp", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
+
+
+def _same_shape(op: str, **arrays: Any) -> None:
+    (first, a), *rest = arrays.items()
+    for name, other in rest:
+        if tuple(other.shape) != tuple(a.shape):
+            raise ValueError(f"{op}: {name} must have {first}'s shape {tuple(a.shape)}, got {tuple(other.shape)}")
+
+
+def activation(x: Any, name: Any, op: str = "activation") -> None:
+    """x float, name one of ACTIVATIONS."""
+    array(op, "x", x)
+    if name not in ACTIVATIONS:
+        raise ValueError(f"{op}: there is no activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
+    same_float(op, x=x)
+
+
+def activation_backward(dy: Any, saved: Any, name: Any) -> None:
+    """dy and saved of one shape."""
+    op = "activation_backward"
+    array(op, "dy", dy)
+    activation(saved, name, op)
+    _same_shape(op, saved=saved, dy=dy)
+    same_float(op, dy=dy, saved=saved)
+
+
+def dropout(x: Any, seed: Any, stream: Any, block: Any, p: Any) -> None:
+    """x float; seed, stream and block 64-bit words; 0 <= p < 1."""
+    array("dropout", "x", x)
+    same_float("dropout", x=x)
+    for name, value in (("seed", seed), ("stream", stream), ("block", block)):
+        if integer("dropout", name, value, 0) >= 1 << 64:
+            raise ValueError(f"dropout: {name} must be below 2^64, got {value}")
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be a number in [0, 1), got {p!r}")
+
+
+def mask_scale(x: Any, mask: Any, scale: Any) -> None:
+    """x float, mask bool, of one shape."""
+    array("mask_scale", "x", x)
+    array("mask_scale", "mask", mask)
+    _same_shape("mask_scale", x=x, mask=mask)
+    same_float("mask_scale", x=x)
+    dtype("mask_scale", "mask", mask, "bool")
+    _number("mask_scale", "scale", scale)
+
+
+def _number(op: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+
+
+# --- along rows ---
+
+
+def softmax(x: Any, op: str = "softmax") -> None:
+    """x (..., C), float."""
+    array(op, "x", x)
+    if x.ndim < 1:
+        raise ValueError(f"{op}: x must have at least 1 axis (..., C), got shape ()")
+    same_float(op, x=x)
+
+
+def softmax_backward(dy: Any, y: Any, op: str = "softmax_backward") -> None:
+    """dy and y (..., C)."""
+    array(op, "dy", dy)
+    softmax(y, op)
+    _same_shape(op, y=y, dy=dy)
+    same_float(op, dy=dy, y=y)
+
+
+def log_softmax(x: Any) -> None:
+    """As softmax."""
+    softmax(x, "log_softmax")
+
+
+def log_softmax_backward(dy: Any, y: Any) -> None:
+    """As softmax_backward."""
+    softmax_backward(dy, y, "log_softmax_backward")
+
+
+def cross_entropy(x: Any, t: Any, w: Any, ignore_index: Any, smoothing: Any, op: str = "cross_entropy") -> None:
+    """x (N, C), t (N,) integer, w (C,)."""
+    array(op, "x", x, 2, "(N, C)")
+    array(op, "t", t, 1, "(N,)")
+    if t.shape[0] != x.shape[0]:
+        raise ValueError(f"{op}: t must have one class for each of the {x.shape[0]} rows of x, got {tuple(t.shape)}")
+    if t.dtype.kind not in "iu" or not t.dtype.isnative:
+        raise TypeError(f"{op}: t must be integers, got {t.dtype}")
+    if w is not None:
+        array(op, "w", w)
+        if tuple(w.shape) != (x.shape[1],):
+            raise ValueError(f"{op}: w must have shape ({x.shape[1]},), one per class, got {tuple(w.shape)}")
+    same_float(op, x=x, w=w)
+    try:
+        operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(f"{op}: ignore_index must be an integer, got {ignore_index!r}") from None
+    _number(op, "smoothing", smoothing)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{op}: smoothing must lie in [0, 1], got {smoothing}")
+
+
+def cross_entropy_backward(dy: Any, x: Any, t: Any, lse: Any, w: Any, ignore_index: Any, smoothing: Any) -> None:
+    """As cross_entropy; dy and lse (N,)."""
+    op = "cross_entropy_backward"
+    cross_entropy(x, t, w, ignore_index, smoothing, op)
+    for name, a in (("dy", dy), ("lse", lse)):
+        array(op, name, a)
+        if tuple(a.shape) != (x.shape[0],):
+            raise ValueError(f"{op}: {name} must have shape ({x.shape[0]},), got {tuple(a.shape)}")
+    same_float(op, x=x, dy=dy, lse=lse)
+
+
+# --- normalisation ---
+
+
+def _per(op: str, n: int, of: str, **arrays: Any) -> None:
+    for name, a in arrays.items():
+        if a is not None:
+            array(op, name, a)
+            if tuple(a.shape) != (n,):
+                raise ValueError(f"{op}: {name} must have shape ({n},), one value per {of}, got {tuple(a.shape)}")
+
+
+def _statistics(op: str, want: tuple[int, ...], **arrays: Any) -> None:
+    for name, a in arrays.items():
+        if a is not None:
+            array(op, name, a)
+            if tuple(a.shape) != want:
+                raise ValueError(f"{op}: {name} must have shape {want}, got {tuple(a.shape)}")
+
+
+def layer_norm(x: Any, w: Any, b: Any, eps: Any, op: str = "layer_norm") -> None:
+    """x (..., D), w and b (D,)."""
+    array(op, "x", x)
+    if x.ndim < 1 or x.shape[-1] == 0:
+        raise ValueError(f"{op}: x must be (..., D) with D at least 1, got shape {tuple(x.shape)}")
+    _per(op, x.shape[-1], "element of a row", w=w, b=b)
+    same_float(op, x=x, w=w, b=b)
+    _number(op, "eps", eps)
+
+
+def layer_norm_backward(
+    dy: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any, op: str = "layer_norm_backward"
+) -> None:
+    """As layer_norm; dy shaped as x, mean and var (...)."""
+    layer_norm(x, w, None, eps, op)
+    array(op, "dy", dy)
+    _same_shape(op, x=x, dy=dy)
+    _statistics(op, tuple(x.shape[:-1]), mean=mean, var=var)
+    same_float(op, x=x, dy=dy, mean=mean, var=var)
+
+
+def rms_norm(x: Any, w: Any, eps: Any) -> None:
+    """x (..., D), w (D,)."""
+    layer_norm(x, w, None, eps, "rms_norm")
+
+
+def rms_norm_backward(dy: Any, x: Any, w: Any, square: Any, eps: Any) -> None:
+    """As rms_norm; dy shaped as x, square (...)."""
+    layer_norm_backward(dy, x, w, None, square, eps, "rms_norm_backward")
+
+
+def group_norm(x: Any, groups: Any, w: Any, b: Any, eps: Any, op: str = "group_norm") -> None:
+    """x (N, C, ...), groups divides C, w and b (C,)."""
+    _channels(op, x)
+    if x.shape[1] % integer(op, "groups", groups, 1):
+        raise ValueError(f"{op}: the {x.shape[1]} channels of x {tuple(x.shape)} must be a multiple of groups {groups}")
+    _per(op, x.shape[1], "channel", w=w, b=b)
+    same_float(op, x=x, w=w, b=b)
+    _number(op, "eps", eps)
+
+
+def _channels(op: str, x: Any) -> None:
+    array(op, "x", x)
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"{op}: x must be (N, C, ...) and not empty, got shape {tuple(x.shape)}")
+
+
+def group_norm_backward(dy: Any, x: Any, groups: Any, w: Any, mean: Any, var: Any, eps: Any) -> None:
+    """As group_norm; dy shaped as x, mean and var (N, groups)."""
+    op = "group_norm_backward"
+    group_norm(x, groups, w, None, eps, op)
+    array(op, "dy", dy)
+    _same_shape(op, x=x, dy=dy)
+    _statistics(op, (x.shape[0], groups), mean=mean, var=var)
+    same_float(op, x=x, dy=dy, mean=mean, var=var)
+
+
+def batch_norm(x: Any, w: Any, b: Any, eps: Any) -> None:
+    """x (N, C, ...), w and b (C,)."""
+    group_norm(x, 1, w, b, eps, "batch_norm")
+
+
+def batch_norm_backward(dy: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any) -> None:
+    """As batch_norm; dy shaped as x, mean and var (C,)."""
+    op = "batch_norm_backward"
+    group_norm(x, 1, w, None, eps, op)
+    array(op, "dy", dy)
+    _same_shape(op, x=x, dy=dy)
+    _per(op, x.shape[1], "channel", mean=mean, var=var)
+    same_float(op, x=x, dy=dy, mean=mean, var=var)

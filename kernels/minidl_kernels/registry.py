@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 # Families in the order of `minidl info`. Importing one is cheap: kernels themselves (Numba, CuPy) load on first use.
-FAMILIES = ("gemm", "conv", "attn", "gemm_int8", "pool")
+FAMILIES = ("gemm", "conv", "attn", "gemm_int8", "pool", "prob", "norm", "pointwise", "drop")
 
 # The cost of a reference: right by definition, chosen only where nothing else runs.
 REFERENCE = 1e9
@@ -256,7 +256,7 @@ def _describe(args: Sequence[Any]) -> str:
 # In the cache's key an array stands as its layout, arguments of plain types as themselves, any other as `_odd`: it has
 # to be looked at every time.
 _layout = attrgetter("shape", "strides", "dtype")
-_plain = {int, float, bool, tuple, type(None)}
+_plain = {int, float, bool, str, tuple, type(None)}
 _odd = object()
 
 

@@ -10,6 +10,9 @@
     tile.py       the register tile: the few lines where the arithmetic happens
     gather.py     the tile behind tables of offsets, for convolution and attention
     product.py    the three loops around the tile: C = A @ B
+    mathfn.py     exponential, tanh, logistic and error function of whole vectors
+    sweep.py      arrays a vector at a time: rows, and element by element
 
-Numba is imported by jit, pool, simd, pack, tile, gather and product only, which load with the first compiled kernel.
+Numba is imported by jit, pool, simd, pack, tile, gather, product, mathfn and sweep only, which load with the first
+compiled kernel.
 """
