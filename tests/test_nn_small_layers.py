@@ -30,6 +30,8 @@ CASES = [
     case("Softmax2d", inputs=((2, 3, 4, 2),)), case("Softmax2d", inputs=((3, 4, 2),)),
     case("UpsamplingNearest2d", scale_factor=2, inputs=((2, 3, 2, 3),)),
     case("UpsamplingBilinear2d", (5, 4), inputs=((2, 3, 2, 3),)),
+    case("LPPool1d", 2, 3), case("LPPool1d", 2, 3, 2, True), case("LPPool2d", 4, (2, 1), inputs=((2, 3, 4, 2),)),
+    case("LocalResponseNorm", 2), case("LocalResponseNorm", 3, 0.5, 0.6, 2.0, inputs=((2, 4, 3, 2),)),
     case("Dropout1d", 0.0), case("Dropout3d", 0.0, inputs=((2, 3, 1, 2, 2),)), case("AlphaDropout", 0.0),
     case("FeatureAlphaDropout", 0.0), case("RReLU", 0.2, 0.2), case("RReLU", 0.25, 0.25, inplace=True),
 ]  # fmt: skip
@@ -82,6 +84,43 @@ def test_loss_is_torchs(name, options, signed, positive, reduction):
     for a, b in zip(m, t):
         if b.grad is not None:
             close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_hinges_over_classes_are_torchs(reduction):
+    rng = np.random.default_rng(3)
+    a, weight = rng.standard_normal((4, 3)), rng.uniform(0.5, 2, 3)
+    classes, lists = np.array([0, 2, 1, 1]), np.array([[0, 2, -1], [1, -1, 0], [-1, 0, 0], [2, 1, 0]])
+    for name, options, target in (
+        ("MultiMarginLoss", {}, classes), ("MultiMarginLoss", {"p": 2, "margin": 0.7, "weight": weight}, classes),
+        ("MultiLabelMarginLoss", {}, lists), ("MultiLabelSoftMarginLoss", {}, (lists > 0).astype(float)),
+        ("MultiLabelSoftMarginLoss", {"weight": weight}, (lists > 0).astype(float)),
+    ):  # fmt: skip
+        results = []
+        for n, lib in ((nn, minidl), (torch.nn, torch)):
+            given = {k: lib.tensor(v) if k == "weight" else v for k, v in options.items()}
+            layer, x = getattr(n, name)(**given, reduction=reduction), lib.tensor(a, requires_grad=True)
+            y = layer(x, lib.tensor(target))
+            y.sum().backward()
+            results.append((y, x.grad, list(layer.state_dict()), repr(layer)))
+        close(results[0][0], results[1][0])
+        close(results[0][1], results[1][1])
+        assert results[0][2:] == results[1][2:]
+    for n, lib in ((nn, minidl), (torch.nn, torch)):
+        f, x = n.functional, lib.ones(2, 3)
+        for error, bad in (
+            (ValueError, lambda: n.MultiMarginLoss(p=3)),
+            (ValueError, lambda: f.multi_margin_loss(x, lib.tensor([0, 1]), 3)),
+            (ValueError, lambda: n.MultiMarginLoss(weight=lib.ones(1, 3))),
+            (RuntimeError, lambda: f.multi_margin_loss(x, lib.tensor([0]))),
+            (RuntimeError, lambda: f.multi_margin_loss(x, lib.tensor([0, 3]))),
+            (RuntimeError, lambda: f.multi_margin_loss(x, lib.tensor([0, 1]), weight=lib.ones(2))),
+            (RuntimeError, lambda: f.multilabel_margin_loss(x, lib.tensor([[0, 1]]))),
+            (RuntimeError, lambda: f.multilabel_margin_loss(x, lib.tensor([[0, 1, 2], [3, 0, 0]]))),
+            (ValueError, lambda: f.local_response_norm(x, 2)),
+        ):  # fmt: skip
+            with pytest.raises(error):
+                bad()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

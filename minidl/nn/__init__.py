@@ -17,6 +17,7 @@ from minidl.nn.alibi import ALiBi
 from minidl.nn.alpha_dropout import AlphaDropout, Dropout1d, Dropout3d, FeatureAlphaDropout, RReLU
 from minidl.nn.attention import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer
 from minidl.nn.causal import CausalSelfAttention, KVCache
+from minidl.nn.class_margin_losses import MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss
 from minidl.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minidl.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.density_losses import GaussianNLLLoss, PoissonNLLLoss, TripletMarginWithDistanceLoss
@@ -70,6 +71,7 @@ from minidl.nn.parameter_dict import ParameterDict
 from minidl.nn.penalties import elastic_penalty, l1_penalty, l2_penalty
 from minidl.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from minidl.nn.power_pool import LocalResponseNorm, LPPool1d, LPPool2d
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 from minidl.nn.resampling import (
     AdaptiveMaxPool1d,
@@ -156,4 +158,5 @@ __all__ = [
     "SeparableConv1d", "SeparableConv2d", "ALiBi", "SwiGLU", "Softmax2d", "ParameterDict",
     "PairwiseDistance", "CosineSimilarity", "GaussianNLLLoss", "PoissonNLLLoss", "TripletMarginWithDistanceLoss",
     "FocalLoss", "DiceLoss", "l1_penalty", "l2_penalty", "elastic_penalty",
+    "MultiMarginLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "LPPool1d", "LPPool2d", "LocalResponseNorm",
 ]  # fmt: skip

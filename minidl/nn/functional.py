@@ -17,6 +17,7 @@ from minidl.ops.activations import (
 from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
 from minidl.ops.alpha_dropout import alpha_dropout, dropout1d, dropout3d, feature_alpha_dropout, rrelu
 from minidl.ops.attention import scaled_dot_product_attention
+from minidl.ops.class_margin_losses import multi_margin_loss, multilabel_margin_loss, multilabel_soft_margin_loss
 from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
 from minidl.ops.distances import cosine_similarity, normalize, pairwise_distance
@@ -69,6 +70,7 @@ from minidl.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
+from minidl.ops.power_pool import local_response_norm, lp_pool1d, lp_pool2d
 from minidl.ops.resample import interpolate
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
@@ -126,13 +128,19 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
     "one_hot",

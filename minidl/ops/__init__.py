@@ -8,6 +8,7 @@ from minidl.ops import (
     attention,
     axes,
     blends,
+    class_margin_losses,
     common,
     conv,
     copies,
@@ -40,6 +41,7 @@ from minidl.ops import (
     overlap_losses,
     padding,
     pool,
+    power_pool,
     powers,
     products,
     projected_lstm,
@@ -61,11 +63,11 @@ from minidl.ops import (
 )
 
 __all__ = [
-    "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "blends", "common", "conv",
-    "copies", "create", "cumulative", "density_losses", "diagonals", "distances", "dropout", "einsum", "embeddings",
-    "error_function", "exponentials", "gather_scatter", "group_norm", "gumbel", "hard_activations", "hints",
-    "indexing", "integer_conv", "joining", "limits", "linalg", "logic", "loss", "margin_losses", "masks", "norm",
-    "one_hot", "overlap_losses", "padding", "pool", "powers", "products", "projected_lstm", "recurrent", "reduce",
-    "resample", "rounding", "shapes", "shuffles", "signs", "softmax", "sorting", "splitting", "stochastic_depth",
-    "swiglu", "tiling", "trigonometry", "windows",
+    "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "blends",
+    "class_margin_losses", "common", "conv", "copies", "create", "cumulative", "density_losses", "diagonals",
+    "distances", "dropout", "einsum", "embeddings", "error_function", "exponentials", "gather_scatter", "group_norm",
+    "gumbel", "hard_activations", "hints", "indexing", "integer_conv", "joining", "limits", "linalg", "logic", "loss",
+    "margin_losses", "masks", "norm", "one_hot", "overlap_losses", "padding", "pool", "power_pool", "powers",
+    "products", "projected_lstm", "recurrent", "reduce", "resample", "rounding", "shapes", "shuffles", "signs",
+    "softmax", "sorting", "splitting", "stochastic_depth", "swiglu", "tiling", "trigonometry", "windows",
 ]  # fmt: skip

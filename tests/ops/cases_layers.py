@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import TABLE, S, big, case, distinct, normal
+from cases import TABLE, Const, S, big, case, distinct, normal, positive
 
 # -- embeddings -------------------------------------------------------------------------------------------------------
 
@@ -79,4 +79,52 @@ case(
     S(normal(4, 3), 0),
     S(normal(2, 6, 1), dim=-2),
     theirs=lambda x, dim=-1: F.silu(x.chunk(2, dim)[0]) * x.chunk(2, dim)[1],
+)
+
+# -- hinges over classes, pools of powers ------------------------------------------------------------------------------
+
+REDUCTIONS = ("mean", "sum", "none")
+case(
+    "multi_margin_loss",
+    *[S(distinct(3, 4), np.array([2, 0, 3]), reduction=r) for r in REDUCTIONS],
+    S(distinct(3, 4), np.array([2, 0, 3]), 2, 0.5),
+    S(distinct(3, 4), np.array([2, 0, 3]), 2, 1.5, Const(np.array([0.5, 1.0, 2.0, 3.0]))),
+    S(distinct(4), np.array(1), reduction="none"),
+    S(distinct(4), np.array([1]), reduction="none"),
+    theirs=F.multi_margin_loss,
+)
+case(
+    "multilabel_margin_loss",
+    *[S(distinct(3, 4), np.array([[2, 0, -1, 1], [-1, 2, 2, 2], [3, 1, 2, 0]]), reduction=r) for r in REDUCTIONS],
+    S(distinct(4), np.array([1, 3, -1, -1]), reduction="none"),
+    theirs=F.multilabel_margin_loss,
+)
+case(
+    "multilabel_soft_margin_loss",
+    *[S(normal(3, 4), Const(np.array([[1.0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]])), reduction=r) for r in REDUCTIONS],
+    S(normal(3, 4), Const(positive(3, 4)), Const(positive(4))),
+    theirs=F.multilabel_soft_margin_loss,
+)
+case(
+    "lp_pool1d",
+    S(positive(2, 3, 6), 2, 3),
+    S(positive(3, 7), 3.0, 2, 1, True),
+    S(distinct(1, 2, 5), float("inf"), 2),
+    S(distinct(1, 2, 5), 2.0, 2),
+    theirs=F.lp_pool1d,
+)
+case(
+    "lp_pool2d",
+    S(positive(2, 1, 4, 5), 2, 2),
+    S(positive(1, 2, 5, 4), 1.5, (3, 2), (2, 1), True),
+    S(distinct(2, 4, 4), float("inf"), 2),
+    theirs=F.lp_pool2d,
+)
+case(
+    "local_response_norm",
+    S(normal(2, 4, 3), 2),
+    S(normal(1, 5, 2, 2), 3, 0.5, 0.6, 2.0),
+    S(normal(1, 3, 1, 2, 2), 4, alpha=0.1),
+    S(normal(0, 3, 2), 2),
+    theirs=F.local_response_norm,
 )

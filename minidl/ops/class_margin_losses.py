@@ -1,0 +1,103 @@
+"""Hinges over classes: the score of the right class, or of the right ones, above the others by a margin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import op, require
+from minidl.ops.activations import logsigmoid
+from minidl.ops.indexing import getitem
+from minidl.ops.limits import clamp
+from minidl.ops.loss import reduced
+from minidl.ops.masks import where
+from minidl.ops.reduce import mean, sum
+from minidl.ops.shapes import reshape, unsqueeze
+from minidl.tensors import Tensor
+
+
+def _classes(name: str, target: Any) -> np.ndarray:
+    y = target.array if isinstance(target, Tensor) else np.asarray(target)
+    if y.dtype.kind not in "iu":
+        raise RuntimeError(f"{name}: expected integer classes, got {y.dtype}")
+    return y
+
+
+@op(namespace="nn.functional")
+def multi_margin_loss(
+    input: Any, target: Any, p: int = 1, margin: float = 1.0, weight: Any = None, size_average: Any = None,
+    reduce: Any = None, reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """sum over other classes c of w_t max(0, margin - x_t + x_c)^p, over C; Weston & Watkins 1999.
+
+    input (N, C) or (C,), target (N,) or 0-d. Raises ValueError unless p is 1 or 2, RuntimeError for other shapes.
+    """
+    if p not in (1, 2):
+        raise ValueError("only p == 1 and p == 2 supported")
+    y = _classes("multi_margin_loss", target)
+    shape = tuple(input.shape)
+    single = len(shape) == 1
+    rows = 1 if single else shape[0]
+    require(
+        len(shape) in (1, 2) and shape[-1] > 0 and y.size == rows and y.ndim <= 1,
+        "multi_margin_loss: (N, C) with (N,) or (C,) with one class are expected, got {} and {}", shape, y.shape,
+    )  # fmt: skip
+    if weight is not None and tuple(weight.shape) != (shape[-1],):
+        raise RuntimeError(
+            f"multi_margin_loss: inconsistent weight size, expected {shape[-1]} but got {tuple(weight.shape)}"
+        )
+    result = y.shape
+    x, y = reshape(input, (rows, shape[-1])), y.reshape(-1)
+    if y.size and (y.min() < 0 or y.max() >= shape[-1]):
+        raise RuntimeError(f"multi_margin_loss: target {y} is out of range for {shape[-1]} classes")
+    right = unsqueeze(getitem(x, (np.arange(rows), y)), 1)
+    gap = clamp(x - right + margin, min=0)
+    gap = gap if p == 1 else gap * gap
+    if weight is not None:
+        gap = gap * unsqueeze(getitem(weight, y), 1)
+    others = y[:, None] != np.arange(shape[-1])
+    loss = sum(where(others, gap, 0.0), 1) / shape[-1]
+    return reduced(reshape(loss, result), reduction)
+
+
+@op(namespace="nn.functional")
+def multilabel_margin_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Any:
+    """sum over right classes t and wrong ones c of max(0, 1 - x_t + x_c), over C.
+
+    input (N, C) or (C,); target of its shape lists the right classes of an example, up to the first -1. Raises
+    RuntimeError for other shapes or classes out of range.
+    """
+    y = _classes("multilabel_margin_loss", target)
+    shape = tuple(input.shape)
+    require(
+        len(shape) in (1, 2) and y.shape == shape, "multilabel_margin_loss: inconsistent target size {} for input {}",
+        y.shape, shape,
+    )  # fmt: skip
+    classes = shape[-1]
+    x, y = reshape(input, (-1, classes)), y.reshape(-1, classes)
+    named = np.cumprod(y >= 0, 1).astype(bool)  # up to the first -1
+    if (y[named] >= classes).any():
+        raise RuntimeError(f"multilabel_margin_loss: a target is out of range for {classes} classes")
+    at = np.where(named, y, 0)
+    wrong = np.ones(y.shape, bool)
+    wrong[np.nonzero(named)[0], y[named]] = False
+    right = getitem(x, (np.arange(len(y))[:, None], at))  # N, C
+    gap = clamp(1 - unsqueeze(right, 2) + unsqueeze(x, 1), min=0)
+    loss = sum(where(named[:, :, None] & wrong[:, None, :], gap, 0.0), (1, 2)) / classes
+    return reduced(reshape(loss, ()) if len(shape) == 1 else loss, reduction)
+
+
+@op(namespace="nn.functional")
+def multilabel_soft_margin_loss(
+    input: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Any:
+    """-(y ln sigmoid(x) + (1 - y) ln sigmoid(-x)), the mean over classes.    input, target (..., C)
+
+    `weight` (C,) rescales the classes.
+    """
+    loss = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
+    loss = loss if weight is None else loss * weight
+    return reduced(mean(loss, -1), reduction)
