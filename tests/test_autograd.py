@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import operator
 import threading
 import tracemalloc
 import weakref
@@ -1135,3 +1136,41 @@ def test_next_functions_and_names() -> None:
     assert parent.name() == "mul"
     assert index == 0
     assert parent.next_functions[0][0] is x
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "mod"])
+def test_the_short_way_of_an_operator_is_the_long_way(name: str) -> None:
+    """Operators between float Tensors of one dtype skip steps of the call; the op itself called by name does not."""
+    run: Any = getattr(operator, name)
+    page: Any = autograd.TABLE[{"truediv": "true_divide", "mod": "remainder"}.get(name, name)]
+    low, high = minidl.tensor([[3.0, 1.0, 2.0], [5.0, 6.0, 4.0]], requires_grad=True).sort(1)[0].unbind(0)
+    whole = minidl.tensor([[1.5, 2.5], [3.5, 0.5]], requires_grad=True)
+    values, _ = whole.sort(0)
+    for a, b in ((low, high), (whole, whole[0]), (whole, 2.0), (whole, 3), (whole, values), (values, whole)):
+        found = []
+        for f in (run, page):
+            y = f(a, b)
+            assert y.node.next_functions == f(a, b).node.next_functions
+            x = whole if a is not low else low
+            (dx,) = grad(y.sum(), x, create_graph=True)
+            (ddx,) = grad((dx * dx + x * x).sum(), x, retain_graph=True)
+            found.append([t.detach().numpy().tolist() for t in (y, dx, ddx)])
+        assert found[0] == found[1]
+    with minidl.no_grad():
+        assert run(whole, whole).node is None
+    for other in ("1", None, [1.0]):
+        with pytest.raises(TypeError):
+            run(whole, other)
+    with pytest.raises(RuntimeError, match=rf"{page.__name__}.*\(2, 2\).*\(3,\)"):
+        run(whole, low)
+
+
+def test_what_an_op_keeps_to_itself_goes_with_what_it_saved() -> None:
+    x = minidl.randn(4, 3, requires_grad=True)
+    loss = MF.cross_entropy(x, minidl.tensor([0, 1, 2, 0]))
+    loss.backward(retain_graph=True)
+    assert loss.node.work.shape == (4, 3)
+    loss.backward()
+    assert loss.node.work is None
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()

@@ -171,6 +171,7 @@ class Op(metaclass=OpType):
     where: tuple | None = None  # source line of the call: code object and line number
     call: tuple | None = None
     released: bool = False  # has backward() dropped what was saved?
+    work: Any = None  # arrays that only forward and backward know: dropped together with what was saved
     _saved: Any = None
     _hooks: dict | None = None
     _retain: dict | None = None
@@ -243,7 +244,9 @@ class Op(metaclass=OpType):
         """Note for each saved array which input or output it is, and its version."""
         pinned: list[tuple] = []
         for s in ctx._saved:
-            if s is y:
+            if s is None:
+                owner, source = None, 0
+            elif s is y:
                 owner, source, s = out, -1, out.array
             else:
                 for i, a in enumerate(arrays):
@@ -287,7 +290,7 @@ class Op(metaclass=OpType):
     def release(ctx) -> None:
         """Drop what was saved."""
         if ctx._saved is not None:
-            ctx._saved = ctx.call = None
+            ctx._saved = ctx.call = ctx.work = None
             ctx.released = True
 
     @property
@@ -309,12 +312,10 @@ def _among_outputs(ctx: Any, s: Any, y: Any, out: Any) -> tuple[Any, int, Any]:
         for k, y_k in enumerate(y):
             if y_k is s:
                 return out[k], -1 - k, out[k].array
-    if s is not None:
-        raise RuntimeError(
-            f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an attribute "
-            "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
-        )
-    return None, 0, None
+    raise RuntimeError(
+        f"{ctx}: ctx.save() is for inputs and outputs of the op; keep anything else as an attribute "
+        "(ctx.mask = mask), and compute it again in backward if it must be differentiated"
+    )
 
 
 def _handle(array: Any, parent: Any, index: int) -> Any:

@@ -264,17 +264,20 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
     if node.released:
         _ = node.saved  # says that backward ran a second time
     try:
-        node.live = live
-        if live and node.definition is not None:
+        if not live:
+            grads = node.backward(*slots)
+        elif node.definition is not None:
             grads = _differentiate_definition(node, slots)
         else:
+            node.live = True
             grads = node.backward(*slots)
     except RuntimeError as error:
         if "backward" not in str(error):
             error.add_note(f"in backward of {node}, which ran at {source_line(node.where)}")
         raise
     finally:
-        node.live = False
+        if live:
+            node.live = False
     if not isinstance(grads, (tuple, list)):
         grads = (grads,)
     if state.anomaly:

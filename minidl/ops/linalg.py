@@ -7,7 +7,6 @@ from typing import Any
 import minidl_kernels as kernels
 from minidl.autograd import Op, ShapeError, op, require
 from minidl.ops import hints
-from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, prod, unbroadcast, widened
 from minidl.ops.reduce import sum
 from minidl.ops.shapes import reshape
@@ -73,11 +72,11 @@ def _product(a: Any, b: Any) -> Any:
 def _matmul_grads(ctx: Any, dc: Any, a: Any, b: Any) -> Any:
     def db() -> Any:
         if b.ndim == 2 and a.ndim > 2:  # one b for a stack of a: a single tall product
-            return matmul(transpose(flat(a), 0, 1), flat(dc))  # (K, R) @ (R, N) -> (K, N)
-        return unbroadcast(matmul(transpose(a, -2, -1), dc), b.shape)  # (..., K, M) @ (..., M, N) -> (..., K, N)
+            return matmul(flat(a).T, flat(dc))  # (K, R) @ (R, N) -> (K, N)
+        return unbroadcast(matmul(a.swapaxes(-2, -1), dc), b.shape)  # (..., K, M) @ (..., M, N) -> (..., K, N)
 
     return ctx.wanted(
-        lambda: unbroadcast(matmul(dc, transpose(b, -2, -1)), a.shape),  # (..., M, N) @ (..., N, K) -> (..., M, K)
+        lambda: unbroadcast(matmul(dc, b.swapaxes(-2, -1)), a.shape),  # (..., M, N) @ (..., N, K) -> (..., M, K)
         db,
     )
 
@@ -129,10 +128,10 @@ class linear(Op):
         x, w = ctx.saved if ctx.packed is None else (None, ctx.packed.dequantize())
         if len(w.shape) == 1:
             w, dy = reshape(w, (1, -1)), dy[..., None]
-            return ctx.wanted(lambda: matmul(dy, w), lambda: reshape(matmul(transpose(flat(dy), 0, 1), flat(x)), (-1,)))
+            return ctx.wanted(lambda: matmul(dy, w), lambda: reshape(matmul(flat(dy).T, flat(x)), (-1,)))
         return ctx.wanted(
             lambda: matmul(dy, w),  # (..., N) @ (N, K) -> (..., K)
-            lambda: matmul(transpose(flat(dy), 0, 1), flat(x)),  # (N, R) @ (R, K) -> (N, K)
+            lambda: matmul(flat(dy).T, flat(x)),  # (N, R) @ (R, K) -> (N, K)
             lambda: sum(flat(dy), 0),
         )
 

@@ -19,6 +19,7 @@ from minidl.ops.reduce import mean, sum
 from minidl.ops.shapes import reshape
 from minidl.ops.signs import abs
 from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.softmax_loss import softmax_loss
 from minidl.tensors import Tensor
 
 
@@ -219,6 +220,13 @@ def _nll(input: Any, t: np.ndarray, weight: Any, ignore_index: int, reduction: s
     return reduced(loss, reduction)
 
 
+def _is_plain(input: Any, weight: Any, reduction: str, label_smoothing: float) -> bool:
+    """Whether cross entropy is the mean over a batch of scores (N, C) and nothing more."""
+    a = input.array if isinstance(input, Tensor) else input
+    fits = type(a) is np.ndarray and a.ndim == 2 and a.size > 0 and a.dtype.kind == "f" and a.dtype.itemsize > 2
+    return fits and weight is None and reduction == "mean" and not label_smoothing
+
+
 @op(namespace="nn.functional")
 def cross_entropy(
     input: Any,
@@ -245,8 +253,11 @@ def cross_entropy(
         )
     try:
         dim = 1 if input.ndim > 1 else 0
-        logp = log_softmax(input, dim)
         same = tuple(input.shape) == tuple(target.shape)
+        if not same and _is_plain(input, weight, reduction, label_smoothing):
+            t = _classes(input, target, None, ignore_index, "cross_entropy")
+            return softmax_loss(input, t, ignore_index)
+        logp = log_softmax(input, dim)
     except AttributeError as error:
         raise _not_tensors("cross_entropy", input, target) from error
     except NotImplementedError as error:
