@@ -41,7 +41,6 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -321,6 +320,13 @@ class Generator:
         """
         return self.spawn(1)[0]
 
+    def at(self, block: int) -> Generator:
+        """A generator of the same stream that goes on at `block`, and at that number with its substreams."""
+        g = Generator.__new__(Generator)
+        g._lock = threading.Lock()
+        g._seed, g._stream, g._block, g._spawned = self._seed, self._stream, block, block
+        return g
+
     def __repr__(self) -> str:
         stream = f", stream={self._stream:#x}" if self._stream else ""
         return f"Generator(seed={self._seed}{stream}, block={self._block})"
@@ -537,21 +543,24 @@ class _Default(Generator):
 default_generator = _Default(0)
 
 
-@contextmanager
-def using(generator: Generator) -> Iterator[Generator]:
-    """Inside the block, in this thread, `generator` stands in for the default one: for draws, seeds and states.
+class using:
+    """`with using(generator):` in this thread, it stands in for the default one: for draws, seeds and states.
 
     >>> with using(Generator(3)):
     ...     inside = uniform(2)
     >>> bool((inside == Generator(3).uniform(2)).all())
     True
     """
-    before = _scope.generator
-    _scope.generator = generator
-    try:
-        yield generator
-    finally:
-        _scope.generator = before
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    def __enter__(self) -> Generator:
+        self.before, _scope.generator = _scope.generator, self.generator
+        return self.generator
+
+    def __exit__(self, *_: object) -> None:
+        _scope.generator = self.before
 
 
 def manual_seed(seed: int) -> Generator:

@@ -809,6 +809,60 @@ def test_the_signature_is_torchs():
         ]
 
 
+# -- in a training ---------------------------------------------------------------------------------------------
+
+
+class Examples(Dataset):
+    """Noisy points on a line, drawn anew each time."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, i):
+        x = minidl.randn(2)
+        return x, x.sum().reshape(1) + i
+
+
+class ExampleStream(IterableDataset):
+    def __iter__(self):
+        return (Examples()[i] for i in range(24))
+
+
+def trained(data, **options):
+    minidl.manual_seed(6)
+    model = minidl.nn.Sequential(minidl.nn.Linear(2, 4), minidl.nn.Dropout(0.5), minidl.nn.Linear(4, 1))
+    sgd = minidl.optim.SGD(model.parameters(), lr=0.01)
+    history = minidl.fit(model, data, loss=minidl.nn.functional.mse_loss, optimizer=sgd, progress=False, **options)
+    assert np.isfinite(history["loss"]).all()
+    return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+
+def test_trainings_do_not_depend_on_workers():
+    for data, shuffle in ((Examples(), True), (ExampleStream(), None)):
+        weights = [trained(DataLoader(data, 5, shuffle, num_workers=n), epochs=2) for n in (0, 1, 3)]
+        assert weights[0] == weights[1] == weights[2]
+    assert trained(ExampleStream(), epochs=2, batch_size=5) == weights[0]
+
+
+def test_a_loader_that_was_put_amid_an_epoch_trains_on_the_rest():
+    seen = []
+
+    class Watched(Examples):
+        def __getitem__(self, i):
+            seen.append(i)
+            return super().__getitem__(i)
+
+    loader = DataLoader(Watched(), 4)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    seen.clear()
+    fresh = DataLoader(Watched(), 4)
+    fresh.load_state_dict(state)
+    trained(fresh)
+    assert seen == list(range(4, 24))
+
+
 # -- next tokens -----------------------------------------------------------------------------------------------
 
 

@@ -383,8 +383,7 @@ def _sampled(sampler: Any, first: int, stream: random.Generator) -> Iterator[tup
 
 def _part(stream: random.Generator, n: int) -> random.Generator:
     """Part n of a stream of random numbers, and of its substreams."""
-    seed, number, _, _ = stream.get_state().tolist()
-    return _generator([seed, number, n << _PART, n << _PART])
+    return stream.at(n << _PART)
 
 
 def _generator(numbers: Any) -> random.Generator:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.data import DataLoader, Dataset, TensorDataset
+from minidl.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from minidl.ops.create import as_tensor
 from minidl.tensors import Tensor
 
-__all__ = ["Batch", "as_loader", "check_model", "describe", "modes_kept", "moved", "split"]
+__all__ = ["Batch", "as_loader", "check_model", "describe", "length", "modes_kept", "moved", "split"]
 
 
 class Batch(NamedTuple):
@@ -39,22 +39,30 @@ def as_loader(data: Any, model: Any, batch_size: int, shuffle: bool, name: str) 
                 f"{name}: expected (x, y), arrays or Tensors, or a Dataset or DataLoader; got a tuple of ({kinds})"
             )
         data = TensorDataset(*(_like_model(part, model) for part in data))
-    if isinstance(data, (Dataset, DataLoader)) and len(_dataset(data)) == 0:
+    if isinstance(data, (Dataset, DataLoader)) and length(_dataset(data)) == 0:
         raise ValueError(f"{name}: the data set is empty")
     if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+        return DataLoader(data, batch_size=batch_size, shuffle=shuffle and not isinstance(data, IterableDataset))
     if isinstance(data, (Tensor, np.ndarray)):
         raise TypeError(f"{name}: expected (x, y), got one array of shape {tuple(data.shape)}; where is the target?")
     if not isinstance(data, Iterable):
         raise TypeError(f"{name}: expected (x, y), a Dataset, a DataLoader or an iterable of batches, got {data!r}")
-    if iter(data) is data:
+    if not isinstance(data, DataLoader) and iter(data) is data:  # iterating a loader would begin its epoch
         raise TypeError(f"{name}: an iterator lasts for one epoch only; pass something that can be iterated again")
-    if isinstance(data, Sized) and len(data) == 0:
+    if length(data) == 0:
         why = ""
         if isinstance(data, DataLoader) and data.drop_last:
             why = f": drop_last leaves out its only batch, of {len(data.dataset)} samples"
         raise ValueError(f"{name}: there is no batch{why}")
     return data
+
+
+def length(data: Any) -> int | None:
+    """How many items or batches there are; None for a stream, of which that is not known."""
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def _dataset(data: Any) -> Any:

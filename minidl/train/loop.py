@@ -14,9 +14,10 @@ from minidl import random
 from minidl.autograd import no_grad
 from minidl.io import CheckpointError
 from minidl.metrics import Running, named
+from minidl.nn.module.unregistered import unregistered
 from minidl.nn.utils import clip_grad_norm_
 from minidl.ops.create import full_like
-from minidl.train.batches import as_loader, check_model, describe, modes_kept, split
+from minidl.train.batches import as_loader, check_model, describe, length, modes_kept, split
 from minidl.train.checkpoint import Checkpoint, fingerprint, restore, snapshot
 from minidl.train.evaluation import Mean, device_of, one_number, scores
 from minidl.train.history import History
@@ -201,7 +202,8 @@ def _check_optimizer(model: Any, loss: Any, optimizer: Any) -> None:
     """Raises ValueError unless the optimizer updates this model, and nothing but it and the loss."""
     own = {id(p) for p in model.parameters()}
     if not own:
-        raise ValueError(f"fit: {type(model).__name__} has no parameters to train")
+        hidden = "".join(f"; {sentence}" for sentence in unregistered(model))
+        raise ValueError(f"fit: {type(model).__name__} has no parameters to train{hidden}")
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(f"fit: optimizer must be a minidl.optim.Optimizer, not {type(optimizer).__name__}")
     given = [p for group in optimizer.param_groups for p in group["params"]]
@@ -276,7 +278,7 @@ class _Loop:
         self.loss, self.loader, self.validation, self.metrics = loss, loader, validation, metrics
         self.scheduler_per, self.clip_norm, self.accumulate = scheduler_per, clip_norm, accumulate
         self.rules, self.checkpoint, self.callbacks = rules, checkpoint, callbacks
-        self.progress = Progress(progress, run.epochs, len(loader) if hasattr(loader, "__len__") else None)
+        self.progress = Progress(progress, run.epochs, length(loader))
         self.ctrl_c = _CtrlC(self.progress.note)
         self.device = device_of(self.model)
         # torch's ReduceLROnPlateau and its like
