@@ -1,7 +1,8 @@
-"""The command ``minidl``: `demo` trains, compresses and measures; `info` tells what this machine would run.
+"""The command ``minidl``: `demo` trains, compresses and measures; `bench` times the kernels; `info` tells what this
+machine would run.
 
-Exit codes: 0 done; 2 wrong usage, or input and output that cannot be used (one line on stderr says why); 130
-interrupted.
+Exit codes: 0 done; 1 `bench` found a fault or a real slowdown; 2 wrong usage, or input and output that cannot be used
+(one line on stderr says why); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "demo":
             from minidl.demo import main as command
+        elif arguments.command == "bench":
+            from minidl.bench.command import main as command  # type: ignore[assignment]
         else:
             from minidl.info import main as command  # type: ignore[assignment]
-        command(arguments)
+        code: int | None = command(arguments)  # type: ignore[func-returns-value]
         sys.stdout.flush()
-        return 0
+        return code or 0
     except UserError as error:
         print(f"minidl {arguments.command}: error: {error}", file=sys.stderr)
         return 2
@@ -80,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="keep the four models there as safetensors files (default: not kept)"
     )
 
+    _bench(commands)
+
     info = commands.add_parser(
         "info",
         allow_abbrev=False,
@@ -88,6 +93,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("--json", action="store_true", help="as JSON")
     return parser
+
+
+def _bench(commands: argparse._SubParsersAction) -> None:
+    bench = commands.add_parser(
+        "bench",
+        allow_abbrev=False,
+        help="time the kernels, verified, against this machine's ceilings and other libraries",
+        description="Time the kernels on layers of real networks: each verified against its reference before "
+        "and after, beside NumPy, torch and onnxruntime in the same run, and beside what this machine can do at "
+        "most. Exit code 1 if a kernel of minidl is wrong, or --compare finds a real slowdown.",
+    )
+    bench.add_argument(
+        "kernels", metavar="KERNEL", nargs="*", help="what to time (default: all; with --models, models)"
+    )
+    bench.add_argument("--peers", metavar="LIST", help="numpy,torch,onnxruntime or none (default: what is installed)")
+    bench.add_argument("--threads", metavar="LIST", help="thread counts such as 1,2 (default: 1 and all)")
+    bench.add_argument("--tier", metavar="T", help="run our kernels as a lesser CPU would (`minidl info` lists them)")
+    bench.add_argument("--shapes", metavar="FILE", help="shapes from a .toml or .json file instead of the package's")
+    bench.add_argument(
+        "--ladder", action="store_true", help="time all variants of each kernel, from the plain loops up"
+    )
+    bench.add_argument(
+        "--models", action="store_true", help="time training steps and inference of models against torch"
+    )
+    bench.add_argument("--compare", metavar=("A", "B"), nargs=2, help="what changed between two --json files")
+    bench.add_argument("--self-test", action="store_true", help="plant cheating kernels and see each caught")
+    bench.add_argument("--seconds", metavar="S", type=_seconds, help="time per row and contestant (default 0.4)")
+    bench.add_argument("--quick", action="store_true", help="one small shape per kernel, briefly: to see it work")
+    bench.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    bench.add_argument("--plot", metavar="FILE", help="draw the roofline as a picture (.png, .svg, .pdf)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.01 <= seconds <= 60:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0.01 ... 60")
+    return seconds
 
 
 def _seed(text: str) -> int:

@@ -29,6 +29,7 @@ from minidl.compress.reports import nonzero, table
 from minidl.data import DataError, ImageData, load_images
 from minidl.io import atomic_write
 from minidl.models import DigitsCNN
+from minidl.outputs import check_outputs, try_writing
 from minidl.storage import Packed
 from minidl.tensors import wrap
 from minidl.train import Callback, History, NonFiniteLoss, Run, fit, predict
@@ -163,26 +164,7 @@ _KEYS = ("accuracy", "loss", "parameters", "nonzeros", "bytes", "infer_ms_batch"
 
 def _check_outputs(json_file: str | None, plot_file: str | None, out: str | None) -> None:
     """Raises UserError unless all three can be written, by trying to."""
-    if plot_file is not None:
-        from minidl.plots import check_picture
-
-        try:
-            check_picture(plot_file)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"--plot: {error}") from error
-    if json_file and plot_file and os.path.realpath(json_file) == os.path.realpath(plot_file):
-        raise UserError(f"--json and --plot name the same file, {json_file}")
-    for option, path in (("--json", json_file), ("--plot", plot_file)):
-        if path is None:
-            continue
-        if not path or os.path.isdir(path):
-            raise UserError(f"{option}: {path!r} is {'a folder' if path else 'no name'}, a file is wanted")
-        if os.path.exists(path) and not os.path.isfile(path):
-            continue  # a pipe or /dev/stdout: written as it is
-        folder = os.path.dirname(os.path.realpath(path))
-        if not os.path.isdir(folder):
-            raise UserError(f"{option}: cannot write {path}: there is no folder {folder}")
-        _try_writing(option, folder)
+    check_outputs(json_file, plot_file)
     if out is not None:
         if os.path.lexists(out) and not os.path.isdir(out):
             raise UserError(f"--out: {out} is a file, not a folder")
@@ -191,14 +173,7 @@ def _check_outputs(json_file: str | None, plot_file: str | None, out: str | None
             if os.path.lexists(existing):
                 raise UserError(f"--out: cannot make the folder {out}: {existing} is a file")
             existing = os.path.dirname(existing)
-        _try_writing("--out", existing)
-
-
-def _try_writing(option: str, folder: str) -> None:
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"{option}: cannot write in the folder {folder}: {error.strerror or error}") from error
+        try_writing("--out", existing)
 
 
 def _images(path: str | None, seed: int) -> tuple[ImageData, str]:

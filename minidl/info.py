@@ -18,7 +18,7 @@ import minidl_kernels as kernels
 from minidl import __version__, devices
 from minidl.compress.reports import table
 
-__all__ = ["gather", "main"]
+__all__ = ["cpu_name", "gather", "main"]
 
 # Features worth a line in the overview; JSON has all of them.
 _NAMED = (
@@ -44,7 +44,7 @@ def gather() -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "packages": {name: _version(name) for name in ("numpy", "numba", "safetensors", "tqdm", "matplotlib")},
         "cpu": {
-            "name": _cpu_name(),
+            "name": cpu_name(),
             "arch": cpu.arch,
             "tier": cpu.tier,
             "tiers": list(machine.tiers()),
@@ -92,7 +92,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the CPU calls itself; under virtual machines that may be wrong."""
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         if found:

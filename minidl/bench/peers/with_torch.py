@@ -1,0 +1,123 @@
+"""torch, eager, on the very memory of the arrays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+Call = Callable[[], Any]
+Pair = int | tuple[int, int]
+
+
+@contextlib.contextmanager
+def start(nthreads: int) -> Any:
+    """Inside, torch has this many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(nthreads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _t(*arrays: np.ndarray | None) -> list[Any]:
+    return [None if a is None else torch.from_numpy(a) for a in arrays]
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> Call:
+    ta, tb = _t(a, b)
+    return lambda: ta @ tb
+
+
+def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Call:
+    tx, tw, tb = _t(x, w, b)
+    return lambda: F.linear(tx, tw, tb)
+
+
+def conv2d(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Call:
+    tx, tw, tb = _t(x, w, b)
+    return lambda: F.conv2d(tx, tw, tb, stride, padding, dilation, groups)
+
+
+def _conv_gradient(
+    of_x: bool, dy: Any, x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Call:
+    pair = lambda v: [v, v] if isinstance(v, int) else list(v)
+    how = (pair(stride), pair(padding), pair(dilation), False, [0, 0], groups)
+    backward = torch.ops.aten.convolution_backward
+    if of_x:
+        return lambda: backward(dy, x, w, None, *how, [True, False, False])[0]
+    return lambda: backward(dy, x, w, None, *how, [False, True, False])[1]
+
+
+def conv2d_dx(dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], *how: Any) -> Call:
+    tdy, tw = _t(dy, w)
+    return _conv_gradient(True, tdy, torch.empty(x_shape), tw, *how)
+
+
+def conv2d_dw(dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *how: Any) -> Call:
+    tdy, tx = _t(dy, x)
+    return _conv_gradient(False, tdy, tx, torch.empty(w_shape), *how)
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None, causal: bool) -> Call:
+    """Without the log-sum-exp, which SDPA keeps to itself."""
+    tq, tk, tv, tm = _t(q, k, v, mask)
+    grouped = q.shape[1] != k.shape[1]
+    return lambda: F.scaled_dot_product_attention(tq, tk, tv, tm, is_causal=causal, enable_gqa=grouped)
+
+
+def attention_backward(
+    dout: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
+    out: np.ndarray, lse: np.ndarray, mask: np.ndarray | None, causal: bool,
+) -> Call:  # fmt: skip
+    """The backward alone: the graph of one forward is kept and walked again and again."""
+    tdout, tq, tk, tv, tm = _t(dout, q, k, v, mask)
+    for t in (tq, tk, tv):
+        t.requires_grad_()
+    grouped = q.shape[1] != k.shape[1]
+    y = F.scaled_dot_product_attention(tq, tk, tv, tm, is_causal=causal, enable_gqa=grouped)
+    call = lambda: torch.autograd.grad(y, (tq, tk, tv), tdout, retain_graph=True)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
+
+
+def int8_matmul(a: np.ndarray, b: np.ndarray) -> Call | None:
+    ta, tb = _t(a, b)
+    if a.shape[0] <= 16:
+        return None  # _int_mm wants more than 16 rows
+    return lambda: torch._int_mm(ta, tb)
+
+
+def int8_linear(
+    x: np.ndarray, w_q: np.ndarray, w_scale: np.ndarray, b: np.ndarray | None, x_scale: float | None
+) -> Call | None:
+    """`_int_mm` with the rescaling around it as eager operations."""
+    if x.shape[0] <= 16:
+        return None
+    tx, tw, ts, tb = _t(x, w_q, w_scale, b)
+    wt = tw.t()
+
+    def call() -> Any:
+        if x_scale is None:
+            scale = tx.abs().amax(1, keepdim=True) / 127
+            scale = torch.where(scale == 0, 1.0, scale)
+        else:
+            scale = torch.tensor(x_scale)
+        q = torch.clamp(torch.round(tx / scale), -127, 127).to(torch.int8)
+        y = torch._int_mm(q, wt).float() * (scale * ts)
+        return y if tb is None else y + tb
+
+    return call
+
+
+def max_pool2d(x: np.ndarray, window: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> Call:
+    (tx,) = _t(x)
+    return lambda: F.max_pool2d(tx, window, stride, padding, dilation, return_indices=True)
