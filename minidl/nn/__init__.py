@@ -116,6 +116,7 @@ from minidl.nn.units import (
     Tanhshrink,
     Threshold,
 )
+from minidl.nn.unpool import MaxUnpool1d, MaxUnpool2d
 
 __all__ = [
     # the base
@@ -159,4 +160,5 @@ __all__ = [
     "PairwiseDistance", "CosineSimilarity", "GaussianNLLLoss", "PoissonNLLLoss", "TripletMarginWithDistanceLoss",
     "FocalLoss", "DiceLoss", "l1_penalty", "l2_penalty", "elastic_penalty",
     "MultiMarginLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "LPPool1d", "LPPool2d", "LocalResponseNorm",
+    "MaxUnpool1d", "MaxUnpool2d",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from minidl.ops.activations import (
 from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
 from minidl.ops.alpha_dropout import alpha_dropout, dropout1d, dropout3d, feature_alpha_dropout, rrelu
 from minidl.ops.attention import scaled_dot_product_attention
+from minidl.ops.bilinear import bilinear
 from minidl.ops.class_margin_losses import multi_margin_loss, multilabel_margin_loss, multilabel_soft_margin_loss
 from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.density_losses import gaussian_nll_loss, poisson_nll_loss
@@ -77,6 +78,7 @@ from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.stochastic_depth import gaussian_noise, stochastic_depth
 from minidl.ops.swiglu import swiglu
 from minidl.ops.trigonometry import tanh
+from minidl.ops.unpool import max_unpool1d, max_unpool2d
 from minidl.ops.windows import fold, unfold
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -136,6 +139,8 @@ __all__ = [
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
+    "max_unpool1d",
+    "max_unpool2d",
     "mish",
     "mse_loss",
     "multi_margin_loss",

@@ -8,10 +8,10 @@ from typing import Any
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.ops.bilinear import bilinear
 from minidl.ops.create import empty
 from minidl.ops.linalg import linear
-from minidl.ops.reduce import sum
-from minidl.ops.shapes import flatten, reshape, unflatten
+from minidl.ops.shapes import flatten, unflatten
 
 
 class Identity(Module):
@@ -85,10 +85,7 @@ class Bilinear(Module):
 
     def forward(self, input1: Any, input2: Any) -> Any:
         """(..., in1_features), (..., in2_features) -> (..., out_features)"""
-        n, i, j = self.weight.shape
-        half = linear(input2, reshape(self.weight, (n * i, j)))  # (..., N I): A input2
-        y = sum(unflatten(half, -1, (n, i)) * input1.unsqueeze(-2), -1)
-        return y if self.bias is None else y + self.bias
+        return bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (

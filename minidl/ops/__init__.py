@@ -7,6 +7,7 @@ from minidl.ops import (
     arithmetic,
     attention,
     axes,
+    bilinear,
     blends,
     class_margin_losses,
     common,
@@ -59,15 +60,16 @@ from minidl.ops import (
     swiglu,
     tiling,
     trigonometry,
+    unpool,
     windows,
 )
 
 __all__ = [
-    "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "blends",
+    "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "bilinear", "blends",
     "class_margin_losses", "common", "conv", "copies", "create", "cumulative", "density_losses", "diagonals",
     "distances", "dropout", "einsum", "embeddings", "error_function", "exponentials", "gather_scatter", "group_norm",
     "gumbel", "hard_activations", "hints", "indexing", "integer_conv", "joining", "limits", "linalg", "logic", "loss",
     "margin_losses", "masks", "norm", "one_hot", "overlap_losses", "padding", "pool", "power_pool", "powers",
     "products", "projected_lstm", "recurrent", "reduce", "resample", "rounding", "shapes", "shuffles", "signs",
-    "softmax", "sorting", "splitting", "stochastic_depth", "swiglu", "tiling", "trigonometry", "windows",
+    "softmax", "sorting", "splitting", "stochastic_depth", "swiglu", "tiling", "trigonometry", "unpool", "windows",
 ]  # fmt: skip

@@ -128,3 +128,33 @@ case(
     S(normal(0, 3, 2), 2),
     theirs=F.local_response_norm,
 )
+
+# -- unpooling, bilinear forms -----------------------------------------------------------------------------------------
+
+PLACES = np.array([[[0, 3, 5], [1, 2, 4]]])
+case(
+    "place_plane",
+    S(normal(1, 2, 3), PLACES, 7),
+    ours=lambda x, at, width: TABLE["place_plane"](x, at.array, width),
+    theirs=lambda x, at, width: torch.zeros(1, 2, width, dtype=x.dtype).scatter(2, at, x),
+)
+case(
+    "max_unpool1d",
+    S(normal(1, 2, 3), PLACES, 2),
+    S(normal(2, 3), PLACES[0], 3, 2, 1, output_size=[6]),
+    S(normal(1, 2, 3), PLACES, 2, output_size=[1, 2, 7]),
+    theirs=F.max_unpool1d,
+)
+case(
+    "max_unpool2d",
+    S(normal(1, 2, 3, 1), PLACES[..., None], (2, 1)),
+    S(normal(2, 3, 1), PLACES[0][..., None], 2, output_size=(5, 3)),
+    theirs=F.max_unpool2d,
+)
+case(
+    "bilinear",
+    S(normal(2, 3), normal(2, 4), normal(5, 3, 4), normal(5)),
+    S(normal(2, 1, 3), normal(2, 1, 2), normal(1, 3, 2)),
+    S(normal(3), normal(2), normal(2, 3, 2), None),
+    theirs=F.bilinear,
+)
