@@ -18,6 +18,7 @@ from minidl.data.datasets import (
 from minidl.data.errors import DataError
 from minidl.data.image_folder import DatasetFolder, ImageFolder, load_picture
 from minidl.data.loader import DataLoader
+from minidl.data.mixing import CutMix, MixUp
 from minidl.data.padding import pad_sequences
 from minidl.data.readers import ImageData, digits, load_idx, load_images, load_npz
 from minidl.data.samplers import (
@@ -119,4 +120,7 @@ __all__ = [
     "Grayscale",
     "ColorJitter",
     "RandomErasing",
+    # whole batches
+    "MixUp",
+    "CutMix",
 ]
