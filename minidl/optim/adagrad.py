@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.optim.optimizer import Optimizer
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, wrap
 
 
 class Adagrad(Optimizer):
@@ -22,11 +22,21 @@ class Adagrad(Optimizer):
 
     def __init__(
         self, params: Any, lr: float = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
-        initial_accumulator_value: float = 0, eps: float = 1e-10, *, maximize: bool = False,
+        initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
         defaults = dict(lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
-                        initial_accumulator_value=initial_accumulator_value, maximize=maximize)  # fmt: skip
+                        initial_accumulator_value=initial_accumulator_value, foreach=foreach, maximize=maximize,
+                        differentiable=differentiable, fused=fused)  # fmt: skip
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:  # the state is there before the first step, as torch's
+            state = self.state[p]
+            state["step"] = wrap(np.zeros((), np.float32))
+            total = self.moment(state, "sum", p)
+            total += self.param_groups[-1]["initial_accumulator_value"]
 
     def check(self, group: dict[str, Any]) -> None:
         super().check(group)
@@ -35,10 +45,7 @@ class Adagrad(Optimizer):
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         t = self.count(state)
-        fresh = "sum" not in state
         total = self.moment(state, "sum", p)
-        if fresh:
-            total += group["initial_accumulator_value"]
         lr_t = group["lr"] / (1 + (t - 1) * group["lr_decay"])
         for w, d, s, a, b in self.blocks(p.array, g, total):
             if group["maximize"]:

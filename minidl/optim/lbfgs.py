@@ -107,7 +107,7 @@ class LBFGS(Optimizer):
 
     def _iterate(self, evaluate: Callable[[], Any], loss: float) -> None:
         group = self.param_groups[0]
-        lr, max_iter, max_eval = group["lr"], group["max_iter"], group["max_eval"]
+        lr, max_iter, max_eval = float(group["lr"]), group["max_iter"], group["max_eval"]
         search, flat_enough, unchanged = group["line_search_fn"], group["tolerance_grad"], group["tolerance_change"]
         state = self.state[group["params"][0]]
         state["func_evals"], evaluations = state.get("func_evals", 0) + 1, 1

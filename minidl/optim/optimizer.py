@@ -6,6 +6,7 @@ taken in blocks that stay in the CPU's cache from the first operation of the for
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -37,8 +38,13 @@ class Optimizer:
         params: Tensors, or (name, Tensor) pairs, or dicts ``{"params": ..., "lr": ...}``: groups with own options.
         defaults: options of groups that do not set them.
 
+    Four options say how torch is to compute, not what. ``foreach`` and ``fused`` are taken and change nothing: a step
+    is fused already, see ``blocks``. ``capturable`` (CUDA graphs) and ``differentiable`` (gradients of a step) are not
+    offered: True raises NotImplementedError.
+
     Raises TypeError for what is no such iterable or a packed (quantized) parameter; ValueError for an empty list, a
-    parameter listed twice, or a tensor that is not a leaf.
+    parameter in two groups, names for some parameters only, or a tensor that is not a leaf. A parameter listed twice in
+    one group is updated twice a step, with a warning, as in torch.
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
@@ -74,10 +80,17 @@ class Optimizer:
                 "optimizer parameters need to be in ordered collections, but sets have no order; use a list"
             )
         params = [given] if isinstance(given, Tensor) else list(given)
-        if params and all(isinstance(p, tuple) for p in params):
-            group["param_names"] = [name for name, _ in params]
+        names = [p[0] for p in params if isinstance(p, tuple)]
+        if names:
+            if len(names) != len(params):
+                raise ValueError(
+                    "all optimizer params should be with/without names. Some param names are missing: "
+                    f"{len(names)} of {len(params)} are (name, parameter) pairs"
+                )
+            group["param_names"] = names
             params = [p for _, p in params]
         known = {id(p) for g in self.param_groups for p in g["params"]}
+        own: set[int] = set()
         for i, p in enumerate(params):
             if not isinstance(p, Tensor):
                 raise TypeError(
@@ -90,7 +103,7 @@ class Optimizer:
                     "trained: optimize the float model and quantize it afterwards, unpack it with "
                     "minidl.compress.dequantize_(model), or pass only those that are not p.packed"
                 )
-            if not p.is_leaf:
+            if not (p.is_leaf or p.retains_grad):
                 raise ValueError(
                     f"can't optimize a non-leaf Tensor: parameter {i} of the group, {blame.given(p)}, was computed"
                     f"{blame.came_from(p)}. Give the optimizer the leaf it was computed from, or make a leaf of it: "
@@ -98,16 +111,45 @@ class Optimizer:
                 )
             if id(p) in known:
                 raise ValueError(
-                    "some parameters appear in more than one parameter group, or twice in one: "
+                    "some parameters appear in more than one parameter group: "
                     f"{blame.given(p)} does. model.parameters() gives shared ones once; to give some a learning "
                     "rate of their own, leave them out of the other group"
                 )
-            known.add(id(p))
+            if id(p) in own:
+                warnings.warn(
+                    f"optimizer contains a parameter group with duplicate parameters: {blame.given(p)} is there twice "
+                    "and would be updated twice a step; model.parameters() gives shared ones once",
+                    stacklevel=3,
+                )
+            own.add(id(p))
         group["params"] = params
+        if any(("param_names" in group) != ("param_names" in g) for g in self.param_groups):
+            raise ValueError(
+                "all optimizer param groups should be with/without names. cannot add param group "
+                f"{'with names' if names else 'without names'} to the optimizer"
+            )
         for name, default in self.defaults.items():
             group.setdefault(name, default)
+        self.check_how(group)
         self.check(group)
         self.param_groups.append(group)
+
+    def check_how(self, group: dict[str, Any]) -> None:
+        """Raise for options on how to compute that contradict each other or are not offered, and for a lr of many."""
+        if group.get("fused") and group.get("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if group.get("fused") and group.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        for name, why in (
+            ("capturable", "there are no CUDA graphs to capture a step in"),
+            ("differentiable", "a step writes into the parameters and is not recorded"),
+        ):
+            if group.get(name):
+                raise NotImplementedError(f"{type(self).__name__}: {name}=True is not offered: {why}")
+        if isinstance(group.get("lr"), Tensor) and group["lr"].numel() != 1:
+            raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(group['lr'].shape)}")
+        if isinstance(group.get("lr"), Tensor) and group.get("foreach"):
+            raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for options of a group that make no sense."""
@@ -140,6 +182,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            options = plain(group)
             for p in group["params"]:
                 if p._grad is None:
                     continue
@@ -152,7 +195,7 @@ class Optimizer:
                     raise RuntimeError(
                         f"the gradient is {g.dtype} {tuple(g.shape)}, its parameter {p.array.dtype} {tuple(p.shape)}"
                     )
-                self.update(p, g, self.state[p], group)
+                self.update(p, g, self.state[p], options)
                 if isinstance(p, Parameter) and p.mask is not None:
                     p.apply_mask_()  # after the update: momentum and decay cannot bring a pruned weight back
                 else:
@@ -239,10 +282,12 @@ class Optimizer:
         tensors share memory with the optimizer.
         """
         number: dict[int, int] = {}
-        groups = []
+        groups: list[dict[str, Any]] = []
+        total = 0
         for group in self.param_groups:
             for p in group["params"]:
-                number[id(p)] = len(number)
+                number[id(p)] = total
+                total += 1
             packed = {k: v for k, v in group.items() if k != "params"}
             groups.append({**packed, "params": [number[id(p)] for p in group["params"]]})
         state = {number[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in number}
@@ -308,6 +353,17 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {k}: {group[k]}" for k in sorted(group) if k not in ("params", "param_names")]
+            lines += [""] * (i > 0) + [f"Parameter Group {i}"]
+            lines += [f"    {k}: {group[k]}" for k in sorted(group) if k != "params"]
         return "\n".join([*lines, ")"])
+
+
+def plain(group: dict[str, Any]) -> dict[str, Any]:
+    """The options of a group with numbers in place of Tensors of one element, such as a learning rate."""
+    if not any(isinstance(v, Tensor) for v in (group.get("lr"), *(group.get("betas") or ()))):
+        return group
+    number = lambda v: v.item() if isinstance(v, Tensor) else v
+    out = {**group, "lr": number(group["lr"])}
+    if "betas" in group:
+        out["betas"] = tuple(number(b) for b in group["betas"])
+    return out

@@ -23,10 +23,12 @@ class RMSprop(Optimizer):
 
     def __init__(
         self, params: Any, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
-        momentum: float = 0, centered: bool = False, *, maximize: bool = False,
+        momentum: float = 0, centered: bool = False, capturable: bool = False, foreach: bool | None = None,
+        maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         defaults = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
-                        maximize=maximize)  # fmt: skip
+                        capturable=capturable, foreach=foreach, maximize=maximize,
+                        differentiable=differentiable)  # fmt: skip
         super().__init__(params, defaults)
 
     def check(self, group: dict[str, Any]) -> None:

@@ -23,10 +23,11 @@ class SGD(Optimizer):
 
     def __init__(
         self, params: Any, lr: float = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
-        nesterov: bool = False, *, maximize: bool = False,
+        nesterov: bool = False, *, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
+        fused: bool | None = None,
     ):  # fmt: skip
         defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
-                        maximize=maximize)  # fmt: skip
+                        maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused)  # fmt: skip
         super().__init__(params, defaults)
 
     def check(self, group: dict[str, Any]) -> None:
