@@ -837,6 +837,17 @@ def test_fit_names_a_loss_that_is_nan_and_the_learning_rate_that_is_too_large():
         assert phrase in text
 
 
+def test_fit_tells_why_a_model_has_nothing_to_train():
+    class Net(minidl.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = (minidl.nn.Linear(2, 2),)
+
+    optimizer = minidl.optim.SGD(mlp(minidl).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="no parameters to train; Net.layers is a plain tuple of 1 layers"):
+        minidl.train.fit(Net(), (np.ones((2, 2)), np.ones((2, 2))), optimizer=optimizer, loss=minidl.nn.MSELoss())
+
+
 def test_evaluate_and_predict_need_no_eval():
     model = minidl.nn.Sequential(minidl.nn.Linear(3, 4), minidl.nn.Dropout(0.5))
     with minidl.autograd.detect_anomaly():
