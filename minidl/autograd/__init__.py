@@ -3,6 +3,7 @@
 contract.py   what an op is, and how applying one records it
 operators.py  the short way of a + b between two Tensors
 table.py      the table of all ops; how they become Tensor's methods and operators
+views.py      what a view remembers of its base
 walk.py       the walk back: backward() and grad()
 out.py        out=: results written into the caller's tensors
 modes.py      no_grad and its kin; which module runs

@@ -18,6 +18,7 @@ from minidl.autograd import anomaly, blame
 from minidl.autograd.modes import state
 from minidl.autograd.out import TAKING, written
 from minidl.autograd.source import caller, source_line
+from minidl.autograd.views import View
 from minidl.tensors import Tensor, lay_out, wrap
 
 ndarray = np.ndarray
@@ -411,8 +412,6 @@ def _mark_view(cls: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
         return
     a, y = base.array, out.array
     if y is a or (y.base is not None and (y.base is a or y.base is a.base)):
-        from minidl.inplace import View
-
         out._version = base.version
         out._view = View(base, cls, args[1:], kwargs, out._version.count)
         if y is a:
