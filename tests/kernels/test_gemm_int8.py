@@ -12,7 +12,7 @@ from kernel_testing import GUARD_PAGE, floats, guarded, laid_out, layouts, norma
 
 import minidl_kernels as mk
 from minidl_kernels.cpu import machine, threads
-from minidl_kernels.gemm_int8 import blas, cpu, quantize, reference
+from minidl_kernels.gemm_int8 import blas, conv, cpu, quantize, reference, vector
 
 VARIANTS = [v for v in mk.variants("int8_matmul", "cpu") if v != "reference"]
 
@@ -32,6 +32,9 @@ def exact(a, b):
 @example([], 14, 32, 64, "plain", 0)
 @example([2], 15, 33, 65, "transposed", 0)
 @example([], 3, 3, 0, "plain", 0)
+@example([], 20, 70, 68, "plain", 0)  # rows of B woven by the packer
+@example([], 1, 130, 260, "plain", 0)  # few rows: B read once, by columns ...
+@example([], 4, 70, 131, "transposed", 0)  # ... and by rows
 def test_product_is_exact(variant, lead, m, n, k, layout, seed):
     a, b = laid_out(integers(seed, *lead, m, k), layout), laid_out(integers(seed + 1, k, n), layout)
     with mk.use(int8_matmul=variant), unmodified(a, b):
@@ -54,7 +57,7 @@ def test_every_tier_at_the_ends_of_the_range(tier):
         assert same_bits(cpu.int8_linear(x, w, scale, None, None), reference.int8_linear(x, w, scale, None, None))
         x, w, scale = normal(0, 2, 6, 9, 8), integers(1, 10, 3, 3, 3), normal(2, 10) ** 2
         args = (x, w, scale, None, 1, 1, 1, 2, None)
-        assert same_bits(cpu.int8_conv2d(*args), reference.int8_conv2d(*args))
+        assert same_bits(conv.int8_conv2d(*args), reference.int8_conv2d(*args))
 
 
 def test_blas_stays_within_what_a_float_holds():
@@ -150,9 +153,9 @@ def test_reference_convolution_is_torchs():
 def test_windows_are_laid_out_in_parts(monkeypatch):
     x, w, scale = normal(0, 5, 4, 9, 9), integers(1, 8, 4, 3, 3), normal(2, 8) ** 2
     args = (x, w, scale, None, 1, 1, 1, 1, None)
-    expected = cpu.int8_conv2d(*args)
-    monkeypatch.setattr(cpu, "PACKED", 8192)
-    assert same_bits(cpu.int8_conv2d(*args), expected)
+    expected = conv.int8_conv2d(*args)
+    monkeypatch.setattr(conv, "PACKED", 8192)
+    assert same_bits(conv.int8_conv2d(*args), expected)
 
 
 def test_same_bits_for_any_number_of_threads():
@@ -162,7 +165,7 @@ def test_same_bits_for_any_number_of_threads():
     for count in (1, 2, 5):
         with threads.threads(count):
             y = cpu.int8_linear(x, w, scale, bias, None)
-            z = cpu.int8_conv2d(image, filters, scale[:24], None, 1, 1, 1, 1, None)
+            z = conv.int8_conv2d(image, filters, scale[:24], None, 1, 1, 1, 1, None)
             results.append((cpu.int8_matmul(w, w.T), y, z))
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
@@ -172,10 +175,10 @@ def test_nothing_is_written_outside(monkeypatch):
     for m, n, k in ((1, 1, 1), (13, 33, 20), (14, 32, 16), (29, 65, 301)):
         a, b, scale = integers(0, m, k), integers(1, k, n), normal(2, n) ** 2
         image, filters = normal(3, 2, 3, 7, 9), integers(4, n, 3, 2, 3)
-        with guarded(monkeypatch, cpu):
+        with guarded(monkeypatch, cpu, conv, vector):
             assert same_bits(cpu.int8_matmul(a, b), exact(a, b))
             y = cpu.int8_linear(normal(5, m, k), b.T, scale, None, None)
-            z = cpu.int8_conv2d(image, filters, scale, None, 2, 1, 1, 1, None)
+            z = conv.int8_conv2d(image, filters, scale, None, 2, 1, 1, 1, None)
         assert np.isfinite(y).all()
         assert np.isfinite(z).all()
 

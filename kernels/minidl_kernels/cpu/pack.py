@@ -4,7 +4,8 @@ A *panel* holds `width` lanes (rows of A, or columns of B) for all k: first ever
 with `stride` elements from one k to the next. Where lanes are neighbours in memory (B by rows; A transposed) that is
 a copy of vectors; where k are neighbours (A by rows; B transposed) it is a transpose of squares in registers; any
 other strides are copied one by one. So a transposed operand costs nothing more, and a strided, broadcast or reversed
-one needs no copy before.
+one needs no copy before. An element of four int8 holds four k of one lane: where B lies by rows, four rows are woven
+together.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import I64, Vectors, counting
+from .simd import I8, I64, Vectors, counting
 from .tile import ELEMENT, Tile
 
 
@@ -26,7 +27,8 @@ def pack(t: Tile, operand: str) -> Any:
 
     Steps are in bytes; 1 <= lanes <= width and k >= 1. `to` is aligned to 64 bytes and has room for k * stride
     elements. Lanes beyond `lanes` get some value of the matrix or zero, or what was there: the tile computes with them
-    but stores nothing of it. For the kind s8u8 the bytes of B become unsigned, b + 128.
+    but stores nothing of it. For the kind s8u8 the bytes of B become unsigned, b + 128, and a lane step of 1 means that
+    four rows of bytes, k_step / 4 apart, make the elements of one k.
     """
     width, stride = (t.rows, t.stride) if operand == "a" else (t.cols, t.cols)
     size, lanes_of_vector = t.size, t.lanes
@@ -74,6 +76,21 @@ def pack(t: Tile, operand: str) -> Any:
                             line = builder.add(to, builder.mul(builder.add(p, I64(i)), I64(stride * size)))
                             v.store(finish(v, column), line, start * size, align=v.lanes * size)
 
+            def neighbours_are_bytes() -> None:
+                four = Vectors(builder, I8, v.lanes)
+                row_step = builder.sdiv(k_step, I64(4))
+                with counting(builder, k) as p:
+                    for start in starts:
+                        line = builder.add(source, builder.mul(p, k_step))
+                        mask = four.first(builder.sub(lanes, I64(start)))
+                        rows = [
+                            four.masked_load(mask, builder.add(line, builder.mul(row_step, I64(r))), start)
+                            for r in range(4)
+                        ]
+                        value = builder.bitcast(four.weave(rows), v.type)
+                        at = builder.add(to, builder.mul(p, I64(stride * size)))
+                        v.store(finish(v, value), at, start * size, align=v.lanes * size)
+
             def neighbours_are_far() -> None:
                 one = Vectors(builder, ELEMENT[t.kind], 1)
                 with counting(builder, k) as p:
@@ -82,18 +99,28 @@ def pack(t: Tile, operand: str) -> Any:
                         line = builder.add(builder.mul(p, I64(stride * size)), builder.mul(lane, I64(size)))
                         one.store(finish(one, one.load(at)), builder.add(to, line))
 
-            with builder.if_else(builder.icmp_signed("==", lane_step, I64(size))) as (by_lanes, otherwise):
-                with by_lanes:
-                    neighbours_are_lanes()
-                with otherwise:
-                    squares = builder.and_(
-                        builder.icmp_signed("==", k_step, I64(size)), builder.icmp_signed(">=", k, I64(v.lanes))
-                    )
-                    with builder.if_else(squares) as (by_k, far):
-                        with by_k:
-                            neighbours_are_k()
-                        with far:
-                            neighbours_are_far()
+            squares = builder.and_(
+                builder.icmp_signed("==", k_step, I64(size)), builder.icmp_signed(">=", k, I64(v.lanes))
+            )
+            ways = [
+                (builder.icmp_signed("==", lane_step, I64(size)), neighbours_are_lanes),
+                (squares, neighbours_are_k),
+            ]
+            if unsigned:
+                ways.append((builder.icmp_signed("==", lane_step, I64(1)), neighbours_are_bytes))
+
+            def first_that_fits(ways: list[tuple[ir.Value, Any]]) -> None:
+                if not ways:
+                    neighbours_are_far()
+                    return
+                (fits, way), *others = ways
+                with builder.if_else(fits) as (this, otherwise):
+                    with this:
+                        way()
+                    with otherwise:
+                        first_that_fits(others)
+
+            first_that_fits(ways)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), emit

@@ -122,6 +122,16 @@ class Vectors:
                 columns[i * inner + q] = column
         return columns
 
+    def weave(self, rows: Sequence[ir.Value]) -> ir.Value:
+        """Four vectors as one of four times the length: the first of each, then the second of each, ..."""
+        n = self.lanes
+        halves = [
+            self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 2 * n), list(range(2 * n))))
+            for a, b in (rows[:2], rows[2:])
+        ]
+        order = [r * n + i for i in range(n) for r in range(4)]
+        return self.builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, 4 * n), order))
+
     def _columns(self, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
         """Transpose a square of units (of `unit` elements) in every segment: even and odd units apart, recursively."""
         if len(rows) == 1:

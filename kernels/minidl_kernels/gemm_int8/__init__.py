@@ -57,7 +57,7 @@ def _op(name: str, check: Any, cost: Any) -> Op:
             ),
             Variant(
                 "tiled",
-                load=f"minidl_kernels.gemm_int8.cpu:{name}",
+                load=f"minidl_kernels.gemm_int8.{'conv' if name == 'int8_conv2d' else 'cpu'}:{name}",
                 cost=cost,
                 note="the register tile with the CPU's integer dot product",
             ),

@@ -1,0 +1,146 @@
+"""The float stages of an integer layer, compiled: quantize.py has the definition, and the same bits.
+
+quantize   x (rows, K) float32 -> q int8, a scale and the sum of q per row
+finish     acc (rows, N) int32 -> y float32, in place
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..cpu import threads
+from ..cpu.gather import pointer
+from ..cpu.jit import jit
+from ..cpu.pool import parallel_for
+from ..cpu.product import SMALL
+from ..cpu.simd import F32, I8, I32, I64, VECTOR_BYTES, Vectors, counting
+
+i8, i32, f32 = pointer("int8"), pointer("int32"), pointer("float32")
+
+LARGEST = np.float32(127)
+# Adding and taking off 1.5 * 2^23 rounds to whole numbers, half to even, as `rint` does.
+MAGIC = 12582912.0
+# A float's bits without the sign grow with its magnitude, and those of NaN are largest: an integer maximum, which
+# vectorises, finds max|x| and carries NaN.
+MAGNITUDE = np.int32(0x7FFFFFFF)
+
+
+def shares(work: int) -> int:
+    """Threads for a pass over `work` numbers: a few microseconds of work each, at least."""
+    return threads.get_num_threads() if work >= SMALL // 8 else 1
+
+
+@intrinsic
+def _float_of(typing: Any, bits: Any) -> Any:
+    """The float32 with these bits."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), emit
+
+
+@jit(inner=True)
+def scale_of(n, x, static):  # type: ignore[no-untyped-def]
+    """The scale of n floats: max|x| / 127, 1 where that is 0; or the static one, if it is not 0."""
+    if static != np.float32(0):
+        return static
+    bits, top = i32(x), np.int32(0)
+    for p in range(n):
+        top = max(top, np.int32(bits[p] & MAGNITUDE))
+    scale = _float_of(top) / LARGEST
+    return np.float32(1) if scale == np.float32(0) else scale
+
+
+@functools.cache
+def quantize(tier: str) -> Any:
+    """f(n, x, scale, q) -> sum of q: n floats at x as clip(rint(x / scale), -127, 127), NaN as 0, at q."""
+    lanes = VECTOR_BYTES[tier] // 4
+
+    @intrinsic
+    def quantize_run(typing: Any, n: Any, x: Any, scale: Any, q: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            n, x, scale, q = args
+            v, whole, narrow = (Vectors(builder, element, lanes) for element in (F32, I32, I8))
+            top, least, magic = (ir.Constant(v.type, [c] * lanes) for c in (127.0, -127.0, MAGIC))
+            divisor = v.splat(scale)
+            sums = cgutils.alloca_once_value(builder, whole.zero())
+
+            def quantized(value: ir.Value) -> ir.Value:
+                value = builder.fdiv(value, divisor)
+                value = builder.select(builder.fcmp_ordered(">", value, top), top, value)
+                value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
+                value = builder.select(builder.fcmp_ordered("ord", value, value), value, v.zero())
+                ints = builder.fptosi(builder.fsub(builder.fadd(value, magic), magic), whole.type)
+                builder.store(builder.add(builder.load(sums), ints), sums)
+                return builder.trunc(ints, narrow.type)
+
+            full = builder.mul(builder.sdiv(n, I64(lanes)), I64(lanes))
+            with counting(builder, full, step=I64(lanes)) as p:
+                value = v.load(builder.add(x, builder.mul(p, I64(4))))
+                narrow.store(quantized(value), builder.add(q, p))
+            with builder.if_then(builder.icmp_signed("<", full, n)):
+                mask = v.first(builder.sub(n, full))
+                value = v.masked_load(mask, builder.add(x, builder.mul(full, I64(4))))
+                narrow.masked_store(quantized(value), mask, builder.add(q, full))
+            total = builder.load(sums)
+            shape = ir.FunctionType(I32, [whole.type])
+            add = cgutils.get_or_insert_function(builder.module, shape, f"llvm.vector.reduce.add.v{lanes}i32")
+            return builder.call(add, [total])
+
+        return types.int32(types.int64, types.int64, types.float32, types.int64), emit
+
+    return quantize_run
+
+
+@functools.cache
+def quantize_rows(tier: str) -> Any:
+    run = quantize(tier)
+
+    @jit(inner=True)
+    def some(task, slot, each, rows, k, room, x, q, static, scales, sums):  # type: ignore[no-untyped-def]
+        for row in range(task * each, min((task + 1) * each, rows)):
+            scale = scale_of(k, x + row * k * 4, static)
+            f32(scales)[row] = scale
+            i32(sums)[row] = run(k, x + row * k * 4, scale, q + row * room)
+            to = i8(q + row * room)
+            for p in range(k, room):
+                to[p] = 0
+
+    @jit(tag=tier)
+    def quantize_rows(rows, k, room, x, q, static, scales, sums, nthreads):  # type: ignore[no-untyped-def]
+        """x (rows, k) -> q (rows, room), padded with zeros; scales and sums of the rows."""
+        each = max(1, 8192 // max(k, 1))
+        job = (each, rows, k, room, x, q, np.float32(static), scales, sums)
+        parallel_for(some, (rows + each - 1) // each, nthreads, job)
+
+    return quantize_rows
+
+
+@jit(inner=True)
+def _finish_some(task, slot, each, rows, n, y, factor, sums, scales, w_scale, b):  # type: ignore[no-untyped-def]
+    ws, bias = f32(w_scale), f32(b)
+    for row in range(task * each, min((task + 1) * each, rows)):
+        acc, to = i32(y + row * n * 4), f32(y + row * n * 4)
+        less, scale = factor * i32(sums)[row], f32(scales)[row]
+        if b:
+            for j in range(n):
+                to[j] = np.float32(np.int32(acc[j] - less)) * (scale * ws[j]) + bias[j]
+        else:
+            for j in range(n):
+                to[j] = np.float32(np.int32(acc[j] - less)) * (scale * ws[j])
+
+
+@jit
+def finish_rows(rows, n, y, factor, sums, scales, w_scale, b, nthreads):  # type: ignore[no-untyped-def]
+    """In place: y[i, j] = (acc[i, j] - factor * sums[i]) * (scales[i] * w_scale[j]) + b[j]"""
+    each = max(1, 8192 // max(n, 1))
+    job = (each, rows, n, y, factor, sums, scales, w_scale, b)
+    parallel_for(_finish_some, (rows + each - 1) // each, nthreads, job)
