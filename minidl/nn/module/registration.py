@@ -189,5 +189,5 @@ def check_name(name: Any, kind: str) -> None:
 
 
 def typename(value: Any) -> str:
-    kind = value if isinstance(value, type) else type(value)
+    kind: Any = value if hasattr(value, "__qualname__") else type(value)  # classes and functions have names
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
