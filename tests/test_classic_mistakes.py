@@ -622,7 +622,7 @@ def a_list_for_a_sequential(lib):
     lib.nn.Sequential([lib.nn.Linear(2, 2), lib.nn.ReLU()])
 
 
-@mistake(TypeError, "relu is not a Module", "such as ReLU()")
+@mistake(TypeError, "relu", "is not a Module", "such as ReLU()")
 def a_function_in_a_sequential(lib):
     lib.nn.Sequential(lib.nn.Linear(2, 2), lib.nn.functional.relu)
 
