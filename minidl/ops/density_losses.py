@@ -22,8 +22,8 @@ def gaussian_nll_loss(
 ) -> Any:
     """(ln v + (x - y)^2 / v) / 2 for a predicted variance v >= 0, at least eps; with full also ln(2 pi) / 2.
 
-    var has input's shape, a last size of 1, or no last dimension, or is a number. Raises ValueError for another shape
-    or a negative variance. Nix & Weigend 1994.
+    var has input's shape, 1 in place of one size, or no last dimension, or is a number. Raises ValueError for another
+    shape or a negative variance. Nix & Weigend 1994.
     """
     if isinstance(var, (int, float)):
         if var < 0:
@@ -34,7 +34,7 @@ def gaussian_nll_loss(
         if have != shape:
             if shape[:-1] == have:
                 var = unsqueeze(var, -1)
-            elif not (shape[:-1] == have[:-1] and have[-1:] == (1,)):
+            elif len(shape) != len(have) or [b for a, b in zip(shape, have, strict=True) if a != b] != [1]:
                 raise ValueError(f"var is of incorrect size: {have} for an input of {shape}")
         a = var.array if isinstance(var, Tensor) else var
         if (a < 0).any():
