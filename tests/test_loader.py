@@ -126,6 +126,7 @@ OPTIONS = {
     "one by one": dict(batch_size=None, shuffle=True),
     "batch sampler": dict(batch_sampler=lambda: BatchSampler(RandomSampler(range(17)), 5, False)),
     "drawing sampler": dict(batch_size=3, sampler=lambda: Drawing()),
+    "sampler that draws at once": dict(batch_size=None, sampler=lambda: DrawingAtOnce()),
 }
 
 
@@ -138,6 +139,16 @@ class Drawing(Sampler):
 
     def __len__(self):
         return 11
+
+
+class DrawingAtOnce(Sampler):
+    """As torch's own samplers are often written."""
+
+    def __iter__(self):
+        return iter(minidl.randperm(17).tolist())
+
+    def __len__(self):
+        return 17
 
 
 def build(name, dataset=None, **more):
@@ -243,6 +254,24 @@ def test_workers_load_ahead_but_not_further():
     next(batches)
     batches.close()
     assert Counting.asked <= 14
+
+
+def test_breaking_off_cancels_what_was_ahead():
+    class Slow(Dataset):
+        asked = 0
+
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, i):
+            Slow.asked += 1
+            time.sleep(0.05)
+            return i
+
+    batches = iter(DataLoader(Slow(), 1, num_workers=1, prefetch_factor=40))
+    next(batches)
+    batches.close()
+    assert Slow.asked < 20  # what was under way, and on a slow machine a few more, but not all 40
 
 
 def test_items_are_made_at_once():
