@@ -219,10 +219,11 @@ class Op(metaclass=OpType):
                 "first time; call backward(retain_graph=True) the first time. If that was not meant: something of an "
                 "earlier step, a hidden state or a running loss, is still part of the graph; detach() it between steps"
             )
-        for _, _, version, count in saved:
+        for array, _, version, count in saved:
             if version is not None and version.count != count:
                 raise RuntimeError(
-                    f"a tensor that {ctx} saved for backward was changed by an in-place operation.\n"
+                    f"a tensor {blame.given(array)} that {ctx} saved for backward was changed by an in-place "
+                    "operation.\n"
                     f"  saved at   {source_line(ctx.where)}\n  changed at {source_line(version.changed_at)}\n"
                     "Use an out-of-place operation there, or clone() the tensor first."
                 )
