@@ -7,6 +7,11 @@ from typing import Any
 
 from minidl.optim.optimizer import Optimizer
 
+EPOCH_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
+    "`scheduler.step()` to step the scheduler, and `scheduler.jump(epoch)` to go to a given one."
+)
+
 
 class LRScheduler:
     """Base of the schedules. A subclass defines ``get_lr()``: the rates, one per group, at ``self.last_epoch``.
@@ -58,8 +63,11 @@ class LRScheduler:
         """The rates set last, one per group."""
         return self._last_lr
 
-    def step(self) -> None:
-        """Go on to the next t and set the rates. Warns when the optimizer has not stepped at all by the second call."""
+    def step(self, epoch: int | None = None) -> None:
+        """Go on to the next t and set the rates. Warns when the optimizer has not stepped at all by the second call.
+
+        `epoch` is torch's old way to jump there, and warns: see `jump`.
+        """
         if self._step_count == 1 and not self.optimizer.steps_taken:
             warnings.warn(
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first rate of the schedule was "
@@ -68,6 +76,10 @@ class LRScheduler:
                 stacklevel=2,
             )
         self._step_count += 1
+        if epoch is not None:
+            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
+            self.jump(epoch)
+            return
         self.last_epoch += 1
         self._set(self.get_lr())
 

@@ -32,7 +32,7 @@ class ChainedScheduler(LRScheduler):
         self._schedulers = list(schedulers)
         self._last_lr = self.current
 
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         """Step every schedule, in order."""
         for scheduler in self._schedulers:
             scheduler.step()
@@ -53,7 +53,9 @@ class SequentialLR(LRScheduler):
     Raises ValueError unless there is one milestone fewer than schedulers, and all belong to this optimizer.
     """
 
-    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]):
+    def __init__(
+        self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
+    ):
         if not schedulers:
             raise ValueError("SequentialLR expects at least one scheduler to be chained, but got no scheduler.")
         for i, scheduler in enumerate(schedulers):
@@ -81,6 +83,7 @@ class SequentialLR(LRScheduler):
             group["lr"] = group["initial_lr"]
         rewind(self)
         self.start()
+        self.last_epoch = last_epoch + 1
 
     def start(self) -> None:
         self.last_epoch = 0
@@ -88,7 +91,7 @@ class SequentialLR(LRScheduler):
         first.start()
         self._last_lr = first.get_last_lr()
 
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         """Go on to the next t and let the scheduler of that time set the rates."""
         self.last_epoch += 1
         i = bisect_right(self._milestones, self.last_epoch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
-from minidl.optim.lr_scheduler.base import LRScheduler, per_group
+from minidl.optim.lr_scheduler.base import EPOCH_WARNING, LRScheduler, per_group
 from minidl.optim.optimizer import Optimizer
 
 
@@ -55,10 +56,12 @@ class ReduceLROnPlateau(LRScheduler):
             wanted = self.best + sign * self.threshold
         return metric < wanted if self.mode == "min" else metric > wanted
 
-    def step(self, metrics: Any) -> None:  # type: ignore[override]
+    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Note one metric, a number or a Tensor of one element, and reduce the rate if it is time."""
         metric = float(metrics)
-        self.last_epoch += 1
+        if epoch is not None:
+            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self.is_better(metric):
             self.best, self.num_bad_epochs = metric, 0
         else:
