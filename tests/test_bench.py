@@ -28,6 +28,9 @@ TINY = {
     "int8_linear": {"m": 33, "k": 400, "n": 50},
     "int8_conv2d": {"n": 2, "c": 8, "h": 9, "w": 8, "k": 6, "r": 3, "padding": 1},
     "max_pool2d": {"n": 2, "c": 3, "h": 9, "w": 9, "window": 3, "stride": 2, "padding": 1},
+    "rows": {"m": 9, "n": 37},
+    "images": {"n": 3, "c": 5, "h": 4, "w": 7},
+    "activation": {"size": 1000},
 }
 
 
@@ -146,6 +149,7 @@ def small_shapes(section):
         "conv2d": [{"groups": 1, "dilation": 2, "s": 1}],
         "attention": [{"mask": "bool", "causal": False}, {"mask": "float", "causal": False, "s": 7}],
         "int8_linear": [{"static": True}],
+        "activation": [{"f": f} for f in ("relu", "tanh", "sigmoid", "silu", "gelu_tanh")],
         "int8_conv2d": [{"static": True}],
     }
     for numbers in more.get(section, []):

@@ -20,7 +20,7 @@ import minidl_kernels as kernels
 from minidl import __version__
 from minidl.bench import compare, peers, report
 from minidl.bench.firsts import first_calls
-from minidl.bench.kernels import Bench, Job, ladder_shape
+from minidl.bench.kernels import Bench, Job, ladder_shape, smallest
 from minidl.bench.rows import ROWS
 from minidl.bench.shapes import Shape, ShapeError, read_shapes, shipped
 from minidl.bench.timing import unit
@@ -161,7 +161,7 @@ def _kernels(arguments: argparse.Namespace, counts: list[int], tier: str, second
         if arguments.ladder:
             mine = [ladder_shape(row, mine)]
         elif arguments.quick:
-            mine = [min(mine, key=lambda s: row.operations(s.numbers))]
+            mine = [smallest(row, mine)]
         say(f"\n{kernel}")
         if not (arguments.ladder or arguments.quick):
             firsts.append(first_calls(kernel, mine, tier))

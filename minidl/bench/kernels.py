@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
@@ -14,7 +15,7 @@ import minidl_kernels as kernels
 from minidl.bench import peers
 from minidl.bench.ceilings import Ceilings, Flush, Work, measure_ceilings
 from minidl.bench.rows import Row
-from minidl.bench.shapes import Shape
+from minidl.bench.shapes import Shape, array_shapes
 from minidl.bench.timing import cold, ratio, take_turns
 from minidl.bench.verify import Fault, Witness, impossible, too_many_cores
 from minidl_kernels.cpu import machine, threads
@@ -207,8 +208,17 @@ class Bench:
         return verdict()
 
 
+def _elements(shape: Shape) -> float:
+    return float(sum(math.prod(s) for s in array_shapes(shape.section, shape.numbers).values()))
+
+
+def smallest(row: Row, shapes: Sequence[Shape]) -> Shape:
+    """The shape with the least work."""
+    return min(shapes, key=lambda shape: row.operations(shape.numbers) or _elements(shape))
+
+
 def ladder_shape(row: Row, shapes: Sequence[Shape]) -> Shape:
     """The largest shape that plain loops do in a moment, else the smallest."""
-    size = lambda shape: row.operations(shape.numbers) or float(shape.numbers["n"])
+    size = lambda shape: row.operations(shape.numbers) or _elements(shape)
     small = [s for s in shapes if size(s) <= LADDER_OPERATIONS]
     return max(small, key=size) if small else min(shapes, key=size)

@@ -172,6 +172,69 @@ def _max_pool2d(rng: np.random.Generator, g: Numbers) -> Args:
     return _normal(rng, shapes["x"]), *pairs, (1, 1), shapes["y"][2:]
 
 
+def _softmax(rng: np.random.Generator, g: Numbers) -> Args:
+    return (_normal(rng, (g["m"], g["n"])),)
+
+
+def _softmax_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, dy = _normal(rng, (g["m"], g["n"])), _normal(rng, (g["m"], g["n"]))
+    return dy, kernels.softmax(x)
+
+
+def _cross_entropy(rng: np.random.Generator, g: Numbers) -> Args:
+    return _normal(rng, (g["m"], g["n"])), rng.integers(0, g["n"], g["m"])
+
+
+def _cross_entropy_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, t = _cross_entropy(rng, g)
+    return _normal(rng, (g["m"],)), x, t, kernels.cross_entropy(x, t)[1]
+
+
+def _norm(rng: np.random.Generator, shape: Sequence[int], features: int) -> Args:
+    """x, w, b: numbers about 1, so that means are not just rounding."""
+    return tuple(1 + _normal(rng, s) for s in (shape, (features,), (features,)))
+
+
+def _layer_norm(rng: np.random.Generator, g: Numbers) -> Args:
+    return _norm(rng, (g["m"], g["n"]), g["n"])
+
+
+def _layer_norm_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, w, b = _layer_norm(rng, g)
+    return _normal(rng, x.shape), x, w, *kernels.layer_norm(x, w, b)[1:]
+
+
+def _rms_norm(rng: np.random.Generator, g: Numbers) -> Args:
+    return _layer_norm(rng, g)[:2]
+
+
+def _rms_norm_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, w = _rms_norm(rng, g)
+    return _normal(rng, x.shape), x, w, kernels.rms_norm(x, w)[1]
+
+
+def _batch_norm(rng: np.random.Generator, g: Numbers) -> Args:
+    return _norm(rng, (g["n"], g["c"], g["h"], g["w"]), g["c"])
+
+
+def _batch_norm_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, w, b = _batch_norm(rng, g)
+    return _normal(rng, x.shape), x, w, *kernels.batch_norm(x, w, b)[1:]
+
+
+def _activation(rng: np.random.Generator, g: Numbers) -> Args:
+    return _normal(rng, (g["size"],)), g["f"]
+
+
+def _activation_backward(rng: np.random.Generator, g: Numbers) -> Args:
+    x, f = _activation(rng, g)
+    return _normal(rng, x.shape), x if f in ("silu", "gelu", "gelu_tanh") else kernels.activation(x, f), f
+
+
+def _dropout(rng: np.random.Generator, g: Numbers) -> Args:
+    return _normal(rng, (g["m"], g["n"])), 1234, 0, 0, 0.1
+
+
 # --- operations, and right results where the reference is too slow for whole layers ----------------------------------
 
 
@@ -182,6 +245,15 @@ def _product(g: Numbers) -> float:
 def _convolution(g: Numbers) -> float:
     n, k, p, q = array_shapes("conv2d", g)["y"]
     return 2.0 * n * k * p * q * _taps(g)
+
+
+def _moved(g: Numbers) -> float:
+    """No operations to speak of: the time is that of moving the numbers."""
+    return 0.0
+
+
+def _channel(g: Numbers) -> int:
+    return int(g["n"] * g["h"] * g["w"])
 
 
 def _taps(g: Numbers) -> int:
@@ -229,6 +301,9 @@ _WINOGRAD = {"winograd": 4.0, "torch": 4.0, "onnxruntime": 4.0}
 # each of K terms, as a random walk against a sum that is one too, comes to about 1 %.
 _OTHER_STEPS = {"onnxruntime": 0.03}
 
+# A peer draws its own random numbers: only the size of its result is examined, at most twice the largest element off.
+_OTHER_NUMBERS = {"torch": 2.0}
+
 ROWS: dict[str, Row] = {
     row.kernel: row
     for row in (
@@ -265,7 +340,20 @@ ROWS: dict[str, Row] = {
             kind="int8",
             slack=_OTHER_STEPS,
         ),
-        Row("max_pool2d", "max_pool2d", _max_pool2d, lambda g: 0.0),
+        Row("max_pool2d", "max_pool2d", _max_pool2d, _moved),
+        Row("softmax", "rows", _softmax, _moved),
+        Row("softmax_backward", "rows", _softmax_backward, _moved, lambda g: g["n"]),
+        Row("cross_entropy", "rows", _cross_entropy, _moved),
+        Row("cross_entropy_backward", "rows", _cross_entropy_backward, _moved),
+        Row("layer_norm", "rows", _layer_norm, _moved, lambda g: g["n"]),
+        Row("layer_norm_backward", "rows", _layer_norm_backward, _moved, lambda g: max(g["m"], g["n"])),
+        Row("rms_norm", "rows", _rms_norm, _moved, lambda g: g["n"]),
+        Row("rms_norm_backward", "rows", _rms_norm_backward, _moved, lambda g: max(g["m"], g["n"])),
+        Row("batch_norm", "images", _batch_norm, _moved, _channel),
+        Row("batch_norm_backward", "images", _batch_norm_backward, _moved, _channel),
+        Row("activation", "activation", _activation, _moved),
+        Row("activation_backward", "activation", _activation_backward, _moved),
+        Row("dropout", "rows", _dropout, _moved, slack=_OTHER_NUMBERS),
     )
 }
 

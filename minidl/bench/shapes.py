@@ -53,9 +53,19 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "int8_linear": {**_PRODUCT, "static": False},
     "int8_conv2d": {**_CONV, "static": False},
     "max_pool2d": {**_IMAGE, "window": NEEDED, "stride": NEEDED, "padding": 0},
+    # m rows of n numbers: softmax, cross-entropy (n classes), layer and RMS norm, dropout
+    "rows": {"m": NEEDED, "n": NEEDED},
+    # x (N, C, H, W): batch norm
+    "images": _IMAGE,
+    # that many numbers, f of each
+    "activation": {"size": NEEDED, "f": "gelu"},
 }
 ZERO_IS_LEGAL = {"padding", "batch", "s", "kv"}
-TEXTS = {"transpose": ("", "a", "b", "ab"), "mask": ("", "bool", "float")}
+TEXTS = {
+    "transpose": ("", "a", "b", "ab"),
+    "mask": ("", "bool", "float"),
+    "f": ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"),
+}
 
 
 class ShapeError(ValueError):
@@ -82,6 +92,10 @@ class Shape:
         '2x3x4 bT'
         """
         g = self.numbers
+        if self.section in ("rows", "images"):
+            return "x".join(str(n) for n in g.values())
+        if self.section == "activation":
+            return f"{g['size']} {g['f']}"
         if self.section in ("conv2d", "int8_conv2d", "max_pool2d"):
             text = "x".join(str(g[k]) for k in "nchw")
             text += f" k{g['k']} {g['r']}x{g['s']}" if "k" in g else f" {g['window']}x{g['window']}"
@@ -226,6 +240,12 @@ def array_shapes(section: str, g: Mapping[str, Any]) -> dict[str, tuple[int, ...
     if section == "max_pool2d":
         p, q = ((g[side] + 2 * g["padding"] - g["window"]) // g["stride"] + 1 for side in "hw")
         return {"x": (g["n"], g["c"], g["h"], g["w"]), "y": (g["n"], g["c"], p, q)}
+    if section == "rows":
+        return {"x": (g["m"], g["n"]), "y": (g["m"], g["n"])}
+    if section == "images":
+        return {"x": (g["n"], g["c"], g["h"], g["w"]), "y": (g["n"], g["c"], g["h"], g["w"])}
+    if section == "activation":
+        return {"x": (g["size"],), "y": (g["size"],)}
     if section == "attention":
         q, k = (g["b"], g["h"], g["t"], g["d"]), (g["b"], g["kv"], g["s"], g["d"])
         return {"q": q, "k": k, "v": k, "scores": (g["b"], g["h"], g["t"], g["s"])}

@@ -109,14 +109,24 @@ def int8_linear(
 def int8_conv2d(
     x: np.ndarray, w_q: np.ndarray, w_scale: np.ndarray, b: np.ndarray | None,
     stride: Pair, padding: Pair, dilation: Pair, groups: int, x_scale: float | None,
-) -> Call | None:  # fmt: skip
-    """DynamicQuantizeLinear, ConvInteger, rescale, bias; with a static scale QuantizeLinear and DequantizeLinear around
-    a Conv, which onnxruntime runs as one QLinearConv (its result is 8 bits too, so only its speed compares).
+) -> Call:  # fmt: skip
+    """DynamicQuantizeLinear, ConvInteger, rescale, bias; with a static scale QuantizeLinear, QLinearConv (whose result
+    is 8 bits, with a scale found from one run) and DequantizeLinear.
     """
     make, k = helper.make_node, w_q.shape[0]
     how = _geometry(w_q, stride, padding, dilation, groups)
     if x_scale is not None:
-        return None
+        y = int8_conv2d(x, w_q, w_scale, b, stride, padding, dilation, groups, None)()
+        sums = np.zeros(k, np.int32) if b is None else np.rint(b / (x_scale * w_scale)).astype(np.int32)
+        scales = {"s": x_scale, "ys": float(np.abs(y).max()) / 127 or 1.0}
+        nodes = [
+            make("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            make("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "ys", "z", "b"], ["r"], **how),
+            make("DequantizeLinear", ["r", "ys", "z"], ["y"]),
+        ]
+        constants: dict[str, np.ndarray] = {name: np.array(value, np.float32) for name, value in scales.items()}
+        constants |= {"z": np.zeros((), np.int8), "w": w_q, "ws": w_scale, "wz": np.zeros(k, np.int8), "b": sums}
+        return _call(nodes, {"x": x}, constants)
     nodes = [
         make("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
         make("ConvInteger", ["q", "w", "z"], ["acc"], **how),

@@ -121,3 +121,93 @@ def int8_linear(
 def max_pool2d(x: np.ndarray, window: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> Call:
     (tx,) = _t(x)
     return lambda: F.max_pool2d(tx, window, stride, padding, dilation, return_indices=True)
+
+
+def softmax(x: np.ndarray) -> Call:
+    (tx,) = _t(x)
+    return lambda: F.softmax(tx, -1)
+
+
+def softmax_backward(dy: np.ndarray, y: np.ndarray) -> Call:
+    tdy, ty = _t(dy, y)
+    return lambda: torch.ops.aten._softmax_backward_data(tdy, ty, -1, torch.float32)
+
+
+def _kept(forward: Callable[..., Any], dy: np.ndarray, *arrays: np.ndarray) -> Call:
+    """The gradients of a forward that has run once: its graph is kept and walked again and again."""
+    inputs = [t.requires_grad_() for t in _t(*arrays)]
+    y, (tdy,) = forward(*inputs), _t(dy)
+    call = lambda: torch.autograd.grad(y, inputs, tdy, retain_graph=True)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
+
+
+def cross_entropy(x: np.ndarray, t: np.ndarray) -> Call:
+    tx, tt = _t(x, t)
+    return lambda: F.cross_entropy(tx, tt, reduction="none")
+
+
+def cross_entropy_backward(dy: np.ndarray, x: np.ndarray, t: np.ndarray, lse: np.ndarray) -> Call:
+    (tt,) = _t(t)
+    return _kept(lambda x: F.cross_entropy(x, tt, reduction="none"), dy, x)
+
+
+def layer_norm(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> Call:
+    tx, tw, tb = _t(x, w, b)
+    return lambda: F.layer_norm(tx, w.shape, tw, tb)
+
+
+def layer_norm_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, mean: np.ndarray, var: np.ndarray) -> Call:
+    return _kept(lambda x, w, b: F.layer_norm(x, w.shape, w, b), dy, x, w, np.zeros_like(w))
+
+
+def rms_norm(x: np.ndarray, w: np.ndarray) -> Call:
+    tx, tw = _t(x, w)
+    return lambda: F.rms_norm(tx, w.shape, tw, 1e-5)
+
+
+def rms_norm_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, square: np.ndarray) -> Call:
+    return _kept(lambda x, w: F.rms_norm(x, w.shape, w, 1e-5), dy, x, w)
+
+
+def batch_norm(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> Call:
+    tx, tw, tb = _t(x, w, b)
+    return lambda: F.batch_norm(tx, None, None, tw, tb, training=True)
+
+
+def batch_norm_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, mean: np.ndarray, var: np.ndarray) -> Call:
+    return _kept(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), dy, x, w, np.zeros_like(w))
+
+
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def activation(x: np.ndarray, name: str) -> Call:
+    (tx,), f = _t(x), _FUNCTIONS[name]
+    return lambda: f(tx)
+
+
+def activation_backward(dy: np.ndarray, saved: np.ndarray, name: str) -> Call | None:
+    aten = torch.ops.aten
+    tdy, ts = _t(dy, saved)
+    calls: dict[str, Call] = {
+        "relu": lambda: aten.threshold_backward(tdy, ts, 0),
+        "tanh": lambda: aten.tanh_backward(tdy, ts),
+        "sigmoid": lambda: aten.sigmoid_backward(tdy, ts),
+        "silu": lambda: aten.silu_backward(tdy, ts),
+        "gelu": lambda: aten.gelu_backward(tdy, ts),
+        "gelu_tanh": lambda: aten.gelu_backward(tdy, ts, approximate="tanh"),
+    }
+    return calls[name]
+
+
+def dropout(x: np.ndarray, seed: int, stream: int, block: int, p: float) -> Call:
+    (tx,) = _t(x)
+    return lambda: torch.native_dropout(tx, p, True)[0]
