@@ -336,8 +336,8 @@ class Generator:
 
     # -- words -----------------------------------------------------------------------------------------------
 
-    def _take(self, blocks: int) -> tuple[int, int, int]:
-        """Claim the next `blocks` blocks: (seed, stream, first block)."""
+    def take(self, blocks: int) -> tuple[int, int, int]:
+        """Claim the next `blocks` blocks, for a kernel that makes their words itself: (seed, stream, first block)."""
         with self._lock:
             first = self._block
             if first + blocks > _DRAWS_END:
@@ -350,7 +350,7 @@ class Generator:
         cache.
         """
         total = -(-n * words // 4)
-        seed, stream, first = self._take(total)
+        seed, stream, first = self.take(total)
         step = _CHUNK if xp is np else max(total, 1)
         for start in range(0, total, step):
             count = min(step, total - start)
@@ -536,8 +536,8 @@ class _Default(Generator):
     def spawn(self, n: int) -> list[Generator]:
         return Generator.spawn(_scope.generator or self, n)
 
-    def _take(self, blocks: int) -> tuple[int, int, int]:
-        return Generator._take(_scope.generator or self, blocks)
+    def take(self, blocks: int) -> tuple[int, int, int]:
+        return Generator.take(_scope.generator or self, blocks)
 
 
 default_generator = _Default(0)

@@ -9,8 +9,8 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.ops import hints
 from minidl.ops.create import empty, ones, tensor, zeros
-from minidl.ops.norm import batch_norm, layer_norm, rms_norm, standardize
-from minidl.ops.shapes import reshape
+from minidl.ops.group_norm import group_norm
+from minidl.ops.norm import batch_norm, layer_norm, rms_norm
 
 
 class _Norm(Module):
@@ -178,13 +178,7 @@ class GroupNorm(_Norm):
         """(N, C, ...) -> (N, C, ...)"""
         if input.ndim < 2 or input.shape[1] != self.num_channels:
             raise ValueError(f"expected (N, {self.num_channels}, ...), got {tuple(input.shape)}")
-        n, c = input.shape[:2]
-        y = reshape(
-            standardize(reshape(input, (n, self.num_groups, -1)), None, None, (2,), self.eps), tuple(input.shape)
-        )
-        full = (1, c) + (1,) * (input.ndim - 2)
-        y = y if self.weight is None else y * reshape(self.weight, full)
-        return y if self.bias is None else y + reshape(self.bias, full)
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return (

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.inplace import write
-from minidl.ops.common import Elementwise, one_dim
+from minidl.ops.common import Elementwise, compiled, one_dim
 from minidl.ops.copies import cast, clone
 from minidl.ops.error_function import erf, erf_array
 from minidl.ops.exponentials import exp, sigmoid, stable_sigmoid
@@ -125,12 +126,16 @@ class gelu(Elementwise):
             raise RuntimeError(f"approximate argument must be either none or tanh, not {approximate!r}")
         ctx.save(x)
         ctx.approximate = approximate
+        if compiled(x, least=1 << 11):  # NumPy has no error function: many passes
+            return kernels.activation(x, _GELU[approximate])
         if approximate == "tanh":
             return 0.5 * x * (1 + np.tanh(_GELU_C * (x + 0.044715 * x * x * x)))
         return x * (0.5 * (1 + erf_array(x * _SQRT_HALF)))
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
+        if compiled(dy, x, least=1 << 11):
+            return kernels.activation_backward(dy, x, _GELU[ctx.approximate])
         if ctx.approximate == "tanh":
             t = tanh(_GELU_C * (x + 0.044715 * x * x * x))
             return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_GELU_C * (1 + 0.134145 * x * x)))
@@ -138,6 +143,7 @@ class gelu(Elementwise):
 
 
 _GELU_C = math.sqrt(2 / math.pi)
+_GELU = {"none": "gelu", "tanh": "gelu_tanh"}  # the kernels' names
 
 
 @op(namespace="nn.functional")
@@ -146,10 +152,12 @@ class silu(Elementwise):
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
-        return x * stable_sigmoid(x)
+        return kernels.activation(x, "silu") if compiled(x) else x * stable_sigmoid(x)
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
+        if compiled(dy, x):
+            return kernels.activation_backward(dy, x, "silu")
         s = sigmoid(x)
         return dy * (s * (1 + x * (1 - s)))
 

@@ -193,6 +193,19 @@ def widened(kernel: Any, *args: Any) -> Any:
     return y.astype(np.float16)
 
 
+LARGE = 1 << 12  # elements, from which on one compiled pass saves more over NumPy's several than calling it costs
+_COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def compiled(x: Any, *others: Any, least: int = LARGE) -> bool:
+    """Whether a compiled kernel is the faster way: NumPy arrays of one dtype, float32 or float64, x with at least
+    `least` elements. None counts for nothing; Tensors, which a backward under create_graph gets, are left to the ops.
+    """
+    if type(x) is not np.ndarray or x.size < least or x.dtype not in _COMPILED:
+        return False
+    return all(a is None or (type(a) is np.ndarray and a.dtype == x.dtype) for a in others)
+
+
 # -- folding a gradient back -------------------------------------------------------------------------------------------
 
 

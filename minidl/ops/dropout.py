@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl import random
 from minidl.autograd import Op, op, state
 from minidl.autograd.anomaly import check_training
+from minidl.ops.common import compiled
+from minidl.tensors import Tensor
 
 
 @op()
@@ -17,7 +20,22 @@ class mask_scale(Op):
 
     def forward(ctx, x: Any, mask: Any, scale: float) -> Any:
         ctx.mask, ctx.scale = mask, scale
+        if mask.shape == x.shape and compiled(x):
+            return kernels.mask_scale(x, mask, scale)
         return np.where(mask, x * x.dtype.type(scale), x.dtype.type(0))
+
+    def backward(ctx, dy: Any) -> Any:
+        return mask_scale(dy, ctx.mask, ctx.scale)
+
+
+@op()
+class draw_and_scale(Op):
+    """mask_scale with a mask drawn on the way: True where a uniform number of `generator` is at least p"""
+
+    def forward(ctx, x: Any, p: float, generator: random.Generator) -> Any:
+        ctx.scale = 1 / (1 - p)
+        y, ctx.mask = kernels.dropout(x, *generator.take(-(-x.size // 4)), p)
+        return y
 
     def backward(ctx, dy: Any) -> Any:
         return mask_scale(dy, ctx.mask, ctx.scale)
@@ -31,6 +49,8 @@ def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
         return x
     if state.anomaly:
         check_training("dropout")
+    if p < 1.0 and shape == tuple(x.shape) and compiled(x.array if isinstance(x, Tensor) else x):
+        return draw_and_scale(x, p, random.default_generator)
     keep = random.default_generator.uniform(shape) >= p if p < 1.0 else np.zeros(shape, bool)
     return mask_scale(x, keep, 1 / (1 - p) if p < 1.0 else 0.0)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.autograd import op
-from minidl.ops.common import Binary, Elementwise, meet, need_arrays, of_tensors, unbroadcast
+from minidl.ops.common import Binary, Elementwise, compiled, meet, need_arrays, of_tensors, unbroadcast
 
 
 @op(method="exp", inplace=True)
@@ -16,7 +17,7 @@ class exp(Elementwise):
     """y = e^x;    dx = dy y"""
 
     def forward(ctx, x: Any) -> Any:
-        y = np.exp(x)
+        y = kernels.activation(x, "exp") if compiled(x, least=1 << 16) else np.exp(x)
         ctx.save(y)
         return y
 
@@ -131,12 +132,14 @@ class sigmoid(Elementwise):
     """y = 1 / (1 + e^-x);    dx = dy y (1 - y)"""
 
     def forward(ctx, x: Any) -> Any:
-        y = stable_sigmoid(x)
+        y = kernels.activation(x, "sigmoid") if compiled(x) else stable_sigmoid(x)
         ctx.save(y)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if compiled(dy, y):
+            return kernels.activation_backward(dy, y, "sigmoid")
         return dy * (y * (1 - y))
 
 

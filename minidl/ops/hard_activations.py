@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.ops.activations import finish, floating
-from minidl.ops.common import Elementwise
+from minidl.ops.common import Elementwise, compiled
 from minidl.ops.masks import cleared, where
 from minidl.ops.shapes import reshape
 from minidl.ops.signs import not_bool
@@ -23,12 +24,14 @@ class relu(Elementwise):
 
     def forward(ctx, x: Any) -> Any:
         not_bool(x)
-        y = np.maximum(x, 0)
+        y = kernels.activation(x, "relu") if compiled(x, least=1 << 14) else np.maximum(x, 0)
         ctx.save(y)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if compiled(dy, y, least=1 << 14):
+            return kernels.activation_backward(dy, y, "relu")
         return cleared(dy, y <= 0)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.autograd import Op, ShapeError, op, require, state
 from minidl.autograd.anomaly import check_training
 from minidl.autograd.blame import scope
-from minidl.ops.common import prod, total
+from minidl.ops.common import compiled, prod, total
 from minidl.ops.copies import cast, clone
 from minidl.ops.powers import rsqrt
 from minidl.ops.reduce import mean
@@ -26,15 +27,23 @@ class standardize(Op):
 
     w and b have the shape of x, or 1 where they broadcast. With g = dy w and h the mean over dims:
     dx = (g - h(g) - xhat h(g xhat)) / sqrt(var + eps),   dw = sum dy xhat,   db = sum dy
+
+    `statistics`, if given, is a list to which mean and var are appended.
     """
 
-    def forward(ctx, x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
+    def forward(ctx, x: Any, w: Any, b: Any, dims: Any, eps: float, statistics: Any = None) -> Any:
+        ctx.kernel, ctx.dims = _kernel(x, w, b, dims), dims
+        if ctx.kernel:
+            return standardize.by_kernel(ctx, x, w, b, eps, statistics)
         n = prod([x.shape[d] for d in dims])
         m = total(x, dims, True) / x.dtype.type(n)
         y = x - m
-        rstd = 1 / np.sqrt(total(y * y, dims, True) / x.dtype.type(n) + x.dtype.type(eps))
+        var = total(y * y, dims, True) / x.dtype.type(n)
+        rstd = 1 / np.sqrt(var + x.dtype.type(eps))
         y *= rstd
-        ctx.mean, ctx.rstd, ctx.dims = m, rstd, dims
+        if statistics is not None:
+            statistics += [m.reshape(-1), var.reshape(-1)]
+        ctx.mean, ctx.rstd = m, rstd
         ctx.save(x, w)
         if w is not None:
             y *= w
@@ -42,8 +51,25 @@ class standardize(Op):
             y += b
         return y
 
+    def by_kernel(ctx, x: Any, w: Any, b: Any, eps: float, statistics: Any) -> Any:
+        """forward, where one pass of a compiled kernel does it."""
+        run: Any = kernels.layer_norm if ctx.kernel == "rows" else kernels.batch_norm
+        y, *ctx.found = run(_as_kernel(ctx.kernel, x, ctx.dims), _flat(w), _flat(b), eps)
+        ctx.eps, ctx.sizes = eps, (None if w is None else w.shape, None if b is None else b.shape)
+        if statistics is not None:
+            statistics += ctx.found
+        ctx.save(x, w)
+        return y.reshape(x.shape)
+
     def backward(ctx, dy: Any) -> Any:
         x, w = ctx.saved
+        if ctx.kernel:
+            run: Any = kernels.layer_norm_backward if ctx.kernel == "rows" else kernels.batch_norm_backward
+            dy, seen = (_as_kernel(ctx.kernel, a, ctx.dims) for a in (dy, x))
+            found = run(dy, seen, _flat(w), *ctx.found, ctx.eps)
+            return tuple(
+                d.reshape(shape) if need else None for d, shape, need in zip(found, (x.shape, *ctx.sizes), ctx.needs)
+            )
         xhat = (x - ctx.mean) * ctx.rstd
 
         def dx() -> Any:
@@ -60,22 +86,69 @@ class standardize(Op):
         shape = None if w is None else w.shape
         return ctx.wanted(dx, lambda: fold(dy * xhat, shape), lambda: fold(dy, shape))
 
-    def definition(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:  # type: ignore[override]
+    def definition(x: Any, w: Any, b: Any, dims: Any, eps: float, _: Any = None) -> Any:  # type: ignore[override]
         centred = x - mean(x, dims, True)
         y = centred * rsqrt(mean(centred * centred, dims, True) + eps)
         y = y if w is None else y * w
         return y if b is None else y + b
 
 
+def _kernel(x: Any, w: Any, b: Any, dims: tuple[int, ...]) -> str:
+    """Which compiled kernel standardises this: "rows" (the last dimensions) or "channels" (all but dimension 1)."""
+    if not compiled(x, w, b) or 0 in x.shape:
+        return ""
+    lead = x.ndim - len(dims)
+    if dims == tuple(range(lead, x.ndim)):
+        kind, full = "rows", (1,) * lead + x.shape[lead:]
+    elif dims == (0, *range(2, x.ndim)):
+        kind, full = "channels", (1, x.shape[1]) + (1,) * (x.ndim - 2)
+    else:
+        return ""
+    return kind if all(a is None or a.shape == full for a in (w, b)) else ""
+
+
+def _as_kernel(kind: str, x: Any, dims: tuple[int, ...]) -> Any:
+    """x as the kernel takes it: rows as (N, D)."""
+    return x.reshape(prod(x.shape[: x.ndim - len(dims)]), -1) if kind == "rows" else x
+
+
+def _flat(a: Any) -> Any:
+    return None if a is None else a.reshape(-1)
+
+
+@op()
+class rms_standardize(Op):
+    """y = x / sqrt(mean x^2 + eps) w over the last dimension
+
+    x (N, D), w (D,) or None. With g = dy w, h the mean over a row and r = 1 / sqrt(mean x^2 + eps):
+    dx = r (g - x r h(g x r)),   dw = sum dy x r
+    """
+
+    def forward(ctx, x: Any, w: Any, eps: float) -> Any:
+        y, ctx.square = kernels.rms_norm(x, w, eps)
+        ctx.eps = eps
+        ctx.save(x, w)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        x, w = ctx.saved
+        dx, dw = kernels.rms_norm_backward(dy, x, w, ctx.square, ctx.eps)
+        return ctx.wanted(lambda: dx, lambda: dw)
+
+    def definition(x: Any, w: Any, eps: float) -> Any:  # type: ignore[override]
+        y = x * rsqrt(mean(x * x, -1, True) + eps)
+        return y if w is None else y * w
+
+
 def _affine(t: Any, shape: tuple[int, ...]) -> Any:
     return None if t is None else reshape(t, shape)
 
 
-def _scale_and_shift(x: Any, w: Any, b: Any, dims: Any, eps: float) -> Any:
+def _scale_and_shift(x: Any, w: Any, b: Any, dims: Any, eps: float, statistics: Any = None) -> Any:
     """standardize, when only one of w and b is there."""
     if (w is None) == (b is None):
-        return standardize(x, w, b, dims, eps)
-    y = standardize(x, None, None, dims, eps)
+        return standardize(x, w, b, dims, eps, statistics)
+    y = standardize(x, None, None, dims, eps, statistics)
     return y * w if b is None else y + b
 
 
@@ -117,6 +190,9 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     dtype = input.dtype
     half = dtype == np.float16
     x = cast(input, np.float32) if half else input  # squares of float16 overflow at 256
+    if not half and compiled(*(a.array if isinstance(a, Tensor) else a for a in (x, weight))):
+        flat = None if weight is None else reshape(weight, (-1,))
+        return reshape(rms_standardize(reshape(x, (-1, prod(shape))), flat, eps), tuple(input.shape))
     y = x * rsqrt(mean(x * x, dims, True) + eps)
     y = y if weight is None else y * weight
     return cast(y, dtype) if half else y
@@ -179,12 +255,11 @@ def batch_norm(
             "no variance. To predict, call model.eval() first; in training use larger batches, with drop_last=True in "
             "the DataLoader if the last one is left with a single example"
         )
-    y = _scale_and_shift(input, w, b, dims, eps)
+    statistics: list[Any] = []
+    y = _scale_and_shift(input, w, b, dims, eps, statistics)
     if running_mean is not None:
-        x = input.array if isinstance(input, Tensor) else input
-        m = total(x, dims, True) / x.dtype.type(n)
-        square = total((x - m) ** 2, dims) / x.dtype.type(n - 1)
-        for running, batch in ((running_mean, m.reshape(-1)), (running_var, square)):
+        m, var = statistics
+        for running, batch in ((running_mean, m), (running_var, var * (n / (n - 1)))):
             a = running.array
             a += momentum * (batch.astype(a.dtype) - a)
             running.bump()

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl import dtypes
 from minidl.autograd import Op, op
-from minidl.ops.common import many_dims, one_dim, put_back, total
+from minidl.ops.common import compiled, many_dims, one_dim, put_back, total
 from minidl.ops.exponentials import exp
 from minidl.ops.reduce import in_dtype, sum
 
@@ -19,6 +20,14 @@ def _floating(x: Any, dtype: Any) -> Any:
     if x.dtype.kind != "f":
         raise NotImplementedError(f"softmax needs floating point numbers, got {x.dtype}; convert with .float()")
     return x
+
+
+ROWS = 1 << 11  # elements, from which on the kernels along rows are faster than NumPy's passes
+
+
+def _rows(x: Any, dim: int) -> bool:
+    """Whether a compiled kernel takes the rows of x, which lie along the last dimension."""
+    return dim == x.ndim - 1 and compiled(x, least=ROWS)
 
 
 @op(method="softmax")
@@ -37,6 +46,8 @@ class softmax(Op):
             y = x.copy()
         elif x.ndim == 0:
             y = np.asarray(np.exp(x - x))
+        elif _rows(x, ctx.dim):
+            y = kernels.softmax(x)
         else:
             y = np.exp(x - x.max(ctx.dim, keepdims=True))
             y /= total(y, ctx.dim, True)
@@ -45,6 +56,8 @@ class softmax(Op):
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if compiled(dy, y, least=ROWS) and ctx.dim == y.ndim - 1:
+            return in_dtype(kernels.softmax_backward(dy, y), ctx.x_dtype)
         z = dy * y
         return in_dtype(z - y * sum(z, ctx.dim, True), ctx.x_dtype)
 
@@ -65,6 +78,8 @@ class log_softmax(Op):
             y = x.copy()
         elif x.ndim == 0:
             y = np.asarray(x - x)
+        elif _rows(x, ctx.dim):
+            y = kernels.log_softmax(x)
         else:
             y = x - x.max(ctx.dim, keepdims=True)
             y -= np.log(total(np.exp(y), ctx.dim, True))
@@ -73,6 +88,8 @@ class log_softmax(Op):
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if compiled(dy, y, least=ROWS) and ctx.dim == y.ndim - 1:
+            return in_dtype(kernels.log_softmax_backward(dy, y), ctx.x_dtype)
         return in_dtype(dy - exp(y) * sum(dy, ctx.dim, True), ctx.x_dtype)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.autograd import op
-from minidl.ops.common import Binary, Elementwise, meet_float, need_arrays, of_tensors, unbroadcast
+from minidl.ops.common import Binary, Elementwise, compiled, meet_float, need_arrays, of_tensors, unbroadcast
 from minidl.ops.powers import rsqrt
 
 
@@ -42,12 +43,14 @@ class tanh(Elementwise):
     """y = tanh x;    dx = dy (1 - y^2)"""
 
     def forward(ctx, x: Any) -> Any:
-        y = np.tanh(x)
+        y = kernels.activation(x, "tanh") if compiled(x, least=1 << 16) else np.tanh(x)
         ctx.save(y)
         return y
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if compiled(dy, y):
+            return kernels.activation_backward(dy, y, "tanh")
         return dy * (1 - y * y)
 
 
