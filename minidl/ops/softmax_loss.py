@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.autograd import TABLE, Op
-from minidl.ops.softmax import log_softmax
+from minidl.ops.common import compiled
+from minidl.ops.softmax import ROWS, log_softmax
 
 
 class softmax_loss(Op):
@@ -22,6 +24,13 @@ class softmax_loss(Op):
     def forward(ctx, x: Any, t: Any, ignore_index: int) -> Any:
         keep = t != ignore_index
         count = int(np.count_nonzero(keep))
+        ctx.lse = None
+        if compiled(x, least=ROWS):
+            # The probabilities are not stored: backward computes them again, from x and each row's log-sum-exp.
+            losses, ctx.lse = kernels.cross_entropy(x, t, None, ignore_index)
+            ctx.t, ctx.ignore_index, ctx.count = t, ignore_index, count or math.nan
+            ctx.save(x)
+            return np.add.reduce(losses) / x.dtype.type(ctx.count)
         some = count < len(t)  # are ignored
         at = (np.arange(len(t)), np.where(keep, t, 0) if some else t)
         y = x - np.maximum.reduce(x, 1, keepdims=True)
@@ -39,8 +48,11 @@ class softmax_loss(Op):
         return -np.add.reduce(picked) / x.dtype.type(ctx.count)
 
     def backward(ctx, dy: Any) -> Any:
-        () = ctx.saved  # raises if it is gone
+        saved = ctx.saved  # raises if it is gone
         each = dy / ctx.count
+        if ctx.lse is not None:
+            each = np.full(len(ctx.t), each, ctx.lse.dtype)
+            return kernels.cross_entropy_backward(each, saved[0], ctx.t, ctx.lse, None, ctx.ignore_index)
         if ctx.keep is not None:
             each = np.where(ctx.keep, each, 0).astype(dy.dtype)[:, None]
         dx = ctx.work * each

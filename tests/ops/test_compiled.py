@@ -13,6 +13,7 @@ from minidl_kernels import registry
 
 T = torch.nn.functional
 IMAGES, VECTOR = (3, 8, 20, 20), (8,)
+CLASSES = np.random.default_rng(1).integers(0, 50, 64)
 CASES = {
     "relu": (minidl.relu, torch.relu, [(130, 130)]),
     "exp": (minidl.exp, torch.exp, [(260, 260)]),
@@ -23,6 +24,11 @@ CASES = {
     "gelu, tanh": (lambda x: F.gelu(x, approximate="tanh"), lambda x: T.gelu(x, approximate="tanh"), [IMAGES]),
     "softmax": (lambda x: F.softmax(x, -1), lambda x: T.softmax(x, -1), [IMAGES]),
     "log_softmax": (lambda x: F.log_softmax(x, 1), lambda x: T.log_softmax(x, 1), [(96, 100)]),
+    "cross_entropy": (
+        lambda x: F.cross_entropy(x, minidl.tensor(CLASSES), ignore_index=3),
+        lambda x: T.cross_entropy(x, torch.tensor(CLASSES), ignore_index=3),
+        [(64, 50)],
+    ),
     "layer_norm": (
         lambda x, w, b: F.layer_norm(x, (20, 20), w, b),
         lambda x, w, b: T.layer_norm(x, (20, 20), w, b),
