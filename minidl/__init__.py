@@ -87,6 +87,7 @@ from minidl.ops.create import (
     from_numpy,
     full,
     full_like,
+    is_tensor,
     linspace,
     multinomial,
     ones,
@@ -174,7 +175,6 @@ true_divide = divide = div
 subtract = sub
 multiply = mul
 get_rng_state, set_rng_state = get_state, set_state
-is_tensor = lambda x: isinstance(x, Tensor)
 
 __version__ = "0.1.0"
 

@@ -32,13 +32,15 @@ APART = {"bernoulli", "cat", "gather", "index_select", "kthvalue", "masked_selec
 # These have one dtype for their result, where others convert.
 EXACT = {"amax", "amin", "gather", "index_select", "masked_select", "multinomial", "take_along_dim"}
 
-TAKING: set[Any] = set()  # the op classes whose call looks for out=
+TAKING: set[Any] = set()  # the op classes whose call looks for out=, and the functions given it
 
 
 def takes_out(f: Callable) -> Any:
     """Give a function torch's keyword ``out``; for op classes, have their call look for it."""
     if isinstance(f, type):
         TAKING.add(f)
+        return f
+    if f in TAKING:  # entered under a second name
         return f
     from inspect import Parameter, signature
 
@@ -50,6 +52,7 @@ def takes_out(f: Callable) -> Any:
     last = len(parameters) - (bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD)
     parameters.insert(last, Parameter("out", Parameter.KEYWORD_ONLY, default=None))
     with_out.__signature__ = signature(f).replace(parameters=parameters)  # type: ignore[attr-defined]
+    TAKING.add(with_out)
     return with_out
 
 

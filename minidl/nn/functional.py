@@ -8,12 +8,12 @@ from minidl.ops.activations import (
     logsigmoid,
     mish,
     selu,
-    silu,
     softmin,
     softplus,
     softsign,
     tanhshrink,
 )
+from minidl.ops.activations import silu_or_write as silu
 from minidl.ops.adaptive_pool import adaptive_max_pool1d, adaptive_max_pool2d
 from minidl.ops.alpha_dropout import alpha_dropout, dropout1d, dropout3d, feature_alpha_dropout, rrelu
 from minidl.ops.attention import scaled_dot_product_attention
@@ -32,13 +32,13 @@ from minidl.ops.hard_activations import (
     hardsigmoid,
     hardswish,
     hardtanh,
-    leaky_relu,
     prelu,
-    relu,
     relu6,
     softshrink,
     threshold,
 )
+from minidl.ops.hard_activations import leaky_relu_or_write as leaky_relu
+from minidl.ops.hard_activations import relu_or_write as relu
 from minidl.ops.linalg import linear
 from minidl.ops.loss import (
     binary_cross_entropy,

@@ -162,6 +162,11 @@ class silu(Elementwise):
         return dy * (s * (1 + x * (1 - s)))
 
 
+def silu_or_write(input: Any, inplace: bool = False) -> Any:
+    """x sigmoid(x), written into x itself if wanted. See :class:`silu`."""
+    return finish(input, silu(clone(input) if inplace else input), inplace)
+
+
 @op(namespace="nn.functional")
 class softplus(Elementwise):
     """y = ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold;    dx = dy sigmoid(beta x)"""

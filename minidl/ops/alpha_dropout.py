@@ -80,6 +80,8 @@ def rrelu(
     """x where x > 0, else s x, with s uniform on [lower, upper) for each element in training, and their middle
     otherwise; Xu et al. 2015 (arXiv:1505.00853).
     """
+    if lower > upper:
+        raise RuntimeError(f"rrelu: lower must be less than or equal to upper, got {lower} and {upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2)
     dtype = np.dtype(input.dtype)

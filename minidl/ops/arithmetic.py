@@ -182,6 +182,10 @@ class pow(Binary):
         return ctx.wanted(da, db)
 
 
+for _name, _page in (("subtract", sub), ("multiply", mul), ("divide", div), ("true_divide", div)):
+    op(method=_name, inplace=True)(_page)
+
+
 def _integer_power(a: Any, b: Any) -> Any:
     """a^b of integers, where a negative power is rounded towards 0: 0 unless a is 1 or -1 (0 for 0 too, as torch)."""
     negative = b < 0

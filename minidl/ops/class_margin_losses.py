@@ -17,6 +17,12 @@ from minidl.ops.shapes import reshape, unsqueeze
 from minidl.tensors import Tensor
 
 
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError for what is no reduction."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction: none, mean or sum")
+
+
 def _classes(name: str, target: Any) -> np.ndarray:
     y = target.array if isinstance(target, Tensor) else np.asarray(target)
     if y.dtype.kind not in "iu":
@@ -35,8 +41,11 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
+    check_reduction(reduction)
+    if weight is not None and len(weight.shape) != 1:
+        raise ValueError(f"multi_margin_loss: weight must be one-dimensional, got {tuple(weight.shape)}")
     y = _classes("multi_margin_loss", target)
-    shape = tuple(input.shape)
+    shape = tuple(input.shape) or (1,)
     single = len(shape) == 1
     rows = 1 if single else shape[0]
     require(
@@ -70,8 +79,10 @@ def multilabel_margin_loss(
     input (N, C) or (C,); target of its shape lists the right classes of an example, up to the first -1. Raises
     RuntimeError for other shapes or classes out of range.
     """
+    check_reduction(reduction)
     y = _classes("multilabel_margin_loss", target)
-    shape = tuple(input.shape)
+    y = y if len(input.shape) else y.reshape(-1)
+    shape = tuple(input.shape) or (1,)
     require(
         len(shape) in (1, 2) and y.shape == shape, "multilabel_margin_loss: inconsistent target size {} for input {}",
         y.shape, shape,

@@ -78,13 +78,18 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return tensor(data, dtype=dtype, device=device)
 
 
-def from_numpy(array: np.ndarray) -> Tensor:
+def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor that shares the array's memory. Raises TypeError for what is not an array, or a dtype that is not
     held."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
-    dtypes.dtype_of(array.dtype)
-    return wrap(array)
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    dtypes.dtype_of(ndarray.dtype)
+    return wrap(ndarray)
+
+
+def is_tensor(obj: Any, /) -> bool:
+    """Whether obj is a Tensor."""
+    return isinstance(obj, Tensor)
 
 
 @creates_out
@@ -245,8 +250,21 @@ def _like(make: Any) -> Any:
     return op()(like)
 
 
+def _drawn_like(make: Any) -> Any:
+    def like(
+        input: Any, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Any:
+        kind = input.dtype if dtype is None else dtype
+        where = input.device if device is None else device
+        return make(tuple(input.shape), generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+    like.__name__ = f"{make.__name__}_like"
+    like.__doc__ = f"{make.__name__}() in the shape, dtype and on the device of another tensor."
+    return op()(like)
+
+
 zeros_like, ones_like, empty_like = _like(zeros), _like(ones), _like(empty)
-rand_like, randn_like = _like(rand), _like(randn)
+rand_like, randn_like = _drawn_like(rand), _drawn_like(randn)
 
 
 def full_like(
@@ -297,6 +315,7 @@ def _fill_method(name: str, doc: str, values: Any) -> None:
         return write(self, np.asarray(values(self, *args, **kwargs)).astype(self.array.dtype))
 
     fill.__name__, fill.__doc__ = name, doc
+    fill.__wrapped__ = values  # type: ignore[attr-defined]  # whose signature it has
     setattr(Tensor, name, fill)
 
 
@@ -313,10 +332,10 @@ _fill_method(
 )  # fmt: skip
 _fill_method(
     "uniform_",
-    "Draw every element uniformly from [a, b).",
-    lambda t, a=0.0, b=1.0, *, generator=None: _generator(generator).uniform(
+    "Draw every element uniformly from [from_, to).",
+    lambda t, from_=0.0, to=1.0, *, generator=None: _generator(generator).uniform(
         t.array.shape, dtype=t.array.dtype if t.array.dtype != np.float16 else np.float32
-    ) * (b - a) + a,
+    ) * (to - from_) + from_,
 )  # fmt: skip
 _fill_method(
     "bernoulli_",

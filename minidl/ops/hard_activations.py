@@ -67,6 +67,16 @@ def prelu(input: Any, weight: Any) -> Any:
     return where(positive, input, w * where(positive, 0.0, input))
 
 
+def relu_or_write(input: Any, inplace: bool = False) -> Any:
+    """max(x, 0), written into x itself if wanted. See :class:`relu`."""
+    return finish(input, relu(input), inplace)
+
+
+def leaky_relu_or_write(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
+    """x where x > 0, else negative_slope x, written into x itself if wanted."""
+    return finish(input, leaky_relu(input, negative_slope), inplace)
+
+
 @op()
 class hard_range(Elementwise):
     """y = min(max(x, low), high);    dx = dy where low < x < high, else 0 (also at the corners, unlike clamp)"""

@@ -30,7 +30,7 @@ def margin_ranking_loss(
         tuple(input2.shape),
         tuple(target.shape),
     )
-    return reduced(clamp(-target * (input1 - input2) + margin, min=0), reduction)
+    return reduced(clamp(-target * (input1 - input2) + float(margin), min=0), reduction)
 
 
 @op(namespace="nn.functional")
@@ -38,9 +38,8 @@ def hinge_embedding_loss(
     input: Any, target: Any, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
     """x where y = 1, max(0, margin - x) where y = -1, for distances x."""
-    zero = input * 0
-    far = where(target == 1, zero, clamp(margin - input, min=0))
-    near = where(target == -1, zero, input)
+    far = where(target == 1, 0, clamp(margin - input, min=0))
+    near = where(target == -1, 0, input)
     return reduced(near + far, reduction)
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from minidl.autograd import op, require
+from minidl.autograd import attach, op, require
 from minidl.ops.common import IndexRangeError, one_dim
 from minidl.ops.indexing import getitem
 from minidl.tensors import Tensor
 
 
-@op(method="split")
-def split(x: Any, split_size: Any, dim: int = 0) -> tuple:
-    """Pieces along `dim`: of `split_size` each (the last may be smaller), or of the sizes in a list. Views."""
+@op()
+def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
+    """Pieces along `dim`: of one size each (the last may be smaller), or of the sizes in a list. Views."""
+    x, split_size = tensor, split_size_or_sections
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
     if isinstance(split_size, int):
@@ -27,6 +28,14 @@ def split(x: Any, split_size: Any, dim: int = 0) -> tuple:
         out.append(narrow(x, d, start, size))
         start += size
     return tuple(out)
+
+
+def _split(self: Tensor, split_size: Any, dim: int = 0) -> tuple:
+    """Pieces along `dim`: of `split_size` each (the last may be smaller), or of the sizes in a list. Views."""
+    return split(self, split_size, dim)
+
+
+attach("split", _split)
 
 
 @op(method="split_with_sizes")

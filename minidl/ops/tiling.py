@@ -58,9 +58,9 @@ def expand_as(x: Any, other: Any) -> Any:
 
 
 @op(method="repeat")
-def repeat(x: Any, *sizes: Any) -> Any:
-    """x laid side by side sizes[i] times along dimension i."""
-    times = _sizes(sizes)
+def repeat(x: Any, *repeats: Any) -> Any:
+    """x laid side by side repeats[i] times along dimension i."""
+    times = _sizes(repeats)
     require(len(times) >= x.ndim, "repeat: {} numbers for a tensor of {} dimensions", len(times), x.ndim)
     shape = (1,) * (len(times) - x.ndim) + tuple(x.shape)
     spread = broadcast_to(

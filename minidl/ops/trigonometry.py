@@ -9,6 +9,7 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl.autograd import op
 from minidl.ops.common import Binary, Elementwise, compiled, meet_float, need_arrays, of_tensors, unbroadcast
+from minidl.ops.masks import where
 from minidl.ops.powers import rsqrt
 
 
@@ -121,7 +122,8 @@ class atan2(Binary):
 
     def backward(ctx, dy: Any) -> Any:
         a, b = ctx.saved
-        d = dy / (a * a + b * b)
+        square = a * a + b * b
+        d = where(square == 0, 0.0, dy / square)  # at the origin, where there is no slope, torch's is 0
         return ctx.wanted(lambda: unbroadcast(d * b, ctx.a_shape), lambda: unbroadcast(-d * a, ctx.b_shape))
 
 

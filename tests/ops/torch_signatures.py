@@ -39,7 +39,8 @@ def _stubs(path: str, inside: str | None = None) -> dict[str, list[ast.FunctionD
 
 def _default(node: Any) -> Any:
     try:
-        return ast.literal_eval(node)
+        value = ast.literal_eval(node)
+        return UNKNOWN if value is ... else value
     except ValueError:
         return UNKNOWN
 
@@ -61,7 +62,8 @@ def inspected(f: Any) -> list[Parameter]:
     found = []
     for p in inspect.signature(f).parameters.values():
         if p.kind is not p.VAR_KEYWORD and p.name != "self":
-            found.append(Parameter(p.name, p.default, p.kind is p.KEYWORD_ONLY, p.kind is p.VAR_POSITIONAL))
+            name = f"_{p.name}" if p.kind is p.POSITIONAL_ONLY else p.name
+            found.append(Parameter(name, p.default, p.kind is p.KEYWORD_ONLY, p.kind is p.VAR_POSITIONAL))
     return found
 
 
@@ -82,6 +84,10 @@ def overloads(room: str, name: str) -> list[list[Parameter]]:
         nodes = _stubs("_C/__init__.pyi", "TensorBase").get(name, [])
     elif room == "nn.functional" and name in _stubs("nn/functional.pyi"):
         nodes = _stubs("nn/functional.pyi")[name]
+    elif room == "linalg":  # the stubs do not have them, the documentation has
+        line = next((n for n in (f.__doc__ or "").splitlines() if f"{name}(" in n), "")
+        call = line.strip().removeprefix("linalg.").partition(" ->")[0]
+        nodes = [n for n in ast.parse(f"def {call}: ...").body if isinstance(n, ast.FunctionDef)] if call else []
     else:
         nodes = _stubs("_C/_VariableFunctions.pyi").get(name, []) or _stubs("_C/_nn.pyi").get(name, [])
     lists = [_parameters(n, room == "Tensor") for n in nodes if "ellipsis" not in ast.unparse(n.args)]
