@@ -33,7 +33,10 @@ from minidl.ops.joining import stack
 from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor, wrap
 
-__all__ = ["grad", "value_and_grad", "grad_and_value", "vjp", "jvp", "jacobian", "jacrev", "jacfwd", "hessian", "hvp"]
+__all__ = [
+    "functional_call", "grad", "grad_and_value", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp",
+    "value_and_grad", "vjp",
+]  # fmt: skip
 
 
 # -- trees ------------------------------------------------------------------------------------------------------------
@@ -408,3 +411,65 @@ def hvp(func: Callable, inputs: Any, v: Any) -> tuple:
     run = _Run("hvp", slope, args, range(len(args)), False)
     product = tree_like(args, run.back([wrap(np.ones_like(run.outputs[0].array))], run.live))
     return run.shown(kept[0]), product if isinstance(inputs, tuple) else product[0]
+
+
+# -- modules as functions of their parameters -------------------------------------------------------------------------
+
+
+def functional_call(
+    module: Any,
+    parameter_and_buffer_dicts: dict[str, Tensor] | Sequence[dict[str, Tensor]],
+    args: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    tie_weights: bool = True,
+    strict: bool = False,
+) -> Any:
+    """``module(*args, **kwargs)`` with other tensors for its parameters and buffers, by their ``state_dict`` names.
+
+    The module is as it was afterwards. With `tie_weights` a tensor that the module holds under several names is
+    replaced under all of them. Raises ValueError for a name twice, KeyError for one that the module has not, and with `strict`
+    RuntimeError for one that it has and the dictionaries have not.
+
+    >>> import minidl
+    >>> layer = minidl.nn.Linear(2, 1)
+    >>> weights = {"weight": minidl.tensor([[1.0, 2.0]]), "bias": minidl.tensor([3.0])}
+    >>> functional_call(layer, weights, minidl.tensor([1.0, 1.0]))
+    tensor([6.])
+    >>> loss = lambda p: functional_call(layer, p, minidl.tensor([1.0, 1.0])).sum()
+    >>> grad(loss)(weights)["weight"]
+    tensor([[1., 1.]])
+    """
+    given: dict[str, Tensor] = {}
+    dicts = [parameter_and_buffer_dicts] if isinstance(parameter_and_buffer_dicts, dict) else parameter_and_buffer_dicts
+    for named in dicts:
+        if given.keys() & named.keys():
+            raise ValueError(f"functional_call: {sorted(given.keys() & named.keys())} appear in several dictionaries")
+        given.update(named)
+    places: dict[str, tuple[dict, str]] = {}
+    for path, owner in module.named_modules(remove_duplicate=False):
+        for held in (owner._parameters, owner._buffers):
+            for name in held:
+                places[f"{path}.{name}" if path else name] = (held, name)
+    unknown = sorted(given.keys() - places.keys())
+    if unknown:
+        raise KeyError(f"functional_call: the module has no {', '.join(unknown)}")
+    new = {}
+    for full, value in given.items():
+        held, name = places[full]
+        new[full] = value
+        if tie_weights and held[name] is not None:
+            new.update({k: value for k, (h, n) in places.items() if h[n] is held[name] and k not in given})
+    missing = sorted(places.keys() - new.keys())
+    if strict and missing:
+        raise RuntimeError(f"functional_call: missing key(s): {', '.join(missing)}")
+    before = {full: places[full][0][places[full][1]] for full in new}
+    try:
+        for full, value in new.items():
+            held, name = places[full]
+            held[name] = value
+        return module(*(args if isinstance(args, tuple) else () if args is None else (args,)), **(kwargs or {}))
+    finally:
+        for full, value in before.items():
+            held, name = places[full]
+            held[name] = value

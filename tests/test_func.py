@@ -226,3 +226,35 @@ def test_what_is_not_reached_is_zero():
 def test_what_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(minidl.tensor(C))
+
+
+def test_functional_call_is_torchs():
+    """Outputs and gradients by the tensors given; tied weights; the module unchanged; refusals."""
+    ours = minidl.nn.Sequential(minidl.nn.Linear(3, 4), minidl.nn.Tanh(), minidl.nn.Linear(4, 2))
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    before = {k: v.numpy().copy() for k, v in ours.state_dict().items()}
+    rng = np.random.default_rng(0)
+    values = {k: rng.standard_normal(v.shape) for k, v in before.items()}
+    x = rng.standard_normal((5, 3))
+    grads = []
+    for lib, model in ((minidl, ours), (torch, theirs)):
+        given = {k: lib.tensor(v) for k, v in values.items()}
+
+        def loss(p, lib=lib, model=model):
+            return (lib.func.functional_call(model, p, (lib.tensor(x),)) ** 2).sum()
+
+        grads.append({k: g.numpy() for k, g in lib.func.grad(loss)(given).items()})
+        with pytest.raises(ValueError):
+            lib.func.functional_call(model, [given, given], lib.tensor(x))
+        with pytest.raises(RuntimeError):
+            lib.func.functional_call(model, {"0.weight": given["0.weight"]}, lib.tensor(x), strict=True)
+    for k in values:
+        np.testing.assert_allclose(grads[0][k], grads[1][k], rtol=1e-12, atol=1e-12)  # sums of 5 and 4 terms
+        np.testing.assert_array_equal(ours.state_dict()[k].numpy(), before[k])
+    with pytest.raises(KeyError, match="nothing"):
+        minidl.func.functional_call(ours, {"nothing": minidl.ones(1)}, minidl.ones(3))
+    tied = minidl.nn.ModuleList([minidl.nn.Linear(2, 2, bias=False), minidl.nn.Linear(2, 2, bias=False)])
+    tied[1].weight = tied[0].weight
+    both = minidl.nn.Sequential(tied[0], tied[1])
+    y = minidl.func.functional_call(both, {"0.weight": minidl.eye(2) * 3}, minidl.ones(2))
+    assert y.tolist() == [9.0, 9.0]
