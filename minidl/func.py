@@ -428,8 +428,8 @@ def functional_call(
     """``module(*args, **kwargs)`` with other tensors for its parameters and buffers, by their ``state_dict`` names.
 
     The module is as it was afterwards. With `tie_weights` a tensor that the module holds under several names is
-    replaced under all of them. Raises ValueError for a name twice, KeyError for one that the module has not, and with `strict`
-    RuntimeError for one that it has and the dictionaries have not.
+    replaced under all of them. Raises ValueError for a name twice, KeyError for one that the module has not, and with
+    `strict` RuntimeError for one that it has and the dictionaries have not.
 
     >>> import minidl
     >>> layer = minidl.nn.Linear(2, 1)
