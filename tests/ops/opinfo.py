@@ -271,9 +271,12 @@ def one(
         return
     seeds = [np.cos(np.arange(t.numel())).reshape(tuple(t.shape)).astype(str(t.dtype)[6:]) for t in t_roots]
     asked = [i for i, t in enumerate(inputs) if t.requires_grad]
-    theirs = torch.autograd.grad(
-        t_roots, [inputs[i] for i in asked], [torch.tensor(d) for d in seeds], allow_unused=True
-    )
+    try:
+        theirs = torch.autograd.grad(
+            t_roots, [inputs[i] for i in asked], [torch.tensor(d) for d in seeds], allow_unused=True
+        )
+    except RuntimeError:  # torch has no gradient for some of its own samples
+        return
     try:
         mine = minidl.autograd.grad(
             m_roots, [leaves[i] for i in asked], [minidl.tensor(d) for d in seeds], allow_unused=True
