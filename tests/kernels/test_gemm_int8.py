@@ -12,7 +12,7 @@ from kernel_testing import GUARD_PAGE, floats, guarded, laid_out, layouts, norma
 
 import minidl_kernels as mk
 from minidl_kernels.cpu import machine, threads
-from minidl_kernels.gemm_int8 import blas, conv, cpu, quantize, reference, vector
+from minidl_kernels.gemm_int8 import blas, conv, cpu, depthwise, quantize, reference, vector
 
 VARIANTS = [v for v in mk.variants("int8_matmul", "cpu") if v != "reference"]
 
@@ -55,9 +55,11 @@ def test_every_tier_at_the_ends_of_the_range(tier):
             assert same_bits(cpu.int8_matmul(laid_out(a, layout), laid_out(b, layout)), exact(a, b)), layout
         x, w, scale = normal(0, 9, 301), integers(1, 33, 301), normal(2, 33) ** 2
         assert same_bits(cpu.int8_linear(x, w, scale, None, None), reference.int8_linear(x, w, scale, None, None))
-        x, w, scale = normal(0, 2, 6, 9, 8), integers(1, 10, 3, 3, 3), normal(2, 10) ** 2
-        args = (x, w, scale, None, 1, 1, 1, 2, None)
-        assert same_bits(conv.int8_conv2d(*args), reference.int8_conv2d(*args))
+        for c, groups in ((6, 2), (10, 10), (16, 1)):
+            x, w, scale = normal(0, 2, c, 9, 35), integers(1, 30, c // groups, 3, 3), normal(2, 30) ** 2
+            for stride in (1, 2, 3):
+                args = (x, w, scale, None, stride, 1, 1, groups, None)
+                assert same_bits(conv.int8_conv2d(*args), reference.int8_conv2d(*args)), (groups, stride)
 
 
 def test_blas_stays_within_what_a_float_holds():
@@ -72,7 +74,7 @@ def test_blas_stays_within_what_a_float_holds():
 def test_a_planted_fault_is_caught(monkeypatch):
     a, b = integers(0, 20, 64), integers(1, 64, 40)
     assert same_bits(cpu.int8_matmul(a, b), exact(a, b))
-    monkeypatch.setitem(cpu._FORMS, machine.tier(), (*cpu._FORMS[machine.tier()][:3], 127))
+    monkeypatch.setitem(cpu.FORMS, machine.tier(), (*cpu.FORMS[machine.tier()][:3], 127))
     assert not same_bits(cpu.int8_matmul(a, b), exact(a, b))
     monkeypatch.undo()
     monkeypatch.setattr(blas, "EXACT", 4096)
@@ -150,12 +152,32 @@ def test_reference_convolution_is_torchs():
         assert np.array_equal(y, theirs.numpy())
 
 
-def test_windows_are_laid_out_in_parts(monkeypatch):
-    x, w, scale = normal(0, 5, 4, 9, 9), integers(1, 8, 4, 3, 3), normal(2, 8) ** 2
-    args = (x, w, scale, None, 1, 1, 1, 1, None)
-    expected = conv.int8_conv2d(*args)
-    monkeypatch.setattr(conv, "PACKED", 8192)
-    assert same_bits(conv.int8_conv2d(*args), expected)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_images_strips_and_planes_in_parts(monkeypatch, kernel):
+    x, w, scale = normal(0, 5, 8, 11, 9), integers(1, 40, 8, kernel, kernel), normal(2, 40) ** 2
+    args = (x, w, scale, normal(3, 40), 1, kernel // 2, 1, 1, None)
+    for limit in ("PLANES", "NEAR", "RUN"):
+        monkeypatch.setattr(conv, limit, 20 if limit == "RUN" else 1000)
+        conv._planned.cache_clear()
+        assert same_bits(conv.int8_conv2d(*args), reference.int8_conv2d(*args)), limit
+    conv._planned.cache_clear()
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_convolution_of_odd_numbers_and_of_zeros(groups):
+    """NaN and Inf spoil their image only; a negative or zero scale of a filter keeps the sign of a zero."""
+    x, w = normal(0, 4, 4, 6, 6), integers(1, 8, 4 // groups, 3, 3)
+    x[0], x[1, 2, 3, 3], x[2, 0, 0, 0] = 0, np.nan, np.inf
+    scale, bias = normal(2, 8), normal(3, 8)
+    scale[0], bias[1] = 0, -0.0
+    for b in (None, bias):
+        for x_scale in (None, 0.01):
+            args = (x, w, scale, b, 1, 1, 1, groups, x_scale)
+            y, expected = conv.int8_conv2d(*args), reference.int8_conv2d(*args)
+            assert np.array_equal(y, expected, equal_nan=True)
+            assert np.array_equal(np.signbit(y), np.signbit(expected) | (np.isnan(y) & np.signbit(y)))
+            assert np.isfinite(y[[0, 3]]).all()
+            assert np.isnan(y[1:3]).all() == (x_scale is None)
 
 
 def test_same_bits_for_any_number_of_threads():
@@ -166,7 +188,8 @@ def test_same_bits_for_any_number_of_threads():
         with threads.threads(count):
             y = cpu.int8_linear(x, w, scale, bias, None)
             z = conv.int8_conv2d(image, filters, scale[:24], None, 1, 1, 1, 1, None)
-            results.append((cpu.int8_matmul(w, w.T), y, z))
+            each = conv.int8_conv2d(image, filters[:, :1], scale[:24], None, 1, 1, 1, 8, None)
+            results.append((cpu.int8_matmul(w, w.T), y, z, each))
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
 
@@ -175,12 +198,19 @@ def test_nothing_is_written_outside(monkeypatch):
     for m, n, k in ((1, 1, 1), (13, 33, 20), (14, 32, 16), (29, 65, 301)):
         a, b, scale = integers(0, m, k), integers(1, k, n), normal(2, n) ** 2
         image, filters = normal(3, 2, 3, 7, 9), integers(4, n, 3, 2, 3)
-        with guarded(monkeypatch, cpu, conv, vector):
+        channels, own = normal(6, 2, n, 7, 9), integers(4, 2 * n, 1, 2, 3)
+        with guarded(monkeypatch, cpu, conv, depthwise, vector):
             assert same_bits(cpu.int8_matmul(a, b), exact(a, b))
             y = cpu.int8_linear(normal(5, m, k), b.T, scale, None, None)
-            z = conv.int8_conv2d(image, filters, scale, None, 2, 1, 1, 1, None)
-        assert np.isfinite(y).all()
-        assert np.isfinite(z).all()
+            made = [
+                conv.int8_conv2d(image, filters, scale, None, stride, padding, 1, 1, None)
+                for stride, padding in ((1, 0), (1, 1), (2, 1), ((1, 3), (2, 0)))
+            ]
+            one = conv.int8_conv2d(image, filters[..., :1, :1], scale, None, 1, 0, 1, 1, None)
+            each = [
+                conv.int8_conv2d(channels, own, np.repeat(scale, 2), None, stride, 1, 1, n, None) for stride in (1, 2)
+            ]
+        assert all(np.isfinite(z).all() for z in (y, *made, one, *each))
 
 
 def test_nothing_is_read_outside():
@@ -199,6 +229,12 @@ def test_nothing_is_read_outside():
         "            x = at_end_of_page(np.ones((m, k, 3, 3), 'f'))\n"
         "            w = at_end_of_page(np.ones((n, k, 2, 2), np.int8))\n"
         "            assert (mk.int8_conv2d(x, w, one, one, x_scale=1.0) == 4 * k + 1).all()\n"
+        "            w = at_end_of_page(np.ones((n, k, 3, 3), np.int8))\n"
+        "            assert (mk.int8_conv2d(x, w, one, one, x_scale=1.0) == 9 * k + 1).all()\n"
+        "            w = at_end_of_page(np.ones((n, k, 1, 1), np.int8))\n"
+        "            assert (mk.int8_conv2d(x, w, one, one, x_scale=1.0) == k + 1).all()\n"
+        "            w, one = at_end_of_page(np.ones((k, 1, 3, 3), np.int8)), at_end_of_page(np.ones(k, 'f'))\n"
+        "            assert (mk.int8_conv2d(x, w, one, one, groups=k, x_scale=1.0) == 10).all()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

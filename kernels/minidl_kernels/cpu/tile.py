@@ -84,7 +84,7 @@ def tile(tier: str, kind: str) -> Tile:
     return Tile(tier, kind, rows, 2, wide // size, size)
 
 
-def _step(t: Tile, v: Vectors, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+def step(t: Tile, v: Vectors, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """c + a * b for one vector of elements."""
     builder = v.builder
     if t.kind == "s8u8":
@@ -133,7 +133,7 @@ def multiply(t: Tile) -> Any:
                     for i, row in enumerate(sums):
                         x = v.broadcast(column, i * t.size)
                         for s, y in zip(row, bs):
-                            builder.store(_step(t, v, x, y, builder.load(s)), s)
+                            builder.store(step(t, v, x, y, builder.load(s)), s)
                 return [[builder.load(s) for s in row] for row in sums]
 
             def line_of(start: ir.Value, step: ir.Value, i: int) -> ir.Value:

@@ -31,7 +31,7 @@ from .stages import finish_rows, quantize_rows, shares
 Array = NDArray[Any]
 
 # Kind of the tile; type of a number in an element; numbers in an element; what is added per unit of A's row sum.
-_FORMS = {
+FORMS = {
     "amx": ("s8u8", np.int8, 4, 128),
     "avx512vnni": ("s8u8", np.int8, 4, 128),
     "avx512": ("s16", np.int16, 2, 0),
@@ -44,7 +44,7 @@ i8, i32 = pointer("int8"), pointer("int32")
 
 def _elements(q: Array) -> Array:
     """q (B, M, K) int8 -> (B, M, K padded): numbers as the tile wants them, K along memory; q itself if it serves."""
-    _, number, per, _ = _FORMS[machine.tier()]
+    _, number, per, _ = FORMS[machine.tier()]
     k = q.shape[-1]
     if number == np.int8 and k % per == 0 and q.strides[-1] == 1:
         return q
@@ -58,7 +58,7 @@ def multiply(a: Array, b: Array, c: Array) -> int:
 
     Gives the factor f of what c has too much: f * (sum of a's row).
     """
-    kind, number, per, factor = _FORMS[machine.tier()]
+    kind, number, per, factor = FORMS[machine.tier()]
     (batch, m, n), k = c.shape, a.shape[2]
     if k == 0 or c.size == 0:
         c.fill(0)

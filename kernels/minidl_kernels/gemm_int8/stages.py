@@ -7,6 +7,7 @@ finish     acc (rows, N) int32 -> y float32, in place
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,40 @@ def _float_of(typing: Any, bits: Any) -> Any:
 
 
 @jit(inner=True)
-def scale_of(n, x, static):  # type: ignore[no-untyped-def]
-    """The scale of n floats: max|x| / 127, 1 where that is 0; or the static one, if it is not 0."""
-    if static != np.float32(0):
-        return static
+def top_of(n, x):  # type: ignore[no-untyped-def]
+    """The bits of max|x| of n floats."""
     bits, top = i32(x), np.int32(0)
     for p in range(n):
         top = max(top, np.int32(bits[p] & MAGNITUDE))
-    scale = _float_of(top) / LARGEST
+    return top
+
+
+@jit(inner=True)
+def scale_from(top):  # type: ignore[no-untyped-def]
+    """The scale max|x| / 127, 1 where that is 0, from the bits of max|x|."""
+    scale = _float_of(np.int32(top)) / LARGEST
     return np.float32(1) if scale == np.float32(0) else scale
+
+
+@jit(inner=True)
+def scale_of(n, x, static):  # type: ignore[no-untyped-def]
+    """The scale of n floats, or the static one, if it is not 0."""
+    return static if static != np.float32(0) else scale_from(top_of(n, x))
+
+
+def whole_numbers(v: Vectors, divisor: ir.Value) -> Callable[[ir.Value], ir.Value]:
+    """What makes a vector of floats into floats without fraction: clip(rint(x / divisor), -127, 127), NaN into 0."""
+    builder = v.builder
+    top, least, magic = (ir.Constant(v.type, [c] * v.lanes) for c in (127.0, -127.0, MAGIC))
+
+    def whole(value: ir.Value) -> ir.Value:
+        value = builder.fdiv(value, divisor)
+        value = builder.select(builder.fcmp_ordered(">", value, top), top, value)
+        value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
+        value = builder.select(builder.fcmp_ordered("ord", value, value), value, v.zero())
+        return builder.fsub(builder.fadd(value, magic), magic)
+
+    return whole
 
 
 @functools.cache
@@ -69,16 +95,11 @@ def quantize(tier: str) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             n, x, scale, q = args
             v, whole, narrow = (Vectors(builder, element, lanes) for element in (F32, I32, I8))
-            top, least, magic = (ir.Constant(v.type, [c] * lanes) for c in (127.0, -127.0, MAGIC))
-            divisor = v.splat(scale)
+            rounded = whole_numbers(v, v.splat(scale))
             sums = cgutils.alloca_once_value(builder, whole.zero())
 
             def quantized(value: ir.Value) -> ir.Value:
-                value = builder.fdiv(value, divisor)
-                value = builder.select(builder.fcmp_ordered(">", value, top), top, value)
-                value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
-                value = builder.select(builder.fcmp_ordered("ord", value, value), value, v.zero())
-                ints = builder.fptosi(builder.fsub(builder.fadd(value, magic), magic), whole.type)
+                ints = builder.fptosi(rounded(value), whole.type)
                 builder.store(builder.add(builder.load(sums), ints), sums)
                 return builder.trunc(ints, narrow.type)
 
