@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from minidl.nn.module import Module
 from minidl.ops import loss
+from minidl.ops import reduction as reductions
 from minidl.tensors import Tensor
 
 
 def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """`reduction`, unless torch's older arguments are given: those say the same, and have a warning."""
-    if size_average is None and reduce is None:
-        return reduction
+    """`reduction` of a layer, which is made without tensors."""
     if isinstance(size_average, Tensor) or isinstance(reduce, Tensor):
         raise RuntimeError(
             "a loss layer is made first, then called: nn.MSELoss()(prediction, target), and not given the tensors when "
             "it is made; without a layer it is nn.functional.mse_loss(prediction, target)"
         )
-    if reduce is not None and not reduce:
-        reduction = "none"
-    else:
-        reduction = "sum" if size_average is not None and not size_average else "mean"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=3
-    )
-    return reduction
+    return reductions.reduction_of(size_average, reduce, reduction)
 
 
 class _Loss(Module):
@@ -51,7 +42,7 @@ class MSELoss(_Loss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
-        return loss.mse_loss(input, target, self.reduction)
+        return loss.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
@@ -62,7 +53,7 @@ class L1Loss(_Loss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
-        return loss.l1_loss(input, target, self.reduction)
+        return loss.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(_Loss):
@@ -74,7 +65,7 @@ class SmoothL1Loss(_Loss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """Two of the same shape -> a scalar, or that shape for "none"."""
-        return loss.smooth_l1_loss(input, target, self.reduction, self.beta)
+        return loss.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
 class HuberLoss(_Loss):

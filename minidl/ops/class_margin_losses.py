@@ -10,9 +10,9 @@ from minidl.autograd import op, require
 from minidl.ops.activations import logsigmoid
 from minidl.ops.indexing import getitem
 from minidl.ops.limits import clamp
-from minidl.ops.loss import reduced
 from minidl.ops.masks import where
 from minidl.ops.reduce import mean, sum
+from minidl.ops.reduction import reduced, reduction_of
 from minidl.ops.shapes import reshape, unsqueeze
 from minidl.tensors import Tensor
 
@@ -39,6 +39,7 @@ def multi_margin_loss(
 
     input (N, C) or (C,), target (N,) or 0-d. Raises ValueError unless p is 1 or 2, RuntimeError for other shapes.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
     check_reduction(reduction)
@@ -79,6 +80,7 @@ def multilabel_margin_loss(
     input (N, C) or (C,); target of its shape lists the right classes of an example, up to the first -1. Raises
     RuntimeError for other shapes or classes out of range.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     check_reduction(reduction)
     y = _classes("multilabel_margin_loss", target)
     y = y if len(input.shape) else y.reshape(-1)
@@ -109,6 +111,7 @@ def multilabel_soft_margin_loss(
 
     `weight` (C,) rescales the classes.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     loss = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
     loss = loss if weight is None else loss * weight
     return reduced(mean(loss, -1), reduction)

@@ -10,8 +10,8 @@ import numpy as np
 from minidl.autograd import op
 from minidl.ops.exponentials import exp, log
 from minidl.ops.limits import clamp
-from minidl.ops.loss import reduced
 from minidl.ops.masks import where
+from minidl.ops.reduction import reduced, reduction_of
 from minidl.ops.shapes import unsqueeze
 from minidl.tensors import Tensor
 
@@ -56,6 +56,7 @@ def poisson_nll_loss(
 
     With full also Stirling's y ln y - y + ln(2 pi y) / 2 for ln y!, where y > 1.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     loss = exp(input) - target * input if log_input else input - target * log(input + eps)
     if full:
         y = clamp(target, min=1)

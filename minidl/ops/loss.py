@@ -15,23 +15,13 @@ from minidl.ops.common import total
 from minidl.ops.exponentials import exp, log, log1p, sigmoid
 from minidl.ops.limits import clamp
 from minidl.ops.masks import where
-from minidl.ops.reduce import mean, sum
+from minidl.ops.reduce import sum
+from minidl.ops.reduction import reduced, reduction_of, weighted
 from minidl.ops.shapes import reshape
 from minidl.ops.signs import abs
 from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.softmax_loss import softmax_loss
 from minidl.tensors import Tensor
-
-
-def reduced(loss: Any, reduction: str) -> Any:
-    """The mean or the sum of a loss, or the loss itself ("none"). Raises ValueError for another word."""
-    if reduction == "mean":
-        return mean(loss)
-    if reduction == "sum":
-        return sum(loss)
-    if reduction == "none":
-        return loss
-    raise ValueError(f"{reduction} is not a valid value for reduction: none, mean or sum")
 
 
 def _same_shape(name: str, x: Any, y: Any) -> None:
@@ -75,38 +65,53 @@ def _made_by_op(x: Any, kind: Any) -> bool:
 
 
 @op(namespace="nn.functional")
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
-    """(x - y)^2, reduced. Warns when the shapes differ."""
+def mse_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+) -> Any:
+    """(x - y)^2, reduced. Warns when the shapes differ.
+
+    weight: one for each element of the input; the mean is then over the summed weights. ValueError for another shape.
+    """
     _same_shape("mse_loss", input, target)
     d = input - target
-    return reduced(d * d, reduction)
+    return weighted(d * d, weight, reduction_of(size_average, reduce, reduction))
 
 
 @op(namespace="nn.functional")
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
-    """|x - y|, reduced. Warns when the shapes differ."""
+def l1_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+) -> Any:
+    """|x - y|, reduced. Warns when the shapes differ. weight: as in mse_loss."""
     _same_shape("l1_loss", input, target)
-    return reduced(abs(input - target), reduction)
+    return weighted(abs(input - target), weight, reduction_of(size_average, reduce, reduction))
 
 
 @op(namespace="nn.functional")
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
-    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; reduced. RuntimeError for delta <= 0."""
+def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
+    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; reduced. RuntimeError for delta <= 0.
+
+    weight: one for each element of the input; the mean is over the elements, as torch has it here. ValueError for
+    another shape.
+    """
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _same_shape("huber_loss", input, target)
     a = abs(input - target)
     low = clamp(a, max=delta)
-    return reduced(low * (a - 0.5 * low), reduction)
+    loss = low * (a - 0.5 * low)
+    return reduced(loss if weight is None else weighted(loss, weight, "none"), reduction)
 
 
 @op(namespace="nn.functional")
-def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
+def smooth_l1_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
+) -> Any:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; reduced."""
+    reduction = reduction_of(size_average, reduce, reduction)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
-        return l1_loss(input, target, reduction)
+        return l1_loss(input, target, reduction=reduction)
     _same_shape("smooth_l1_loss", input, target)
     a = abs(input - target)
     low = clamp(a, max=beta)
@@ -198,6 +203,7 @@ def nll_loss(
     input (N, C, ...) log-probabilities or (C,), target (N, ...) class indices. Raises IndexError for a class out
     of range.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     if _made_by_op(input, softmax):
         blame.warn(
             f"nll_loss{blame.scope()}: the input is the output of {blame.made_by(input)}, but log-probabilities are "
@@ -244,6 +250,7 @@ def cross_entropy(
     s the target is (1 - s) onehot + s / C. Raises IndexError for a class out of range, RuntimeError for shapes that do
     not fit.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if _made_by_op(input, softmax):
@@ -300,6 +307,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: Any = None,
 ) -> Any:  # fmt: skip
     """-(y log s(x) + (1 - y) log(1 - s(x))) as (1 - y) x + log(1 + e^-x), which does not overflow."""
+    reduction = reduction_of(size_average, reduce, reduction)
     _must_match("binary_cross_entropy_with_logits", input, target)
     if _made_by_op(input, sigmoid):
         blame.warn(
@@ -320,6 +328,7 @@ def binary_cross_entropy(
 
     Raises RuntimeError when an input is outside [0, 1].
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     _must_match("binary_cross_entropy", input, target)
     p = input.array if isinstance(input, Tensor) else input
     if p.size and not ((p >= 0) & (p <= 1)).all():
@@ -342,6 +351,7 @@ def kl_div(
     log_target: bool = False,
 ) -> Any:
     """y (log y - x) for log-probabilities x (and log y, with log_target); 0 where y is 0. "batchmean" divides by N."""
+    reduction = reduction_of(size_average, reduce, reduction)
     if log_target:
         loss = exp(target) * (target - input)
     else:

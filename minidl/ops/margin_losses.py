@@ -11,10 +11,10 @@ from minidl.ops.arithmetic import minimum
 from minidl.ops.common import broadcast
 from minidl.ops.distances import pairwise_distance
 from minidl.ops.limits import clamp
-from minidl.ops.loss import reduced
 from minidl.ops.masks import where
 from minidl.ops.powers import sqrt
 from minidl.ops.reduce import sum
+from minidl.ops.reduction import reduced, reduction_of
 
 
 @op(namespace="nn.functional")
@@ -23,6 +23,7 @@ def margin_ranking_loss(
     reduction: str = "mean",
 ) -> Any:  # fmt: skip
     """max(0, margin - y (a - b)): y = 1 wants a above b, y = -1 below, by the margin."""
+    reduction = reduction_of(size_average, reduce, reduction)
     require(
         len(input1.shape) == len(input2.shape) == len(target.shape),
         "margin_ranking_loss: all must have the same number of dimensions, got {}, {} and {}",
@@ -38,6 +39,7 @@ def hinge_embedding_loss(
     input: Any, target: Any, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
     """x where y = 1, max(0, margin - x) where y = -1, for distances x."""
+    reduction = reduction_of(size_average, reduce, reduction)
     far = where(target == 1, 0, clamp(margin - input, min=0))
     near = where(target == -1, 0, input)
     return reduced(near + far, reduction)
@@ -52,6 +54,7 @@ def cosine_embedding_loss(
 
     a, b (N, D) with y (N,), or (D,) with a 0-d y. Raises RuntimeError for other shapes.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     n = len(target.shape)
     require(
         n in (0, 1)
@@ -80,6 +83,7 @@ def triplet_margin_loss(
 
     With swap the smaller of |a - n| and |p - n| counts.
     """
+    reduction = reduction_of(size_average, reduce, reduction)
     return triplet_margin_with_distance_loss(
         anchor, positive, negative, distance_function=lambda a, b: pairwise_distance(a, b, p, eps), margin=margin,
         swap=swap, reduction=reduction,
@@ -113,4 +117,5 @@ def soft_margin_loss(
     input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
     """ln(1 + e^(-y x)), y = 1 or -1."""
+    reduction = reduction_of(size_average, reduce, reduction)
     return reduced(-logsigmoid(target * input), reduction)

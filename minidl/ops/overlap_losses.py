@@ -6,8 +6,9 @@ from typing import Any
 
 from minidl.autograd import op, require
 from minidl.ops.exponentials import sigmoid
-from minidl.ops.loss import binary_cross_entropy_with_logits, reduced
+from minidl.ops.loss import binary_cross_entropy_with_logits
 from minidl.ops.reduce import sum
+from minidl.ops.reduction import reduced
 
 
 @op(namespace="nn.functional")

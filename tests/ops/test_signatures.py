@@ -180,7 +180,6 @@ DELIBERATE: dict[str, tuple[str, str]] = {
     "Tensor.to": ("is no keyword", "dtype, device, copy are keywords, or stand in torch's orders"),
     "Tensor.view": ("is no keyword", "view(2, 3), view((2, 3)) or view(dtype)"),
     "nn.functional.hardshrink": ("no out", "undocumented in torch"),
-    "nn.functional.huber_loss": ("no weight", "of elements: multiply the unreduced loss"),
     "nn.functional.normalize": ("elsewhere", "out is a keyword only"),
     "nn.functional.one_hot": ("no tensor", "input, as elsewhere"),
     "nn.functional.softmax": ("dim; dtype", "which dimension must be said; torch deprecates its guess"),
@@ -198,13 +197,6 @@ DELIBERATE["Tensor.subtract"] = DELIBERATE["Tensor.subtract_"] = DELIBERATE[".su
 DELIBERATE["Tensor.scatter_"] = DELIBERATE[".scatter"]
 for _name in ("conv1d", "conv2d"):
     DELIBERATE[f"nn.functional.{_name}"] = DELIBERATE[f".{_name}"]
-_SHORT = "no size_average; no reduce; elsewhere", "reduction= says it; torch deprecated the other two in 2018"
-DELIBERATE["nn.functional.smooth_l1_loss"] = _SHORT
-for _name in ("l1_loss", "mse_loss"):
-    DELIBERATE[f"nn.functional.{_name}"] = (
-        _SHORT[0] + "; no weight",
-        _SHORT[1] + "; a weight multiplies the unreduced loss",
-    )
 
 
 @pytest.mark.parametrize("room", ROOMS)
