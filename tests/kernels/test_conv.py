@@ -25,10 +25,10 @@ from kernel_testing import (
 )
 
 import minidl_kernels as mk
-from minidl_kernels.conv import cpu, plan, reference
+from minidl_kernels.conv import accepts_winograd, cpu, plan, reference, winograd, winograd_dw
 from minidl_kernels.cpu import machine, threads
 
-FAST = [v for v in mk.variants("conv2d", "cpu") if v != "reference"]
+FAST = [v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd")]  # which accept everything
 
 
 @st.composite
@@ -163,6 +163,191 @@ def test_a_large_image_is_cut_into_strips_and_chunks_without_a_seam(monkeypatch)
         cached.cache_clear()
 
 
+# --- Winograd ---
+
+
+WINOGRAD = {"conv2d": winograd.conv2d, "conv2d_dx": winograd.conv2d_dx, "conv2d_dw": winograd_dw.conv2d_dw}
+
+
+@st.composite
+def windows_of_three(draw):
+    """Settings that Winograd's way accepts: around windows of 4 outputs, vectors of channels, tiles of 8 and 32."""
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    extent = [draw(st.integers(max(1, 3 - 2 * p), 18)) for p in padding]
+    n, c, k = draw(st.integers(1, 4)), draw(sizes(16, 40, 1)), draw(sizes(32, 40, 1))
+    return (n, c, *extent), (k, c, 3, 3), (1, 1), padding, (1, 1), 1
+
+
+WIDE = ((2, 70, 13, 30), (70, 70, 3, 3), (1, 1), (1, 2), (1, 1), 1)
+SQUARE = ((9, 33, 8, 8), (17, 33, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+
+
+def winograd_bound(op, magnitude, setting, dtype):
+    """How far from exact: gamma(n) times |A'| (|G| |w| |G'| * |B'| |x| |B|) |A| (Higham, chapter 3), where n counts the
+    roundings on the way: at most IN in each of the four transforms of an element, and one for each product summed.
+    """
+    x_shape, w_shape, _, padding, *_ = setting
+    b, g, a = (np.abs(np.array(m)) for m in (winograd.INPUTS, winograd.WEIGHTS, winograd.OUTPUTS))
+    n, c, h, wd = x_shape
+    p, q = h + 2 * padding[0] - 2, wd + 2 * padding[1] - 2
+    down, across = -(-p // 4), -(-q // 4)
+
+    def windows(image, edge, top, left):
+        """(N, C, down, across, edge, edge)"""
+        image = np.pad(image, ((0, 0), (0, 0), (top, 6), (left, 6)))
+        image = np.pad(image, ((0, 0), (0, 0), (0, 4), (0, 4)))
+        rows = (4 * np.arange(down)[:, None] + np.arange(edge))[:, None, :, None]
+        return image[:, :, rows, (4 * np.arange(across)[:, None] + np.arange(edge))[None, :, None, :]]
+
+    first, second = magnitude[0], magnitude[1]
+    if op == "conv2d":
+        m = np.einsum("ncduij,kcij->nkduij", b @ windows(first, 6, *padding) @ b.T, g @ second @ g.T)
+        out = a @ m @ a.T
+        y = out.transpose(0, 1, 2, 4, 3, 5).reshape(n, -1, 4 * down, 4 * across)[:, :, :p, :q]
+        depth = c
+    else:
+        e, v = a.T @ windows(first, 4, 0, 0) @ a, b @ windows(second, 6, *padding) @ b.T
+        y = g.T @ np.einsum("nkduij,ncduij->kcij", e, v) @ g
+        depth = n * down * across
+    u = np.finfo(dtype).eps / 2
+    count = (depth + 8 * winograd.IN + 4) * u  # parts are added, constants rounded, and there may be a bias
+    return count / (1 - count) * y + (magnitude[2][:, None, None] * u if op == "conv2d" else 0) + np.finfo(dtype).tiny
+
+
+def check_winograd(setting, seed, dtype, layout="plain"):
+    x, w, b, dy = (laid_out(a, layout) for a in operands(setting, seed, dtype))
+    for op, (args, _, magnitude) in cases(setting, x, w, b, dy).items():
+        expected = exact(op, args)
+        if op == "conv2d_dx":  # is the forward convolution of dy with turned filters
+            back = (dy.shape, (w.shape[1], w.shape[0], 3, 3), (1, 1), tuple(2 - p for p in setting[3]), (1, 1), 1)
+            turned = magnitude[1].swapaxes(0, 1)[:, :, ::-1, ::-1]
+            bound = winograd_bound("conv2d", (magnitude[0], turned, np.zeros(1)), back, dtype)
+        else:
+            bound = winograd_bound(op, magnitude, setting, dtype)
+        with mk.use(**{op: "winograd"}), unmodified(x, w, b, dy):
+            assert mk.which(op, *args) == "winograd"
+            y = getattr(mk, op)(*args)
+        rounding = np.abs(expected) * np.finfo(dtype).eps  # of the expected value, to the dtype
+        assert_close(y, expected.astype(dtype), bound=(2 if dtype == "float64" else 1) * bound + rounding, what=op)
+
+
+@given(setting=windows_of_three(), seed=seeds, dtype=floats, layout=layouts)
+@example(setting=WIDE, seed=1, dtype="float32", layout="plain")
+@example(setting=SQUARE, seed=1, dtype="float32", layout="unaligned")
+def test_winograd_is_the_reference(setting, seed, dtype, layout):
+    check_winograd(setting, seed, dtype, layout)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_winograd_on_every_tier(tier):
+    with machine.use_tier(tier):
+        check_winograd(WIDE, 0, "float32")
+        check_winograd(SQUARE, 0, "float32")
+
+
+def test_winograd_errors_are_as_stated():
+    """Largest error on normal numbers beside that of `tiled`: see the top of winograd.py."""
+    setting = ((8, 64, 28, 28), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    x, w, b, dy = operands(setting, 5, "float32")
+    for op, (args, *_) in cases(setting, x, w, b, dy).items():
+        expected = exact(op, args)
+        error = {}
+        for variant in ("tiled", "winograd"):
+            with mk.use(**{op: variant}):
+                error[variant] = np.abs(getattr(mk, op)(*args) - expected).max()
+        assert error["winograd"] <= 5 * error["tiled"], (op, error)
+
+
+def test_winograd_in_parts_together_and_alone(monkeypatch):
+    """The ways of sharing the work, and the number of threads, do not show in the bits."""
+    many = ((40, 16, 8, 8), (32, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    for setting in (WIDE, SQUARE, many):
+        x, w, b, dy = operands(setting, 0, "float32")
+        for op, (args, *_) in cases(setting, x, w, b, dy).items():
+            found = []
+            for n in (1, 2, 3, 5):
+                with threads.threads(n):
+                    found.append(WINOGRAD[op](*args))
+            assert all(same_bits(found[0], y) for y in found[1:]), op
+    x, w, b, dy = operands(many, 0, "float32")
+    for op, (args, *_) in cases(many, x, w, b, dy).items():
+        whole = WINOGRAD[op](*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd, "TOGETHER", 8)
+            patch.setattr(winograd, "ALONE", 8)
+            patch.setattr(winograd_dw, "TOGETHER", 8)
+            patch.setattr(winograd_dw, "PARTS", 1)
+            for module in (winograd, winograd_dw):
+                module._plan.cache_clear()
+            cut = [WINOGRAD[op](*args)]
+            for n in (1, 3):
+                with threads.threads(n):
+                    cut.append(WINOGRAD[op](*args))
+        for module in (winograd, winograd_dw):
+            module._plan.cache_clear()
+        assert all(same_bits(cut[0], y) for y in cut[1:]), op
+        # The windows of one part are summed apart, so for dw the cut shows in the last digits.
+        assert same_bits(cut[0], whole) if op != "conv2d_dw" else np.allclose(cut[0], whole, rtol=1e-4, atol=1e-4), op
+
+
+@given(
+    setting=windows_of_three(), seed=seeds, value=st.sampled_from([np.nan, np.inf, -np.inf]), which=st.integers(0, 2)
+)
+@example(setting=SQUARE, seed=0, value=np.inf, which=0)
+@example(setting=SQUARE, seed=0, value=np.inf, which=1)
+@example(setting=SQUARE, seed=0, value=np.inf, which=2)
+def test_winograd_leaves_what_is_not_finite_to_tiled(setting, seed, value, which):
+    x, w, b, dy = operands(setting, seed, "float32")
+    target = (x, w, dy)[which]
+    target.ravel()[seed % target.size] = value
+    with np.errstate(invalid="ignore"):
+        for op, (args, *_) in cases(setting, x, w, b, dy).items():
+            tiled, expected = getattr(cpu, op)(*args), getattr(reference, op)(*args)
+            odd = not np.isfinite(expected).all()
+            y = WINOGRAD[op](*args)
+            assert same_bits(y, tiled) if odd else np.isfinite(y).all(), op
+
+
+def test_winograd_finds_a_sum_that_overflows():
+    """Transforms of numbers near the end of the range overflow where the convolution does not."""
+    setting = ((1, 16, 8, 8), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    x, w, b, dy = operands(setting, 0, "float32")
+    x, dy = np.full_like(x, 2e38), np.full_like(dy, 1e-3)
+    w = np.where(np.arange(9).reshape(3, 3) == 4, np.float32(1 / 32), np.float32(0)) + 0 * w
+    for op, (args, *_) in cases(setting, x, w, b, dy).items():
+        assert np.isfinite(WINOGRAD[op](*args)).all(), op
+        assert same_bits(WINOGRAD[op](*args), getattr(cpu, op)(*args)) == (op != "conv2d_dx"), op
+
+
+@given(setting=windows_of_three(), seed=seeds, dtype=floats)
+@example(setting=WIDE, seed=0, dtype="float32")
+@example(setting=SQUARE, seed=0, dtype="float32")
+def test_winograd_writes_nothing_outside_and_everything_inside(setting, seed, dtype):
+    x, w, b, dy = operands(setting, seed, dtype)
+    for n in (1, 2):
+        with pytest.MonkeyPatch.context() as patch, threads.threads(n):
+            for op, (args, *_) in cases(setting, x, w, b, dy).items():
+                plain = WINOGRAD[op](*args)
+                with guarded(patch, winograd, winograd_dw):
+                    assert same_bits(WINOGRAD[op](*args), plain), op
+                assert np.isfinite(plain).all()
+
+
+def test_winograd_refuses_what_it_cannot_do():
+    x = np.ones((1, 4, 9, 9), np.float32)
+    for w, rest in (
+        (np.ones((4, 4, 5, 5)), (1, 1, 1, 1)),
+        (np.ones((4, 4, 3, 3)), (2, 1, 1, 1)),
+        (np.ones((4, 4, 3, 3)), (1, 3, 1, 1)),
+        (np.ones((4, 4, 3, 3)), (1, 1, 2, 1)),
+        (np.ones((4, 2, 3, 3)), (1, 1, 1, 2)),
+    ):
+        with mk.use(conv2d="winograd"), pytest.raises(RuntimeError, match="'winograd' cannot run"):
+            mk.conv2d(x, w.astype(np.float32), None, *rest)
+    g = reference.geometry((1, 600, 9, 9), (600, 600, 3, 3), 1, 1, 1, 1)
+    assert not accepts_winograd(g, 4)
+
+
 # --- promises ---
 
 
@@ -209,13 +394,14 @@ def test_nothing_is_read_outside():
     code = (
         GUARD_PAGE
         + """
-from minidl_kernels.conv import cpu, reference
+from minidl_kernels.conv import accepts_winograd, cpu, reference, winograd, winograd_dw
 for setting in (
     ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     ((2, 5, 9, 11), (5, 1, 3, 3), (2, 2), (1, 1), (1, 1), 5),
     ((1, 3, 30, 30), (10, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
     ((3, 4, 7, 7), (33, 4, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     ((1, 2, 7, 7), (3, 2, 1, 1), (3, 2), (1, 2), (1, 1), 1),
+    ((2, 18, 9, 19), (35, 18, 3, 3), (1, 1), (1, 2), (1, 1), 1),
 ):
     x_shape, w_shape, *rest = setting
     y_shape = reference.geometry(*setting).y_shape
@@ -223,6 +409,10 @@ for setting in (
     cpu.conv2d(x, w, b, *rest)
     cpu.conv2d_dx(dy, w, x_shape, *rest)
     cpu.conv2d_dw(dy, x, w_shape, *rest)
+    if accepts_winograd(reference.geometry(*setting), 4):
+        winograd.conv2d(x, w, b, *rest)
+        winograd.conv2d_dx(dy, w, x_shape, *rest)
+        winograd_dw.conv2d_dw(dy, x, w_shape, *rest)
 print("alive")
 """
     )
@@ -273,9 +463,14 @@ def test_empty_batches_and_no_channels(variant):
 def test_default_choice():
     x, w = normal(0, 4, 32, 8, 8), normal(1, 32, 32, 3, 3)
     y = mk.conv2d(x, w, padding=1)
-    assert mk.which("conv2d", x, w, padding=1) == "tiled"
-    assert mk.which("conv2d_dx", y, w, x.shape, padding=1) == "tiled"
-    assert mk.which("conv2d_dw", y, x, w.shape, padding=1) == "tiled"
+    for dtype, stride, variant in (("float32", 1, "winograd"), ("float64", 1, "tiled"), ("float32", 2, "tiled")):
+        a, f, z = x.astype(dtype), w.astype(dtype), y[:, :, ::stride, ::stride].astype(dtype)
+        assert mk.which("conv2d", a, f, None, stride, 1) == variant
+        assert mk.which("conv2d_dx", z, f, a.shape, stride, 1) == variant
+        assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == variant
+    # Few channels, few windows.
+    assert mk.which("conv2d", x[:, :8], w[:, :8], padding=1) == "tiled"
+    assert mk.which("conv2d", x[:1], w, padding=1) == "tiled"
     # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"

@@ -51,6 +51,47 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
     return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
 
 
+# Bytes of transformed filters beyond which Winograd's way would mostly move them about.
+WINOGRAD_BYTES = 40 << 20
+
+
+def accepts_winograd(g: Geometry, itemsize: int) -> bool:
+    """Whether Winograd's transforms are defined, and fit."""
+    return (
+        g.r == g.s == 3
+        and g.stride == g.dilation == (1, 1)
+        and g.groups == 1
+        and max(g.padding) <= 2
+        and min(g.n, g.c, g.k, g.p, g.q) > 0
+        and 36 * g.c * g.k * itemsize <= WINOGRAD_BYTES
+    )
+
+
+def prefer_winograd(g: Geometry) -> bool:
+    """Whether Winograd's way is the fastest: not for few channels, where the transforms cost more than the product, for
+    few windows, where those of the filters do, nor where a good part of each window lies outside. Measured as above.
+    """
+    windows = -(-g.p // 4) * -(-g.q // 4)
+    return min(g.c, g.k) >= 12 and g.c * g.k >= 1024 and g.n * windows >= 6 and g.p * g.q * 3 >= windows * 16
+
+
+def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
+    def accepts(*args: Any) -> bool:
+        return accepts_winograd(of(*args), args[0].dtype.itemsize)
+
+    def cost(*args: Any) -> float:
+        return 0.5 if args[0].dtype.itemsize == 4 and prefer_winograd(of(*args)) else 4.0
+
+    return Variant(
+        "winograd",
+        load=f"minidl_kernels.conv.winograd{'_dw' if op == 'conv2d_dw' else ''}:{op}",
+        accepts=accepts,
+        needs="3 x 3 windows, stride 1, dilation 1, one group, padding up to 2, filters of at most 512 x 512 channels",
+        cost=cost,
+        note="4 x 4 outputs by 36 multiplications instead of 144; errors up to 5 times those of `tiled`",
+    )
+
+
 def _cost(op: str, of: Callable[..., Geometry]) -> Callable[..., float]:
     """Of im2col, where `tiled` costs 2."""
     return lambda *args: 1.0 if prefer_matrix(op, of(*args)) else 3.0
@@ -79,6 +120,7 @@ OPS = tuple(
                 cost=2.0,
                 note="an implicit matrix product: the register tile reads the padded image through a table of offsets",
             ),
+            _winograd(name, of),
         ),
     )
     for name, check, of in (

@@ -11,6 +11,7 @@ arXiv:1907.02129.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,60 @@ def dots(dtype: str, count: int, nlanes: int) -> Any:
         return types.void(*[types.int64] * 6), emit
 
     return tile
+
+
+def outlined(name: str, arguments: int, body: Callable[..., None]) -> Any:
+    """A function for kernels whose code is there once, however many places call it: f(*int64), emitted by `body`.
+
+    For long straight-line code, of which every copy would cost compile time.
+    """
+
+    @intrinsic
+    def function(typing: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+            shape = ir.FunctionType(ir.VoidType(), [I64] * arguments)
+            code = cgutils.get_or_insert_function(builder.module, shape, f"minidl_{name}")
+            if code.is_declaration:
+                code.linkage = "linkonce_odr"
+                code.attributes.add("noinline")
+                inside = ir.IRBuilder(code.append_basic_block("entry"))
+                body(inside, *code.args)
+                inside.ret_void()
+            builder.call(code, [builder.extract_value(values[0], i) for i in range(arguments)])
+            return context.get_dummy_value()
+
+        return types.void(types.UniTuple(types.int64, arguments)), emit
+
+    return function
+
+
+@functools.cache
+def turn(dtype: str, nlanes: int, whole: bool) -> Any:
+    """A transposing copy, as a function for kernels: turn((source, step, m, n, to, line)), m <= the lanes.
+
+    to[j * line + i] = source[i * step + j] for i < m, j < n; step and line in bytes. Nothing else of the source is
+    read. With `whole`, whole vectors are written, zeros behind m, and as many of them as fill a multiple of the lanes.
+    """
+    size = np.dtype(dtype).itemsize
+
+    def body(builder: ir.IRBuilder, *args: ir.Value) -> None:
+        source, step, m, n, to, line = args
+        v = Vectors(builder, element(dtype), nlanes)
+        mask = v.first(m)
+        with counting(builder, n, step=I64(nlanes)) as j:
+            left = builder.sub(n, j)
+            start = builder.add(source, builder.mul(j, I64(size)))
+            rows = []
+            for i in range(nlanes):
+                count = builder.select(builder.icmp_signed("<", I64(i), m), left, I64(0))
+                rows.append(v.masked_load(v.first(count), builder.add(start, builder.mul(step, I64(i)))))
+            for i, column in enumerate(v.transpose(rows)):
+                at = builder.add(j, I64(i))
+                place = builder.add(to, builder.mul(at, line))
+                if whole:
+                    v.store(column, place)
+                else:
+                    with builder.if_then(builder.icmp_signed("<", at, n)):
+                        v.masked_store(column, mask, place)
+
+    return outlined(f"turn_{dtype}_{nlanes}_{'whole' if whole else 'masked'}", 6, body)
