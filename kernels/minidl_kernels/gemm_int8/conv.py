@@ -40,7 +40,7 @@ from ..cpu.tile import Tile, step, tile
 from . import depthwise
 from .cpu import FORMS, plain
 from .geometry import Pair, phases, split
-from .stages import scale_from, shares, top_of, whole_numbers
+from .stages import every_other, scale_from, shares, top_of, whole_numbers
 
 Array = NDArray[Any]
 
@@ -52,11 +52,12 @@ RUN = 1024  # outputs of a filter in a strip, at most: so many sums of a panel's
 
 # What does not change from call to call. c, k: channels and filters of a group; elements: of 4 bytes, in c channels;
 # depth: of the tile's loop, elements * taps; rows, pitch: of a plane; parts: of an image where max|x| is sought;
-# cuts: of a plane's rows, filled by different tasks; block: panels of a task.
+# cuts: of a plane's rows, filled by different tasks; block, items: panels and images of a
+# task.
 Plan = namedtuple(
     "Plan",
     "n c k groups h w taps p q sh sw ph pw elements depth rows pitch phases_h phases_w group_bytes parts cuts strip"
-    " strips panels block blocks chunk packed_at image_at scratch_at scratch",
+    " strips panels block blocks chunk items packed_at image_at scratch_at scratch",
 )
 
 
@@ -177,7 +178,7 @@ def _turn_3x3(typing: Any, count: Any, w: Any, to: Any) -> Any:
 def _kernel(tier: str) -> Any:
     kind, _, per, factor = FORMS[tier]
     t = tile(tier, kind)
-    tiles, fill_run, pack_a = _tiles(t), _fill_run(t, per), pack(t, "a")
+    tiles, fill_run, evens, pack_a = _tiles(t), _fill_run(t, per), every_other(t.lanes), pack(t, "a")
     rows, lanes, cols, stride, low, lower = t.rows, t.lanes, t.cols, t.stride, t.heights[0], t.heights[-2]
     tall_wide, tall_slim, low_wide, low_slim = tiles[rows, 2], tiles[rows, 1], tiles[low, 2], tiles[low, 1]
     border = np.int32(np.uint32(_border(per)).view(np.int32))
@@ -269,67 +270,68 @@ def _kernel(tier: str) -> Any:
                         if p.sw == 1:
                             start = source + (base + left) * 4
                             fill_run(right - left, start, p.h * p.w * 4, last, scale, line + left * 4)
+                        elif p.sw == 2:
+                            evens(right - left, held + (base + 2 * left) * 4, line + left * 4)
                         else:
                             whole = i32(held)
-                            if p.sw == 2:  # a number known to the compiler makes vectors of the loop
-                                for j in range(left, right):
-                                    to[j] = whole[base + j * 2]
-                            else:
-                                for j in range(left, right):
-                                    to[j] = whole[base + j * p.sw]
+                            for j in range(left, right):
+                                to[j] = whole[base + j * p.sw]
                     for j in range(right, p.pitch):
                         to[j] = border
 
     @jit(inner=True)
-    def multiply(task, slot, p, first, table, image, packed, scales, y, scratch):  # type: ignore[no-untyped-def]
-        """Task: a strip of output rows of a block of panels."""
+    def panel_strip(p, number, m, run, b, table, packed, scale, to, held):  # type: ignore[no-untyped-def]
+        """A panel's filters over a strip of one image's rows."""
+        a = packed + number * p.depth * stride * 4
+        consts = packed + (p.groups * p.panels * p.depth + number * 3) * stride * 4
+        area, width = p.p * p.q, (run + cols - 1) // cols * cols
+        # Where outputs are one run of memory too, whole tiles are written in place.
+        done = 0
+        if p.pitch == p.q and m == rows:
+            while done + cols <= run:
+                tall_wide(p.depth, a, b + done * 4, table, consts, scale, to + done * 4, area * 4)
+                done += cols
+        for j in range(done, run, cols):
+            if m > lower:
+                if run - j > lanes:
+                    tall_wide(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
+                else:
+                    tall_slim(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
+            else:
+                for r in range(0, m, low):
+                    at, ends, to_rows = a + r * 4, consts + r * 4, held + (r * width + j) * 4
+                    if run - j > lanes:
+                        low_wide(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
+                    else:
+                        low_slim(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
+        for r in range(m):
+            made, out = f32(held + r * width * 4), f32(to + r * area * 4)
+            if p.pitch == p.q:
+                for j in range(done, run):
+                    out[j] = made[j]
+            else:
+                for i in range((run + p.pitch - 1) // p.pitch):
+                    for j in range(p.q):
+                        out[i * p.q + j] = made[i * p.pitch + j]
+
+    @jit(inner=True)
+    def multiply(task, slot, p, first, some, table, image, packed, scales, y, scratch):  # type: ignore[no-untyped-def]
+        """Task: a block of panels over a strip of rows of some images: a panel meets them all while it is near."""
         block, rest = task % p.blocks, task // p.blocks
         strip, rest = rest % p.strips, rest // p.strips
-        item, group = rest // p.groups, rest % p.groups
+        group, start = rest % p.groups, rest // p.groups * p.items
         row = strip * p.strip
-        count = min(p.strip, p.p - row)
-        run = (count - 1) * p.pitch + p.q
-        b = image + rest * p.group_bytes + row * p.pitch * 4
-        scale = f32(scales)[first + item]
-        held, width = scratch + slot * p.scratch, (run + cols - 1) // cols * cols
-        area = p.p * p.q
+        run = (min(p.strip, p.p - row) - 1) * p.pitch + p.q
         for panel in range(block * p.block, min((block + 1) * p.block, p.panels)):
-            number = group * p.panels + panel
-            a = packed + number * p.depth * stride * 4
-            consts = packed + (p.groups * p.panels * p.depth + number * 3) * stride * 4
             m = min(rows, p.k - panel * rows)
-            channel = ((first + item) * p.groups + group) * p.k + panel * rows
-            to = y + (channel * area + row * p.q) * 4
-            # Where outputs are one run of memory too, whole tiles are written in place.
-            done = 0
-            if p.pitch == p.q and m == rows:
-                while done + cols <= run:
-                    tall_wide(p.depth, a, b + done * 4, table, consts, scale, to + done * 4, area * 4)
-                    done += cols
-            j = done
-            while j < run:
-                if m > lower:
-                    if run - j > lanes:
-                        tall_wide(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
-                    else:
-                        tall_slim(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
-                else:
-                    for r in range(0, m, low):
-                        at, ends, to_rows = a + r * 4, consts + r * 4, held + (r * width + j) * 4
-                        if run - j > lanes:
-                            low_wide(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
-                        else:
-                            low_slim(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
-                j += cols
-            for r in range(m):
-                made, out = f32(held + r * width * 4), f32(to + r * area * 4)
-                if p.pitch == p.q:
-                    for j in range(done, run):
-                        out[j] = made[j]
-                else:
-                    for i in range(count):
-                        for j in range(p.q):
-                            out[i * p.q + j] = made[i * p.pitch + j]
+            for item in range(start, min(start + p.items, some)):
+                b = image + (item * p.groups + group) * p.group_bytes + row * p.pitch * 4
+                channel = ((first + item) * p.groups + group) * p.k + panel * rows
+                to = y + (channel * p.p * p.q + row * p.q) * 4
+                scale = f32(scales)[first + item]
+                panel_strip(
+                    p, group * p.panels + panel, m, run, b, table, packed, scale, to, scratch + slot * p.scratch
+                )
 
     @jit(tag=tier)
     def convolve(p, table, phases_h, phases_w, x, w, w_scale, b, static, y, work, nthreads):  # type: ignore[no-untyped-def]
@@ -348,12 +350,12 @@ def _kernel(tier: str) -> Any:
         parallel_for(pack_filters, p.groups * p.panels, nthreads, (p, w, w_scale, b, packed, scratch))
         for first in range(0, p.n, p.chunk):
             some = min(p.chunk, p.n - first)
-            units = some * p.groups
             job = (p, first, phases_h, phases_w, x, scales, image, scratch)
-            parallel_for(fill, units * p.elements * p.cuts, nthreads, job)
+            parallel_for(fill, some * p.groups * p.elements * p.cuts, nthreads, job)
             # What the last tile reads beyond the last plane is not written anywhere.
-            work_of = (p, first, table, image, packed, scales, y, scratch)
-            parallel_for(multiply, units * p.strips * p.blocks, nthreads, work_of)
+            product = (p, first, some, table, image, packed, scales, y, scratch)
+            units = (some + p.items - 1) // p.items * p.groups
+            parallel_for(multiply, units * p.strips * p.blocks, nthreads, product)
 
     return convolve
 
@@ -385,24 +387,26 @@ def _planned(
     strip = max(1, min(p, near, RUN // pitch))
     strip = -(-p // -(-p // strip))
     strips = -(-p // strip)
-    units = n * groups * strips
+    chunk = max(1, min(n, PLANES // max(1, groups * elements * element)))
+    items = max(1, min(chunk, NEAR // max(1, elements * element)))
+    units = -(-chunk // items) * groups * strips
     blocks = 1 if units >= 4 * nthreads else max(1, min(panels, -(-4 * nthreads // max(1, units))))
     block = max(1, -(-panels // blocks))
     blocks = -(-panels // block)
     parts = max(1, min(c * h * w // 8192, -(-4 * nthreads // max(1, n))))
     cuts = max(1, min(rows, -(-4 * nthreads // max(1, n * groups * elements))))
     group_bytes = elements * element
-    chunk = max(1, min(n, PLANES // max(1, groups * group_bytes)))
     up = lambda size: size + -size % workspace.ALIGN
     packed_at = up(n * (parts + 1) * 4)
     image_at = packed_at + up(groups * panels * (depth + 3) * t.stride * 4)
     scratch_at = image_at + up(chunk * groups * group_bytes + t.cols * 4)
     width = -(-((strip - 1) * pitch + q) // t.cols) * t.cols
     high = -(-t.rows // t.heights[0]) * t.heights[0]
-    scratch = up(max(high * width, t.rows * depth, w) * 4)
+    scratch = up(max(high * width, t.rows * depth, w + 2 * t.lanes) * 4)
     plan = Plan(
         n, cg, kg, groups, h, w, taps, p, q, sh, sw, ph, pw, elements, depth, rows, pitch, len(of_rows), len(of_cols),
-        group_bytes, parts, cuts, strip, strips, panels, block, blocks, chunk, packed_at, image_at, scratch_at, scratch,
+        group_bytes, parts, cuts, strip, strips, panels, block, blocks, chunk, items,
+        packed_at, image_at, scratch_at, scratch,
     )  # fmt: skip
     return plan, table, np.array(of_rows, np.int64), np.array(of_cols, np.int64), scratch_at + nthreads * scratch
 

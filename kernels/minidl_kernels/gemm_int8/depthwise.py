@@ -26,7 +26,7 @@ from ..cpu.product import address
 from ..cpu.simd import F32, I64, VECTOR_BYTES, Vectors, counting
 from .cpu import plain
 from .geometry import Pair, phases, split
-from .stages import scale_from, shares, top_of, whole_numbers
+from .stages import every_other, scale_from, shares, top_of, whole_numbers
 
 Array = NDArray[Any]
 
@@ -41,7 +41,7 @@ Plan = namedtuple("Plan", "n c k h w taps p q sh sw ph pw rows pitch phases_h ph
 
 @functools.cache
 def _whole_run(lanes: int) -> Any:
-    """f(n, x, scale, to): n floats as whole numbers."""
+    """f(n, x, scale, to): n floats as whole numbers, and zeros up to a whole vector: a masked store is slow."""
 
     @intrinsic
     def run(typing: Any, n: Any, x: Any, scale: Any, to: Any) -> Any:
@@ -55,7 +55,7 @@ def _whole_run(lanes: int) -> Any:
                 v.store(whole(v.load(builder.add(x, at))), builder.add(to, at))
             with builder.if_then(builder.icmp_signed("<", full, n)):
                 mask, at = v.first(builder.sub(n, full)), builder.mul(full, I64(4))
-                v.masked_store(whole(v.masked_load(mask, builder.add(x, at))), mask, builder.add(to, at))
+                v.store(whole(v.masked_load(mask, builder.add(x, at))), builder.add(to, at))
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.float32, types.int64), emit
@@ -111,7 +111,7 @@ def _taps(lanes: int, vectors: int) -> Any:
 @functools.cache
 def _kernel(tier: str) -> Any:
     lanes = VECTOR_BYTES[tier] // 4
-    whole_run, wide, slim = _whole_run(lanes), _taps(lanes, 2), _taps(lanes, 1)
+    whole_run, evens, wide, slim = _whole_run(lanes), every_other(lanes), _taps(lanes, 2), _taps(lanes, 1)
 
     @jit(inner=True)
     def top(task, slot, p, x, found):  # type: ignore[no-untyped-def]
@@ -125,7 +125,7 @@ def _kernel(tier: str) -> Any:
         scale = f32(scales)[task // p.c]
         planes = scratch + slot * p.scratch
         room = (p.phases_h * p.phases_w * p.rows * p.pitch + 2 * lanes) * 4
-        held, weights = planes + room, planes + room + p.w * 4
+        held, weights = planes + room, planes + room + (p.w + 2 * lanes) * 4
         for a in range(p.phases_h):
             for i in range(p.rows):
                 line_y = i * p.sh + i64(phases_h)[a] - p.ph
@@ -145,14 +145,12 @@ def _kernel(tier: str) -> Any:
                     if left < right:
                         if p.sw == 1:
                             whole_run(right - left, source + (base + left) * 4, scale, line + left * 4)
+                        elif p.sw == 2:
+                            evens(right - left, held + (base + 2 * left) * 4, line + left * 4)
                         else:
                             row = f32(held)
-                            if p.sw == 2:  # a number known to the compiler makes vectors of the loop
-                                for j in range(left, right):
-                                    to[j] = row[base + j * 2]
-                            else:
-                                for j in range(left, right):
-                                    to[j] = row[base + j * p.sw]
+                            for j in range(left, right):
+                                to[j] = row[base + j * p.sw]
                     for j in range(right, p.pitch):
                         to[j] = 0
         # What is read behind the last plane is not written anywhere, but odd numbers there could cost time.
@@ -217,7 +215,9 @@ def _planned(
             table[i, j] = ((phase * rows + i * dh // sh) * pitch + j * dw // sw) * 4
     up = lambda size: size + -size % workspace.ALIGN
     scales_at = up(n * c * 4)
-    scratch = up((len(of_rows) * len(of_cols) * rows * pitch + 2 * VECTOR_BYTES["avx512"] // 4 + w + r * s) * 4)
+    # The planes, what vectors read and write behind them; a row of x and the same; the weights.
+    behind = 2 * VECTOR_BYTES["avx512"] // 4
+    scratch = up((len(of_rows) * len(of_cols) * rows * pitch + behind + w + behind + r * s) * 4)
     plan = Plan(
         n, c, k // c, h, w, r * s, p, q, sh, sw, ph, pw, rows, pitch, len(of_rows), len(of_cols),
         scales_at, scales_at + up(n * 4), scratch,

@@ -86,6 +86,34 @@ def whole_numbers(v: Vectors, divisor: ir.Value) -> Callable[[ir.Value], ir.Valu
 
 
 @functools.cache
+def every_other(lanes: int) -> Any:
+    """f(n, x, to): to[j] = x[2 * j] for j < n, elements of 4 bytes; x is read up to 2 * lanes elements further."""
+
+    @intrinsic
+    def run(typing: Any, n: Any, x: Any, to: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            n, x, to = args
+            v = Vectors(builder, I32, lanes)
+            order = ir.Constant(ir.VectorType(I32, lanes), list(range(0, 2 * lanes, 2)))
+
+            def even(p: ir.Value) -> ir.Value:
+                at = builder.add(x, builder.mul(p, I64(8)))
+                return builder.shuffle_vector(v.load(at), v.load(at, lanes * 4), order)
+
+            full = builder.mul(builder.sdiv(n, I64(lanes)), I64(lanes))
+            with counting(builder, full, step=I64(lanes)) as p:
+                v.store(even(p), builder.add(to, builder.mul(p, I64(4))))
+            with builder.if_then(builder.icmp_signed("<", full, n)):
+                mask = v.first(builder.sub(n, full))
+                v.masked_store(even(full), mask, builder.add(to, builder.mul(full, I64(4))))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), emit
+
+    return run
+
+
+@functools.cache
 def quantize(tier: str) -> Any:
     """f(n, x, scale, q) -> sum of q: n floats at x as clip(rint(x / scale), -127, 127), NaN as 0, at q."""
     lanes = VECTOR_BYTES[tier] // 4
