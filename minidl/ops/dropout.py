@@ -28,7 +28,6 @@ class mask_scale(Op):
         return mask_scale(dy, ctx.mask, ctx.scale)
 
 
-@op()
 class draw_and_scale(Op):
     """mask_scale with a mask drawn on the way: True where a uniform number of `generator` is at least p"""
 

@@ -902,6 +902,18 @@ case(
     theirs=_torch_standardize,
 )
 case(
+    "rms_standardize",
+    S(normal(3, 4), None, 1e-5),
+    S(normal(3, 4), normal(4), 1e-3),
+    theirs=lambda x, w, eps: F.rms_norm(x, x.shape[1:], w, eps),
+)
+case(
+    "group_standardize",
+    S(normal(2, 4, 5), None, None, 2, 1e-5),
+    S(normal(2, 6, 2, 3), normal(6), normal(6), 3, 1e-3),
+    theirs=lambda x, w, b, groups, eps: F.group_norm(x, groups, w, b, eps),
+)
+case(
     "mask_scale",
     S(normal(3, 4), Index(bools(3, 4)), 1.25),
     S(normal(2, 3), Index(bools(2, 1)), 2.0),

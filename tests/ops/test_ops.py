@@ -104,6 +104,7 @@ def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
         "view_write",
         "index_put_done",
         "softmax_loss",
+        "draw_and_scale",
     }
     for c in _op_classes():
         if "<locals>" in c.__qualname__ or (c.__name__.startswith("_") and c.__subclasses__()):
