@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import checks
 from .registry import call, ops, table, use, variants, which
+from .sparse.pack import pack_csr, unpack_csr
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,8 @@ __all__ = [
     "conv2d_dx",
     "cross_entropy",
     "cross_entropy_backward",
+    "csr_linear",
+    "csr_linear_dx",
     "dropout",
     "gather_plane",
     "get_num_threads",
@@ -46,6 +49,7 @@ __all__ = [
     "mask_scale",
     "matmul",
     "max_pool2d",
+    "pack_csr",
     "rms_norm",
     "rms_norm_backward",
     "scatter_plane",
@@ -53,6 +57,7 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "table",
+    "unpack_csr",
     "use",
     "variants",
     "which",
@@ -64,6 +69,7 @@ _matmul, _linear = _ops["matmul"], _ops["linear"]
 _conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
 _attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
 _int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linear"], _ops["int8_conv2d"]
+_csr_linear, _csr_linear_dx = _ops["csr_linear"], _ops["csr_linear_dx"]
 _softmax, _softmax_backward = _ops["softmax"], _ops["softmax_backward"]
 _log_softmax, _log_softmax_backward = _ops["log_softmax"], _ops["log_softmax_backward"]
 _cross_entropy, _cross_entropy_backward = _ops["cross_entropy"], _ops["cross_entropy_backward"]
@@ -309,6 +315,38 @@ def int8_conv2d(
     254.0
     """
     return call(_int8_conv2d, (x, w_q, w_scale, b, stride, padding, dilation, groups, x_scale))
+
+
+# --- sparse ---
+
+
+def csr_linear(x: Array, values: Array, indices: Array, indptr: Array, b: Array | None = None) -> Array:
+    """y = x @ W.T + b with W in compressed sparse rows.
+
+    x (..., K), values (Z,) float, indices (Z,) uint16 or int32, indptr (N + 1,) int64, b (N,) -> y (..., N)
+
+    `pack_csr` makes the three of a dense W; what they do not store takes no part. Raises IndexError for an index
+    outside 0 .. K - 1 or an indptr that does not rise from 0 to Z, ValueError for shapes, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> w = np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]])
+    >>> csr_linear(np.array([[1.0, 10.0]]), *pack_csr(w)).tolist()
+    [[20.0, 0.0, 43.0]]
+    """
+    return call(_csr_linear, (x, values, indices, indptr, b))
+
+
+def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: int) -> Array:
+    """Gradient of csr_linear for x, dy @ W.    dy (..., N) -> dx (..., K); `k` is K, the columns of W.
+
+    Raises as `csr_linear`.
+
+    >>> import numpy as np
+    >>> w = np.array([[0.0, 2.0], [3.0, 4.0]])
+    >>> csr_linear_dx(np.array([[1.0, 10.0]]), *pack_csr(w), 2).tolist()
+    [[30.0, 42.0]]
+    """
+    return call(_csr_linear_dx, (dy, values, indices, indptr, k))
 
 
 # --- along rows ---

@@ -317,6 +317,47 @@ def int8_conv2d(
     _quantized(op, x, w_q, w_scale, b, x_scale)
 
 
+# --- sparse ---
+
+
+def csr(op: str, values: Any, indices: Any, indptr: Any) -> None:
+    """values (Z,) float, indices (Z,) uint16 or int32, indptr (N + 1,) int64; kernels look at the numbers in them."""
+    for name, a, layout in (("values", values, "(Z,)"), ("indices", indices, "(Z,)"), ("indptr", indptr, "(N + 1,)")):
+        array(op, name, a, 1, layout)
+    if tuple(values.shape) != tuple(indices.shape):
+        raise ValueError(
+            f"{op}: values {tuple(values.shape)} and indices {tuple(indices.shape)} need one entry per stored number"
+        )
+    if indptr.shape[0] < 1:
+        raise ValueError(f"{op}: indptr must have N + 1 entries, from 0 to the {values.shape[0]} stored numbers")
+    same_float(op, values=values)
+    dtype(op, "indices", indices, "uint16", "int32")
+    dtype(op, "indptr", indptr, "int64")
+
+
+def csr_linear(x: Any, values: Any, indices: Any, indptr: Any, b: Any) -> None:
+    """x (..., K), W (N, K) in compressed sparse rows, b (N,)."""
+    array("csr_linear", "x", x)
+    if x.ndim < 1:
+        raise ValueError("csr_linear: x must have at least 1 axis (..., K), got shape ()")
+    csr("csr_linear", values, indices, indptr)
+    _bias("csr_linear", b, indptr.shape[0] - 1, "row of W")
+    same_float("csr_linear", x=x, values=values, b=b)
+
+
+def csr_linear_dx(dy: Any, values: Any, indices: Any, indptr: Any, k: Any) -> None:
+    """dy (..., N), W (N, K) in compressed sparse rows."""
+    op = "csr_linear_dx"
+    array(op, "dy", dy)
+    csr(op, values, indices, indptr)
+    if dy.ndim < 1 or dy.shape[-1] != indptr.shape[0] - 1:
+        raise ValueError(
+            f"{op}: last axis of dy {tuple(dy.shape)} must be the {indptr.shape[0] - 1} rows that indptr describes"
+        )
+    integer(op, "k", k, 0)
+    same_float(op, dy=dy, values=values)
+
+
 def max_pool2d(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> None:
     """Every window has a tap inside x."""
     array("max_pool2d", "x", x, 4, "(N, C, H, W)")

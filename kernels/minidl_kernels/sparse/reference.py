@@ -1,0 +1,53 @@
+"""The definition of right, row by row, with sums in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def valid(indices: Array, indptr: Array, count: int, k: int) -> bool:
+    """Whether these describe `count` numbers in rows of `k` columns."""
+    if indptr[0] != 0 or indptr[-1] != count or (np.diff(indptr) < 0).any():
+        return False
+    return not count or bool(indices.min() >= 0 and indices.max() < k)
+
+
+def refuse(op: str, count: int, k: int) -> IndexError:
+    """What to raise where they do not."""
+    return IndexError(
+        f"{op}: indptr must rise from 0 to the {count} stored numbers, and indices must name columns 0 .. {k - 1}"
+    )
+
+
+def csr_linear(x: Array, values: Array, indices: Array, indptr: Array, b: Array | None) -> Array:
+    n, k = len(indptr) - 1, x.shape[-1]
+    if not valid(indices, indptr, len(values), k):
+        raise refuse("csr_linear", len(values), k)
+    rows = x.reshape(math.prod(x.shape[:-1]), k).astype(np.float64)
+    y = np.empty((len(rows), n), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for row in range(n):
+            some = slice(indptr[row], indptr[row + 1])
+            y[:, row] = (rows[:, indices[some]] * values[some]).sum(axis=1)
+        if b is not None:
+            y += b
+        return y.astype(x.dtype).reshape(*x.shape[:-1], n)
+
+
+def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: int) -> Array:
+    n = len(indptr) - 1
+    if not valid(indices, indptr, len(values), k):
+        raise refuse("csr_linear_dx", len(values), k)
+    rows = dy.reshape(math.prod(dy.shape[:-1]), n).astype(np.float64)
+    dx = np.zeros((len(rows), k), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for row in range(n):
+            for i in range(indptr[row], indptr[row + 1]):
+                dx[:, indices[i]] += rows[:, row] * values[i]
+        return dx.astype(dy.dtype).reshape(*dy.shape[:-1], k)
