@@ -179,7 +179,7 @@ def _chain(tier: str, kind: str) -> tuple[Any, Any]:
                 for r in range(ROWS):
                     a = v.broadcast(line, r * t.size)
                     for b, s in zip(bs, sums[r * VECTORS : (r + 1) * VECTORS]):
-                        builder.store(tiles._step(t, v, a, b, builder.load(s)), s)
+                        builder.store(tiles.step(t, v, a, b, builder.load(s)), s)
             total = builder.load(sums[0])
             for s in sums[1:]:
                 total = v.add(total, builder.load(s))
