@@ -166,6 +166,20 @@ def _int8_conv2d(rng: np.random.Generator, g: Numbers) -> Args:
     return x, w, scale, _normal(rng, (g["k"],)), *_how(g), 4.0 / 127 if g["static"] else None
 
 
+def _csr(rng: np.random.Generator, g: Numbers) -> Args:
+    w = _normal(rng, (g["n"], g["k"]))
+    w.flat[rng.permutation(w.size)[: w.size - _stored(g)]] = 0
+    return kernels.pack_csr(w)
+
+
+def _csr_linear(rng: np.random.Generator, g: Numbers) -> Args:
+    return _normal(rng, (g["m"], g["k"])), *_csr(rng, g), _normal(rng, (g["n"],))
+
+
+def _csr_linear_dx(rng: np.random.Generator, g: Numbers) -> Args:
+    return _normal(rng, (g["m"], g["n"])), *_csr(rng, g), g["k"]
+
+
 def _max_pool2d(rng: np.random.Generator, g: Numbers) -> Args:
     shapes = array_shapes("max_pool2d", g)
     pairs = ((g[what], g[what]) for what in ("window", "stride", "padding"))
@@ -240,6 +254,14 @@ def _dropout(rng: np.random.Generator, g: Numbers) -> Args:
 
 def _product(g: Numbers) -> float:
     return 2.0 * (g.get("batch") or 1) * g["m"] * g["k"] * g["n"]
+
+
+def _stored(g: Numbers) -> int:
+    return int(g["k"] * g["n"] * (100 - g["zeros"]) // 100)
+
+
+def _sparse(g: Numbers) -> float:
+    return 2.0 * g["m"] * _stored(g)
 
 
 def _convolution(g: Numbers) -> float:
@@ -340,6 +362,8 @@ ROWS: dict[str, Row] = {
             kind="int8",
             slack=_OTHER_STEPS,
         ),
+        Row("csr_linear", "sparse_linear", _csr_linear, _sparse, lambda g: g["k"]),
+        Row("csr_linear_dx", "sparse_linear", _csr_linear_dx, _sparse, lambda g: g["n"]),
         Row("max_pool2d", "max_pool2d", _max_pool2d, _moved),
         Row("softmax", "rows", _softmax, _moved),
         Row("softmax_backward", "rows", _softmax_backward, _moved, lambda g: g["n"]),

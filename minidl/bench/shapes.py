@@ -52,6 +52,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     # static: the scale of x is given; otherwise it is found for each row (linear) or image (conv2d)
     "int8_linear": {**_PRODUCT, "static": False},
     "int8_conv2d": {**_CONV, "static": False},
+    # as linear, with so many per cent of w zero
+    "sparse_linear": {**_PRODUCT, "zeros": 90},
     "max_pool2d": {**_IMAGE, "window": NEEDED, "stride": NEEDED, "padding": 0},
     # m rows of n numbers: softmax, cross-entropy (n classes), layer and RMS norm, dropout
     "rows": {"m": NEEDED, "n": NEEDED},
@@ -112,6 +114,7 @@ class Shape:
             text = "x".join(str(g[k]) for k in "mkn")
             text = f"{g['batch']}x {text}" if g.get("batch") else text
             text += "".join(f" {side}T" for side in g.get("transpose", ""))
+        text += f" {g['zeros']}% zeros" if "zeros" in g else ""
         return text + (" static" if g.get("static") else "")
 
 

@@ -48,6 +48,6 @@ def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: in
     dx = np.zeros((len(rows), k), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         for row in range(n):
-            for i in range(indptr[row], indptr[row + 1]):
-                dx[:, indices[i]] += rows[:, row] * values[i]
+            some = slice(indptr[row], indptr[row + 1])
+            np.add.at(dx, (slice(None), indices[some]), rows[:, row, None] * values[some])
         return dx.astype(dy.dtype).reshape(*dy.shape[:-1], k)

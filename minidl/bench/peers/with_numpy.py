@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl_kernels.cpu import threads
 
 Call = Callable[[], Any]
@@ -35,3 +36,21 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Call:
 
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Call:
     return (lambda: x @ w.T) if b is None else (lambda: x @ w.T + b)
+
+
+def csr_linear(
+    x: np.ndarray, values: np.ndarray, indices: np.ndarray, indptr: np.ndarray, b: np.ndarray | None = None
+) -> Call:
+    """The dense product, with the zeros."""
+    return _kept(linear(x, kernels.unpack_csr(values, indices, indptr, x.shape[-1]), b))
+
+
+def csr_linear_dx(dy: np.ndarray, values: np.ndarray, indices: np.ndarray, indptr: np.ndarray, k: int) -> Call:
+    """The dense product, with the zeros."""
+    return _kept(matmul(dy, kernels.unpack_csr(values, indices, indptr, k)))
+
+
+def _kept(call: Call) -> Call:
+    """It works on weights that were made dense before."""
+    call.keeps = True  # type: ignore[attr-defined]
+    return call

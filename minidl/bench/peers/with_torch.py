@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import minidl_kernels as kernels
+
 Call = Callable[[], Any]
 Pair = int | tuple[int, int]
 
@@ -37,6 +39,22 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Call:
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Call:
     tx, tw, tb = _t(x, w, b)
     return lambda: F.linear(tx, tw, tb)
+
+
+def csr_linear(
+    x: np.ndarray, values: np.ndarray, indices: np.ndarray, indptr: np.ndarray, b: np.ndarray | None = None
+) -> Call:
+    """The dense layer, with the zeros."""
+    call = linear(x, kernels.unpack_csr(values, indices, indptr, x.shape[-1]), b)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
+
+
+def csr_linear_dx(dy: np.ndarray, values: np.ndarray, indices: np.ndarray, indptr: np.ndarray, k: int) -> Call:
+    """The dense product, with the zeros."""
+    call = matmul(dy, kernels.unpack_csr(values, indices, indptr, k))
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
 
 
 def conv2d(
