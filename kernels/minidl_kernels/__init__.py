@@ -38,6 +38,8 @@ __all__ = [
     "get_num_threads",
     "group_norm",
     "group_norm_backward",
+    "gru",
+    "gru_backward",
     "int8_conv2d",
     "int8_linear",
     "int8_matmul",
@@ -46,12 +48,16 @@ __all__ = [
     "linear",
     "log_softmax",
     "log_softmax_backward",
+    "lstm",
+    "lstm_backward",
     "mask_scale",
     "matmul",
     "max_pool2d",
     "pack_csr",
     "rms_norm",
     "rms_norm_backward",
+    "rnn",
+    "rnn_backward",
     "scatter_plane",
     "set_num_threads",
     "softmax",
@@ -79,6 +85,9 @@ _batch_norm, _batch_norm_backward = _ops["batch_norm"], _ops["batch_norm_backwar
 _group_norm, _group_norm_backward = _ops["group_norm"], _ops["group_norm_backward"]
 _activation, _activation_backward = _ops["activation"], _ops["activation_backward"]
 _dropout, _mask_scale = _ops["dropout"], _ops["mask_scale"]
+_rnn, _rnn_backward = _ops["rnn"], _ops["rnn_backward"]
+_lstm, _lstm_backward = _ops["lstm"], _ops["lstm_backward"]
+_gru, _gru_backward = _ops["gru"], _ops["gru_backward"]
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -603,6 +612,140 @@ def mask_scale(x: Array, mask: Array, scale: float) -> Array:
     [2.0, 0.0]
     """
     return call(_mask_scale, (x, mask, scale))
+
+
+# --- recurrences over whole sequences ---
+
+
+def rnn(
+    gx: Array,
+    h: Array,
+    w: Array,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+    nonlinearity: str = "tanh",
+    keep: bool = True,
+) -> tuple[Array, Array, Array | None]:
+    """h_t = tanh(gx_t + W h_(t-1)), or relu.    gx (L, H), h (B, H), w (H, H) -> y (L, H), h_n (B, H), before (L, H)
+
+    gx is W_ih x_t + b for all steps; y every h_t, before every h_(t-1), None unless `keep`. Step t has sizes[t] rows,
+    never more than the step before; those of all steps stand one after the other (recurrent/__init__.py). In reverse,
+    steps run from the last to the first. float32 or float64. Raises ValueError for shapes or sizes that do not fit,
+    TypeError for dtypes. Elman 1990, doi 10.1207/s15516709cog1402_1.
+
+    >>> import numpy as np
+    >>> y, h, before = rnn(np.ones((2, 1)), np.zeros((1, 1)), np.array([[2.0]]), (1, 1), nonlinearity="relu")
+    >>> y.tolist(), h.tolist(), before.tolist()
+    ([[1.0], [3.0]], [[3.0]], [[0.0], [1.0]])
+    """
+    return call(_rnn, (gx, h, w, sizes, reverse, nonlinearity, keep))
+
+
+def rnn_backward(
+    dy: Array, dh: Array, w: Array, y: Array, sizes: tuple[int, ...], reverse: bool = False, nonlinearity: str = "tanh"
+) -> tuple[Array, Array]:
+    """Gradients of rnn.    dy (L, H), dh (B, H) of h_n, w (H, H), y (L, H) as it came out -> da (L, H), dh (B, H)
+
+    da is the gradient of gx; that of w is da.T @ before. Raises as `rnn`.
+
+    >>> import numpy as np
+    >>> da, dh = rnn_backward(np.ones((1, 1)), np.ones((1, 1)), np.array([[2.0]]), np.array([[0.5]]), (1,))
+    >>> da.tolist(), dh.tolist()
+    ([[1.5]], [[3.0]])
+    """
+    return call(_rnn_backward, (dy, dh, w, y, sizes, reverse, nonlinearity))
+
+
+def lstm(
+    gx: Array, h: Array, c: Array, w: Array, sizes: tuple[int, ...], reverse: bool = False, keep: bool = True
+) -> tuple[Array, Array, Array, Array | None, Array | None, Array | None]:
+    """Long short-term memory.    gx (L, 4 H), h, c (B, H), w (4 H, H) -> y (L, H), h_n, c_n (B, H), and what was kept
+
+        i, f, o = sigmoid(gx + W h),  g = tanh(gx + W h);    c' = f c + i g,  h' = o tanh(c')
+
+    with the gates in the order i, f, g, o. Kept for the backward, None unless `keep`: gates (L, 4 H) after their
+    functions, cells (L, H), every c', before (L, H), every h_(t-1). The rest is as in `rnn`. Hochreiter & Schmidhuber
+    1997, doi 10.1162/neco.1997.9.8.1735; Gers et al. 2000.
+
+    >>> import numpy as np
+    >>> y, h, c, *kept = lstm(np.zeros((1, 4)), np.zeros((1, 1)), np.ones((1, 1)), np.zeros((4, 1)), (1,))
+    >>> c.tolist(), kept[0].tolist()
+    ([[0.5]], [[0.5, 0.5, 0.0, 0.5]])
+    """
+    return call(_lstm, (gx, h, c, w, sizes, reverse, keep))
+
+
+def lstm_backward(
+    dy: Array,
+    dh: Array,
+    dc: Array,
+    w: Array,
+    c: Array,
+    gates: Array,
+    cells: Array,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> tuple[Array, Array, Array]:
+    """Gradients of lstm.    dy (L, H), dh, dc (B, H) of h_n, c_n -> da (L, 4 H), dh, dc (B, H)
+
+    c is the initial one; gates and cells are as they came out. da is the gradient of gx; that of w is da.T @ before.
+    Raises as `lstm`.
+
+    >>> import numpy as np
+    >>> one, gates = np.ones((1, 1)), np.array([[0.5, 0.5, 0.0, 0.5]])
+    >>> da, dh, dc = lstm_backward(0 * one, 0 * one, one, np.zeros((4, 1)), 2 * one, gates, one, (1,))
+    >>> da.tolist(), dc.tolist()
+    ([[0.0, 0.5, 0.5, 0.0]], [[0.5]])
+    """
+    return call(_lstm_backward, (dy, dh, dc, w, c, gates, cells, sizes, reverse))
+
+
+def gru(
+    gx: Array,
+    h: Array,
+    w: Array,
+    b: Array | None,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+    keep: bool = True,
+) -> tuple[Array, Array, Array | None, Array | None, Array | None]:
+    """Gated recurrent unit.    gx (L, 3 H), h (B, H), w (3 H, H), b (3 H,) -> y (L, H), h_n (B, H), and what was kept
+
+        p = W h + b;  r, z = sigmoid(gx + p),  n = tanh(gx_n + r p_n);    h' = (h - n) z + n
+
+    with the gates in the order r, z, n. Kept for the backward, None unless `keep`: gates (L, 3 H) after their
+    functions, inner (L, H), every p_n, before (L, H), every h_(t-1). The rest is as in `rnn`. Cho et al. 2014,
+    arXiv:1406.1078, in torch's variant.
+
+    >>> import numpy as np
+    >>> y, h, *kept = gru(np.zeros((1, 3)), np.ones((1, 1)), np.zeros((3, 1)), None, (1,))
+    >>> h.tolist(), kept[0].tolist()
+    ([[0.5]], [[0.5, 0.5, 0.0]])
+    """
+    return call(_gru, (gx, h, w, b, sizes, reverse, keep))
+
+
+def gru_backward(
+    dy: Array,
+    dh: Array,
+    w: Array,
+    gates: Array,
+    inner: Array,
+    before: Array,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> tuple[Array, Array, Array]:
+    """Gradients of gru.    dy (L, H), dh (B, H) of h_n, w, and what was kept -> da, dp (L, 3 H), dh (B, H)
+
+    da is the gradient of gx and dp that of p; that of w is dp.T @ before, that of b the sum of dp. Raises as `gru`.
+
+    >>> import numpy as np
+    >>> one, gates = np.ones((1, 1)), np.array([[0.5, 0.5, 0.0]])
+    >>> da, dp, dh = gru_backward(one, 0 * one, np.zeros((3, 1)), gates, 0 * one, one, (1,))
+    >>> da.tolist(), dp.tolist(), dh.tolist()
+    ([[0.0, 0.25, 0.5]], [[0.0, 0.25, 0.25]], [[0.5]])
+    """
+    return call(_gru_backward, (dy, dh, w, gates, inner, before, sizes, reverse))
 
 
 def set_num_threads(n: int) -> None:

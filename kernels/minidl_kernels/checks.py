@@ -5,6 +5,7 @@ Kernels trust what passes here: they work on raw memory and would corrupt it ins
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import operator
@@ -602,3 +603,88 @@ def batch_norm_backward(dy: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any) 
     _same_shape(op, x=x, dy=dy)
     _per(op, x.shape[1], "channel", mean=mean, var=var)
     same_float(op, x=x, dy=dy, mean=mean, var=var)
+
+
+# --- recurrences ---
+
+
+def _scan(
+    op: str, gates: int, w: Any, sizes: Any, reverse: Any, states: dict[str, Any], /, **like: tuple[Any, int]
+) -> None:
+    """w (gates H, H), each state (B, H), each of `like`, given with its gates, (L, gates H)."""
+    array(op, "w", w, 2, f"({gates} H, H)" if gates > 1 else "(H, H)")
+    n = w.shape[1]
+    if w.shape[0] != gates * n:
+        raise ValueError(f"{op}: w must have {gates} rows for each of its {n} columns, got shape {tuple(w.shape)}")
+    if not isinstance(sizes, tuple):
+        raise TypeError(f"{op}: sizes must be a tuple, the rows of each step, got {type(sizes).__name__}")
+    counts = [integer(op, "each of sizes", b, 0) for b in sizes]
+    if any(b > a for a, b in itertools.pairwise(counts)):
+        raise ValueError(f"{op}: sizes must not grow from step to step, got {sizes}")
+    for name, (a, g) in like.items():
+        array(op, name, a)
+        if tuple(a.shape) != (sum(counts), g * n):
+            raise ValueError(
+                f"{op}: {name} must have shape ({sum(counts)}, {g * n}), the rows of all steps by what w"
+                f" {tuple(w.shape)} asks, got {tuple(a.shape)}"
+            )
+    for name, a in states.items():
+        array(op, name, a)
+        if a.ndim != 2 or a.shape[1] != n or (counts and a.shape[0] != counts[0]):
+            raise ValueError(
+                f"{op}: {name} must have shape ({counts[0] if counts else 'B'}, {n}), got {tuple(a.shape)}"
+            )
+    if len({a.shape[0] for a in states.values()}) > 1:
+        raise ValueError(f"{op}: the states have different numbers of rows")
+    if reverse not in (True, False):
+        raise TypeError(f"{op}: reverse must be True or False, got {reverse!r}")
+    same_float(op, w=w, **{name: a for name, (a, _) in like.items()}, **states)
+
+
+def _keep(op: str, keep: Any) -> None:
+    if keep not in (True, False):
+        raise TypeError(f"{op}: keep must be True or False, got {keep!r}")
+
+
+def _nonlinearity(op: str, name: Any) -> None:
+    if name not in ("tanh", "relu"):
+        raise ValueError(f"{op}: nonlinearity must be 'tanh' or 'relu', got {name!r}")
+
+
+def rnn(gx: Any, h: Any, w: Any, sizes: Any, reverse: Any, nonlinearity: Any, keep: Any) -> None:
+    """gx (L, H), h (B, H), w (H, H)."""
+    _scan("rnn", 1, w, sizes, reverse, {"h": h}, gx=(gx, 1))
+    _nonlinearity("rnn", nonlinearity)
+    _keep("rnn", keep)
+
+
+def rnn_backward(dy: Any, dh: Any, w: Any, y: Any, sizes: Any, reverse: Any, nonlinearity: Any) -> None:
+    """As rnn; dy and y (L, H)."""
+    _scan("rnn_backward", 1, w, sizes, reverse, {"dh": dh}, dy=(dy, 1), y=(y, 1))
+    _nonlinearity("rnn_backward", nonlinearity)
+
+
+def lstm(gx: Any, h: Any, c: Any, w: Any, sizes: Any, reverse: Any, keep: Any) -> None:
+    """gx (L, 4 H), h and c (B, H), w (4 H, H)."""
+    _scan("lstm", 4, w, sizes, reverse, {"h": h, "c": c}, gx=(gx, 4))
+    _keep("lstm", keep)
+
+
+def lstm_backward(dy: Any, dh: Any, dc: Any, w: Any, c: Any, gates: Any, cells: Any, sizes: Any, reverse: Any) -> None:
+    """As lstm; dy and cells (L, H), gates (L, 4 H)."""
+    like = {"dy": (dy, 1), "gates": (gates, 4), "cells": (cells, 1)}
+    _scan("lstm_backward", 4, w, sizes, reverse, {"dh": dh, "dc": dc, "c": c}, **like)
+
+
+def gru(gx: Any, h: Any, w: Any, b: Any, sizes: Any, reverse: Any, keep: Any) -> None:
+    """gx (L, 3 H), h (B, H), w (3 H, H), b (3 H,)."""
+    _scan("gru", 3, w, sizes, reverse, {"h": h}, gx=(gx, 3))
+    _bias("gru", b, w.shape[0], "row of w")
+    same_float("gru", gx=gx, b=b)
+    _keep("gru", keep)
+
+
+def gru_backward(dy: Any, dh: Any, w: Any, gates: Any, inner: Any, before: Any, sizes: Any, reverse: Any) -> None:
+    """As gru; dy, inner and before (L, H), gates (L, 3 H)."""
+    like = {"dy": (dy, 1), "gates": (gates, 3), "inner": (inner, 1), "before": (before, 1)}
+    _scan("gru_backward", 3, w, sizes, reverse, {"dh": dh}, **like)

@@ -1,14 +1,14 @@
 """Recurrent networks: what happens after the input projections, one op for a whole sequence of one layer.
 
 A layer's products with its inputs need no loop: W_ih x_t + b for all steps is one product, made before (gx here). What
-is left is the recurrence proper, which these ops run step by step: one small product with the state, and the gates.
+is left is the recurrence proper, step by step one small product with the state, and the gates: a kernel for all steps.
 
 Sequences of different lengths lie packed: step t has batch_sizes[t] rows, those of the sequences that still run, the
 longest first, and the rows of all steps stand one after the other, L = sum(batch_sizes). A plain batch is the case
 where all steps have B rows. In reverse, sequences start at their own last step, with their rows of the initial state.
 
-Backward in a plain pass: all factors that do not depend on the gradient are made for all steps at once, so the loop
-back is as lean as the one forward, and dW is one product over all steps. Second derivatives are the definition's.
+Backward in a plain pass is a kernel again, and dW one product over all steps. Second derivatives are the definition's.
+int8 weights have an integer product, with its own scale of every state: there the steps are a loop here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
-from minidl import devices
 from minidl.autograd import Op, op, require
 from minidl.ops.common import total
 from minidl.ops.exponentials import sigmoid
@@ -71,6 +70,10 @@ def _dense(w: Any, dtype: Any) -> Any:
     return (w.dequantize() if isinstance(w, Packed) else w).astype(dtype, copy=False)
 
 
+def _as(dtype: Any, *arrays: Any) -> list:
+    return [a.astype(dtype, copy=False) for a in arrays]
+
+
 def _sigmoid(x: Any) -> None:
     """1 / (1 + e^-x), in place. e^-x may overflow to infinity, whose inverse is the right 0."""
     np.negative(x, out=x)
@@ -88,6 +91,60 @@ def _in_time(pieces: list, reverse: bool) -> Any:
     return cat(pieces[::-1] if reverse else pieces, 0)
 
 
+# -- forward with a product that no kernel of whole sequences has: step by step, to the results of kernels.rnn, ... ----
+
+
+def _packed_rnn(
+    gx: Any, h: Any, product: Any, sizes: Sequence[int], reverse: bool, nonlinearity: str
+) -> tuple[Any, ...]:
+    y, h, before = gx.copy(), h.copy(), np.empty_like(gx)
+    for start, end, b in _steps(sizes, reverse):
+        a, hb = y[start:end], h[:b]
+        before[start:end] = hb
+        a += product(hb)
+        np.tanh(a, out=a) if nonlinearity == "tanh" else np.maximum(a, 0, out=a)
+        hb[...] = a
+    return y, h, before
+
+
+def _packed_lstm(gx: Any, h: Any, c: Any, product: Any, sizes: Sequence[int], reverse: bool) -> tuple[Any, ...]:
+    gates, h, c, n = gx.copy(), h.copy(), c.copy(), h.shape[1]
+    y, cells, before = (np.empty((len(gx), n), gx.dtype) for _ in range(3))
+    with np.errstate(over="ignore"):
+        for start, end, b in _steps(sizes, reverse):
+            a, hb, cb = gates[start:end], h[:b], c[:b]
+            before[start:end] = hb
+            a += product(hb)
+            _sigmoid(a[:, : 2 * n])
+            np.tanh(a[:, 2 * n : 3 * n], out=a[:, 2 * n : 3 * n])
+            _sigmoid(a[:, 3 * n :])
+            cb *= a[:, n : 2 * n]
+            cb += a[:, :n] * a[:, 2 * n : 3 * n]
+            cells[start:end] = cb
+            y[start:end] = hb[...] = a[:, 3 * n :] * np.tanh(cb)
+    return y, h, c, gates, cells, before
+
+
+def _packed_gru(gx: Any, h: Any, product: Any, sizes: Sequence[int], reverse: bool) -> tuple[Any, ...]:
+    gates, h, m = gx.copy(), h.copy(), h.shape[1]
+    y, inner, before = (np.empty((len(gx), m), gx.dtype) for _ in range(3))
+    with np.errstate(over="ignore"):
+        for start, end, b in _steps(sizes, reverse):
+            a, hb = gates[start:end], h[:b]
+            p = product(hb)
+            before[start:end], inner[start:end] = hb, p[:, 2 * m :]
+            rz, z, n = a[:, : 2 * m], a[:, m : 2 * m], a[:, 2 * m :]
+            rz += p[:, : 2 * m]
+            _sigmoid(rz)
+            n += a[:, :m] * p[:, 2 * m :]
+            np.tanh(n, out=n)
+            hb -= n
+            hb *= z
+            hb += n
+            y[start:end] = hb
+    return y, h, gates, inner, before
+
+
 @op()
 class rnn_scan(Op):
     """h_t = tanh(gx_t + W_hh h_(t-1)), or relu.    (Elman 1990, doi 10.1207/s15516709cog1402_1)
@@ -95,8 +152,8 @@ class rnn_scan(Op):
     gx (L, H): W_ih x_t + b of all steps; h (B, H); w (H, H) -> y (L, H): every h_t; h_n (B, H)
     """
 
-    before: Any = None  # h_(t-1) of every step
-    y: Any = None
+    dtype: Any = None
+    how: tuple = ()  # sizes, reverse, nonlinearity
 
     def shape(gx: Any, h: Any, w: Any, batch_sizes: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         _check(1, gx, [h], w, batch_sizes)
@@ -107,35 +164,25 @@ class rnn_scan(Op):
     ) -> Any:
         _check(1, gx.shape, [h.shape], w.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(gx, h, w)
-        ctx.steps, ctx.nonlinearity = _steps(batch_sizes, reverse), nonlinearity
-        xp = devices.array_module(gx)
-        y, state, product = gx.astype(work), h.astype(work), _times(w, work)
-        ctx.before = xp.empty_like(y) if ctx.recording else None
-        for start, end, b in ctx.steps:
-            a, hb = y[start:end], state[:b]
-            if ctx.before is not None:
-                ctx.before[start:end] = hb
-            a += product(hb)
-            np.tanh(a, out=a) if nonlinearity == "tanh" else np.maximum(a, 0, out=a)
-            hb[...] = a
-        ctx.y = y if ctx.recording else None
-        return y.astype(dtype), state.astype(dtype, copy=False)
+        ctx.save(w)
+        ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse, nonlinearity)
+        gx, h, keep = gx.astype(work, copy=False), h.astype(work, copy=False), ctx.recording
+        if isinstance(w, Packed):
+            y, h, before = _packed_rnn(gx, h, _times(w, work), *ctx.how)
+        else:
+            y, h, before = kernels.rnn(gx, h, w.astype(work, copy=False), *ctx.how, keep)
+        if keep:  # y is the caller's, who may change it
+            ctx.work = y.copy(), before
+        return y.astype(dtype, copy=False), h.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any) -> Any:
-        gx, _, w = ctx.saved
-        y, work = ctx.y, ctx.y.dtype
-        da = 1 - y * y if ctx.nonlinearity == "tanh" else (y > 0).astype(work)
-        weight, dh, dy = _dense(w, work), dh.astype(work), dy.astype(work, copy=False)
-        for start, end, b in reversed(ctx.steps):
-            d, dhb = da[start:end], dh[:b]
-            dhb += dy[start:end]
-            d *= dhb
-            dhb[...] = kernels.matmul(d, weight)
+        (w,), (y, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        weight, (dy, dh) = _dense(w, y.dtype), _as(y.dtype, dy, dh)
+        da, dh = kernels.rnn_backward(dy, dh, weight, y, *ctx.how)
         return ctx.wanted(
-            lambda: da.astype(gx.dtype, copy=False),
-            lambda: dh.astype(gx.dtype, copy=False),
-            lambda: kernels.matmul(da.T, ctx.before).astype(gx.dtype, copy=False),
+            lambda: da.astype(dtype, copy=False),
+            lambda: dh.astype(dtype, copy=False),
+            lambda: kernels.matmul(da.T, before).astype(dtype, copy=False),
         )
 
     def definition(  # type: ignore[override]
@@ -163,10 +210,8 @@ class lstm_scan(Op):
         da_o = dh tanh(c) o (1 - o);         dh_(t-1) = da W_hh,  dc_(t-1) = dc f
     """
 
-    gates: Any = None  # i, f, g, o of every step
-    squashed: Any = None  # tanh(c_t)
-    h_before: Any = None
-    c_before: Any = None
+    dtype: Any = None
+    how: tuple = ()  # sizes, reverse
 
     def shape(gx: Any, h: Any, c: Any, w: Any, batch_sizes: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         _check(4, gx, [h, c], w, batch_sizes)
@@ -175,62 +220,26 @@ class lstm_scan(Op):
     def forward(ctx, gx: Any, h: Any, c: Any, w: Any, batch_sizes: Any, reverse: bool = False) -> Any:
         _check(4, gx.shape, [h.shape, c.shape], w.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(gx, h, c, w)
-        ctx.steps = _steps(batch_sizes, reverse)
-        rows, n = len(gx), h.shape[1]
-        xp, keep = devices.array_module(gx), ctx.recording
-        gates, h, c, product = gx.astype(work), h.astype(work), c.astype(work), _times(w, work)
-        y = xp.empty((rows, n), work)
-        squashed = xp.empty((rows, n), work)  # tanh(c_t)
-        h_before: Any = xp.empty((rows, n), work) if keep else None
-        c_before: Any = xp.empty((rows, n), work) if keep else None
-        with np.errstate(over="ignore"):
-            for start, end, b in ctx.steps:
-                a, hb, cb, s = gates[start:end], h[:b], c[:b], squashed[start:end]
-                if keep:
-                    h_before[start:end], c_before[start:end] = hb, cb
-                a += product(hb)
-                _sigmoid(a[:, : 2 * n])
-                np.tanh(a[:, 2 * n : 3 * n], out=a[:, 2 * n : 3 * n])
-                _sigmoid(a[:, 3 * n :])
-                cb *= a[:, n : 2 * n]
-                cb += a[:, :n] * a[:, 2 * n : 3 * n]
-                np.tanh(cb, out=s)
-                np.multiply(a[:, 3 * n :], s, out=hb)
-                y[start:end] = hb
-        if keep:
-            ctx.gates, ctx.squashed, ctx.h_before, ctx.c_before = gates, squashed, h_before, c_before
+        ctx.save(c, w)
+        ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
+        gx, h, c = _as(work, gx, h, c)
+        if isinstance(w, Packed):
+            y, h, c, *kept = _packed_lstm(gx, h, c, _times(w, work), *ctx.how)
+        else:
+            y, h, c, *kept = kernels.lstm(gx, h, c, w.astype(work, copy=False), *ctx.how, ctx.recording)
+        if ctx.recording:
+            ctx.work = kept
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False), c.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any, dc: Any) -> Any:
-        gx, _, _, w = ctx.saved
-        work = ctx.gates.dtype
-        rows, n = ctx.squashed.shape
-        gates = ctx.gates.reshape(rows, 4, n)
-        i, f, g, o = (gates[:, k] for k in range(4))
-        s = ctx.squashed
-        da = gates * (1 - gates)  # the part of da that does not depend on the gradient; the loop multiplies it in
-        da[:, 0] *= g
-        da[:, 1] *= ctx.c_before
-        np.multiply(i, 1 - g * g, out=da[:, 2])
-        da[:, 3] *= s
-        through = o * (1 - s * s)
-        weight, dy = _dense(w, work), dy.astype(work, copy=False)
-        dh, dc = dh.astype(work), dc.astype(work)
-        flat = da.reshape(rows, 4 * n)
-        for start, end, b in reversed(ctx.steps):
-            d, dhb, dcb = da[start:end], dh[:b], dc[:b]
-            dhb += dy[start:end]
-            dcb += dhb * through[start:end]
-            d[:, :3] *= dcb[:, None]
-            d[:, 3] *= dhb
-            dcb *= f[start:end]
-            dhb[...] = kernels.matmul(flat[start:end], weight)
+        (c, w), (gates, cells, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        weight, (dy, dh, dc, c) = _dense(w, gates.dtype), _as(gates.dtype, dy, dh, dc, c)
+        da, dh, dc = kernels.lstm_backward(dy, dh, dc, weight, c, gates, cells, *ctx.how)
         return ctx.wanted(
-            lambda: flat.astype(gx.dtype, copy=False),
-            lambda: dh.astype(gx.dtype, copy=False),
-            lambda: dc.astype(gx.dtype, copy=False),
-            lambda: kernels.matmul(flat.T, ctx.h_before).astype(gx.dtype, copy=False),
+            lambda: da.astype(dtype, copy=False),
+            lambda: dh.astype(dtype, copy=False),
+            lambda: dc.astype(dtype, copy=False),
+            lambda: kernels.matmul(da.T, before).astype(dtype, copy=False),
         )
 
     def definition(gx: Any, h: Any, c: Any, w: Any, batch_sizes: Any, reverse: bool = False) -> Any:  # type: ignore[override]
@@ -258,9 +267,8 @@ class gru_scan(Op):
         dh_(t-1) = dh z + [da_r, da_z, r da_n] W
     """
 
-    gates: Any = None  # r, z, n of every step
-    before: Any = None  # h_(t-1)
-    inner: Any = None  # W_n h_(t-1) + b_n
+    dtype: Any = None
+    how: tuple = ()  # sizes, reverse
 
     def shape(gx: Any, h: Any, w: Any, b: Any, batch_sizes: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         _check(3, gx, [h], w, batch_sizes)
@@ -270,62 +278,27 @@ class gru_scan(Op):
     def forward(ctx, gx: Any, h: Any, w: Any, b: Any, batch_sizes: Any, reverse: bool = False) -> Any:
         gru_scan.shape(gx.shape, h.shape, w.shape, None if b is None else b.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(gx, h, w, b)
-        ctx.steps = _steps(batch_sizes, reverse)
-        rows, m = len(gx), h.shape[1]
-        xp, keep = devices.array_module(gx), ctx.recording
-        gates, h = gx.astype(work), h.astype(work)
-        product = _times(w, work, None if b is None else b.astype(work, copy=False))
-        y = xp.empty((rows, m), work)
-        before: Any = xp.empty((rows, m), work) if keep else None
-        inner: Any = xp.empty((rows, m), work) if keep else None
-        with np.errstate(over="ignore"):
-            for start, end, size in ctx.steps:
-                a, hb = gates[start:end], h[:size]
-                p = product(hb)
-                if keep:
-                    before[start:end], inner[start:end] = hb, p[:, 2 * m :]
-                rz, z, n = a[:, : 2 * m], a[:, m : 2 * m], a[:, 2 * m :]
-                rz += p[:, : 2 * m]
-                _sigmoid(rz)
-                n += a[:, :m] * p[:, 2 * m :]
-                np.tanh(n, out=n)
-                hb -= n
-                hb *= z
-                hb += n
-                y[start:end] = hb
-        if keep:
-            ctx.gates, ctx.before, ctx.inner = gates, before, inner
+        ctx.save(w)
+        ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
+        gx, h = _as(work, gx, h)
+        b = None if b is None else b.astype(work, copy=False)
+        if isinstance(w, Packed):
+            y, h, *kept = _packed_gru(gx, h, _times(w, work, b), *ctx.how)
+        else:
+            y, h, *kept = kernels.gru(gx, h, w.astype(work, copy=False), b, *ctx.how, ctx.recording)
+        if ctx.recording:
+            ctx.work = kept
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any) -> Any:
-        gx, _, w, _ = ctx.saved
-        work = ctx.gates.dtype
-        rows, m = ctx.before.shape
-        gates = ctx.gates.reshape(rows, 3, m)
-        r, z, n = (gates[:, k] for k in range(3))
-        da = gates * (1 - gates)  # times dh, at the end: the gradient of gx
-        da[:, 1] *= ctx.before - n
-        np.multiply(1 - z, 1 - n * n, out=da[:, 2])
-        da[:, 0] *= ctx.inner
-        da[:, 0] *= da[:, 2]
-        dp = da.copy()  # times dh, in the loop: the gradient of W h + b
-        dp[:, 2] *= r
-        flat = dp.reshape(rows, 3 * m)
-        weight, dy, dh = _dense(w, work), dy.astype(work, copy=False), dh.astype(work)
-        for start, end, size in reversed(ctx.steps):
-            dhb = dh[:size]
-            dhb += dy[start:end]
-            d = dhb[:, None]
-            da[start:end] *= d
-            dp[start:end] *= d
-            dhb *= z[start:end]
-            dhb += kernels.matmul(flat[start:end], weight)
+        (w,), (gates, inner, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        weight, (dy, dh) = _dense(w, gates.dtype), _as(gates.dtype, dy, dh)
+        da, dp, dh = kernels.gru_backward(dy, dh, weight, gates, inner, before, *ctx.how)
         return ctx.wanted(
-            lambda: da.reshape(rows, 3 * m).astype(gx.dtype, copy=False),
-            lambda: dh.astype(gx.dtype, copy=False),
-            lambda: kernels.matmul(flat.T, ctx.before).astype(gx.dtype, copy=False),
-            lambda: total(flat, 0).astype(gx.dtype, copy=False),
+            lambda: da.astype(dtype, copy=False),
+            lambda: dh.astype(dtype, copy=False),
+            lambda: kernels.matmul(dp.T, before).astype(dtype, copy=False),
+            lambda: total(dp, 0).astype(dtype, copy=False),
         )
 
     def definition(gx: Any, h: Any, w: Any, b: Any, batch_sizes: Any, reverse: bool = False) -> Any:  # type: ignore[override]
