@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -25,10 +26,21 @@ from kernel_testing import (
 )
 
 import minidl_kernels as mk
-from minidl_kernels.conv import accepts_winograd, cpu, plan, reference, winograd, winograd_dw
+from minidl_kernels.conv import (
+    accepts_depthwise,
+    accepts_winograd,
+    cpu,
+    depthwise,
+    plan,
+    reference,
+    winograd,
+    winograd_dw,
+)
 from minidl_kernels.cpu import machine, threads
 
-FAST = [v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd")]  # which accept everything
+FAST = [
+    v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd", "depthwise")
+]  # which accept everything
 
 
 @st.composite
@@ -348,6 +360,99 @@ def test_winograd_refuses_what_it_cannot_do():
     assert not accepts_winograd(g, 4)
 
 
+# --- depthwise ---
+
+few = hypothesis.settings(max_examples=12)  # a kernel is compiled for every window and stride
+
+
+@st.composite
+def of_one_channel(draw):
+    """Settings that the depthwise kernels accept; several filters for a channel in some."""
+    pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))
+    r, s = draw(pair(1, 7))
+    stride, c = draw(pair(1, 2)), draw(st.integers(1, 20))
+    padding = draw(st.integers(0, r - 1)), draw(st.integers(0, s - 1))
+    least = [max(1, window - 2 * p) for window, p in zip((r, s), padding)]
+    extent = draw(st.integers(least[0], 20)), draw(st.integers(least[1], 40))
+    filters = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    return (draw(st.integers(1, 4)), c, *extent), (c * filters, 1, r, s), stride, padding, (1, 1), c
+
+
+def depthwise_cases(setting, x, w, b, dy):
+    g = reference.geometry(*setting)
+    return {op: case for op, case in cases(setting, x, w, b, dy).items() if accepts_depthwise(op, g)}
+
+
+LANES = ((40, 3, 7, 7), (3, 1, 3, 3), (1, 1), (1, 1), (1, 1), 3)  # more images than one lot of planes
+TALL = ((1, 2, 40, 70), (6, 1, 5, 7), (2, 1), (4, 0), (1, 1), 2)
+
+
+def check_depthwise(setting, seed, dtype, layout="plain"):
+    x, w, b, dy = (laid_out(a, layout) for a in operands(setting, seed, dtype))
+    for op, (args, depth, magnitude) in depthwise_cases(setting, x, w, b, dy).items():
+        bound = sum_bound(depth + 1, getattr(reference, op)(*magnitude), dtype) * (2 if dtype == "float64" else 1)
+        with mk.use(**{op: "depthwise"}), unmodified(x, w, b, dy):
+            assert mk.which(op, *args) == "depthwise"
+            y = getattr(mk, op)(*args)
+        assert_close(y, exact(op, args).astype(dtype), bound=bound, what=op)
+
+
+@few
+@given(setting=of_one_channel(), seed=seeds, dtype=floats, layout=layouts)
+@example(setting=DEPTHWISE, seed=1, dtype="float32", layout="unaligned")
+@example(setting=LANES, seed=1, dtype="float32", layout="plain")
+@example(setting=TALL, seed=1, dtype="float64", layout="sliced")
+def test_depthwise_is_the_reference(setting, seed, dtype, layout):
+    check_depthwise(setting, seed, dtype, layout)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_depthwise_on_every_tier(tier):
+    with machine.use_tier(tier):
+        for setting in (DEPTHWISE, LANES, TALL):
+            check_depthwise(setting, 0, "float32")
+
+
+@pytest.mark.parametrize("setting", [DEPTHWISE, LANES, TALL], ids=["strided", "lanes", "tall"])
+def test_depthwise_has_the_same_bits_for_any_number_of_threads_and_stays_inside(setting, monkeypatch):
+    monkeypatch.setattr(cpu, "SMALL", 0)
+    x, w, b, dy = operands(setting, 0, "float32")
+    for op, (args, *_) in depthwise_cases(setting, x, w, b, dy).items():
+        found = []
+        for n in (1, 2, 3):
+            with threads.threads(n):
+                found.append(getattr(depthwise, op)(*args))
+                with guarded(monkeypatch, depthwise):
+                    found.append(getattr(depthwise, op)(*args))
+        assert all(same_bits(found[0], y) for y in found[1:]), op
+
+
+@few
+@given(setting=of_one_channel(), seed=seeds, value=st.sampled_from([np.nan, np.inf, -np.inf]), which=st.integers(0, 2))
+@example(setting=DEPTHWISE, seed=0, value=np.inf, which=0)
+@example(setting=LANES, seed=0, value=np.inf, which=1)
+@example(setting=LANES, seed=40, value=np.inf, which=2)
+def test_depthwise_nan_and_inf_are_where_the_reference_has_them(setting, seed, value, which):
+    x, w, b, dy = operands(setting, seed, "float64")
+    target = (x, w, dy)[which]
+    target.ravel()[seed % target.size] = value
+    with np.errstate(invalid="ignore"):
+        for op, (args, *_) in depthwise_cases(setting, x, w, b, dy).items():
+            assert_close(getattr(depthwise, op)(*args), getattr(reference, op)(*args), rtol=1e-9, atol=1e-9, what=op)
+
+
+def test_depthwise_refuses_what_it_cannot_do():
+    x = np.ones((1, 4, 20, 20), np.float32)
+    for w, rest in (
+        (np.ones((4, 1, 8, 8)), (1, 1, 1, 4)),
+        (np.ones((4, 1, 3, 3)), (3, 1, 1, 4)),
+        (np.ones((4, 1, 3, 3)), (1, 1, 2, 4)),
+        (np.ones((4, 2, 3, 3)), (1, 1, 1, 2)),
+    ):
+        with mk.use(conv2d="depthwise"), pytest.raises(RuntimeError, match="'depthwise' cannot run"):
+            mk.conv2d(x, w.astype(np.float32), None, *rest)
+
+
 # --- promises ---
 
 
@@ -394,13 +499,14 @@ def test_nothing_is_read_outside():
     code = (
         GUARD_PAGE
         + """
-from minidl_kernels.conv import accepts_winograd, cpu, reference, winograd, winograd_dw
+from minidl_kernels.conv import accepts_depthwise, accepts_winograd, cpu, depthwise, reference, winograd, winograd_dw
 for setting in (
     ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     ((2, 5, 9, 11), (5, 1, 3, 3), (2, 2), (1, 1), (1, 1), 5),
     ((1, 3, 30, 30), (10, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
     ((3, 4, 7, 7), (33, 4, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     ((1, 2, 7, 7), (3, 2, 1, 1), (3, 2), (1, 2), (1, 1), 1),
+    ((2, 3, 9, 33), (3, 1, 5, 5), (1, 1), (2, 2), (1, 1), 3),
     ((2, 18, 9, 19), (35, 18, 3, 3), (1, 1), (1, 2), (1, 1), 1),
 ):
     x_shape, w_shape, *rest = setting
@@ -409,6 +515,10 @@ for setting in (
     cpu.conv2d(x, w, b, *rest)
     cpu.conv2d_dx(dy, w, x_shape, *rest)
     cpu.conv2d_dw(dy, x, w_shape, *rest)
+    if accepts_depthwise("conv2d_dx", reference.geometry(*setting)):
+        depthwise.conv2d(x, w, b, *rest)
+        depthwise.conv2d_dx(dy, w, x_shape, *rest)
+        depthwise.conv2d_dw(dy, x, w_shape, *rest)
     if accepts_winograd(reference.geometry(*setting), 4):
         winograd.conv2d(x, w, b, *rest)
         winograd.conv2d_dx(dy, w, x_shape, *rest)
@@ -474,7 +584,7 @@ def test_default_choice():
     # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"
-    assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "tiled"
+    assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "depthwise"
 
 
 def test_a_planted_fault_is_caught(monkeypatch):

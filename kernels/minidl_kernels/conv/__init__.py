@@ -92,6 +92,35 @@ def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
     )
 
 
+def accepts_depthwise(op: str, g: Geometry) -> bool:
+    """Whether a channel at a time is a way: one channel in a group, windows and strides that there is code for."""
+    return (
+        g.c == g.groups
+        and max(g.r, g.s) <= 7
+        and max(g.stride) <= 2
+        and g.dilation == (1, 1)
+        and min(g.n, g.c, g.k, g.p, g.q) > 0
+        and (op != "conv2d_dx" or (g.k == g.groups and g.padding[0] < g.r and g.padding[1] < g.s))
+    )
+
+
+def _depthwise(op: str, of: Callable[..., Geometry]) -> Variant:
+    def cost(*args: Any) -> float:
+        g = of(*args)
+        # Beyond that a plane leaves the second-level cache.
+        return 0.5 if (g.h + 2 * g.padding[0]) * (g.w + 2 * g.padding[1]) <= 1 << 18 else 4.0
+
+    return Variant(
+        "depthwise",
+        load=f"minidl_kernels.conv.depthwise:{op}",
+        accepts=lambda *args: accepts_depthwise(op, of(*args)),
+        needs="one channel in a group (for dx one filter too, and padding less than the window), windows up to 7 x 7, "
+        "strides up to 2, dilation 1",
+        cost=cost,
+        note="a channel at a time: vectors of pixels, several rows of outputs at once",
+    )
+
+
 def _cost(op: str, of: Callable[..., Geometry]) -> Callable[..., float]:
     """Of im2col, where `tiled` costs 2."""
     return lambda *args: 1.0 if prefer_matrix(op, of(*args)) else 3.0
@@ -121,6 +150,7 @@ OPS = tuple(
                 note="an implicit matrix product: the register tile reads the padded image through a table of offsets",
             ),
             _winograd(name, of),
+            _depthwise(name, of),
         ),
     )
     for name, check, of in (
