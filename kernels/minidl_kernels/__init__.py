@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import checks
+from .gemm_int4.reference import pack_int4, unpack_int4
 from .registry import call, ops, table, use, variants, which
 from .sparse.pack import pack_csr, unpack_csr
 
@@ -40,6 +41,7 @@ __all__ = [
     "group_norm_backward",
     "gru",
     "gru_backward",
+    "int4_linear",
     "int8_conv2d",
     "int8_linear",
     "int8_matmul",
@@ -54,6 +56,7 @@ __all__ = [
     "matmul",
     "max_pool2d",
     "pack_csr",
+    "pack_int4",
     "rms_norm",
     "rms_norm_backward",
     "rnn",
@@ -64,6 +67,7 @@ __all__ = [
     "softmax_backward",
     "table",
     "unpack_csr",
+    "unpack_int4",
     "use",
     "variants",
     "which",
@@ -75,6 +79,7 @@ _matmul, _linear = _ops["matmul"], _ops["linear"]
 _conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
 _attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
 _int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linear"], _ops["int8_conv2d"]
+_int4_linear = _ops["int4_linear"]
 _csr_linear, _csr_linear_dx = _ops["csr_linear"], _ops["csr_linear_dx"]
 _softmax, _softmax_backward = _ops["softmax"], _ops["softmax_backward"]
 _log_softmax, _log_softmax_backward = _ops["log_softmax"], _ops["log_softmax_backward"]
@@ -324,6 +329,22 @@ def int8_conv2d(
     254.0
     """
     return call(_int8_conv2d, (x, w_q, w_scale, b, stride, padding, dilation, groups, x_scale))
+
+
+def int4_linear(x: Array, w_q: Array, scale: Array, zero: Array | None = None, b: Array | None = None) -> Array:
+    """y = x @ W.T + b with W[n, k] = (q[n, k] - zero[n, k // G]) * scale[n, k // G], rounded to float32.
+
+    x (..., K), w_q (N, K / 2) uint8, scale (N, K / G) float32, zero (N, K / G) uint8, b (N,) -> y (..., N)
+
+    w_q is `pack_int4(q)`, q in 0 .. 15. Without `zero` every group's is 8. G, the size of a group, follows from scale's
+    shape; it is a multiple of 32. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> w_q = pack_int4(np.full((1, 32), 10, np.uint8))
+    >>> int4_linear(np.ones((1, 32), np.float32), w_q, np.full((1, 1), 0.5, np.float32)).tolist()
+    [[32.0]]
+    """
+    return call(_int4_linear, (x, w_q, scale, zero, b))
 
 
 # --- sparse ---

@@ -318,6 +318,33 @@ def int8_conv2d(
     _quantized(op, x, w_q, w_scale, b, x_scale)
 
 
+def int4_linear(x: Any, w_q: Any, scale: Any, zero: Any, b: Any) -> None:
+    """x (..., K) float, w_q (N, K / 2) uint8, scale (N, K / G) float32, zero (N, K / G) uint8, b (N,)."""
+    op = "int4_linear"
+    array(op, "x", x)
+    array(op, "w_q", w_q, 2, "(N, K / 2)")
+    array(op, "scale", scale, 2, "(N, K / G)")
+    (n, half), groups = w_q.shape, scale.shape[1]
+    if x.ndim < 1 or x.shape[-1] != 2 * half:
+        raise ValueError(
+            f"{op}: last axis of x {tuple(x.shape)} must be the {2 * half} columns that w_q {tuple(w_q.shape)} holds"
+        )
+    if scale.shape[0] != n or (groups == 0) != (half == 0) or (groups and 2 * half % (32 * groups)):
+        raise ValueError(
+            f"{op}: scale {tuple(scale.shape)} must have a row for each of the {n} outputs of w_q {tuple(w_q.shape)},"
+            f" in groups of equal size, a multiple of 32, along its {2 * half} columns"
+        )
+    dtype(op, "w_q", w_q, "uint8")
+    dtype(op, "scale", scale, "float32")
+    if zero is not None:
+        array(op, "zero", zero)
+        if tuple(zero.shape) != tuple(scale.shape):
+            raise ValueError(f"{op}: zero must have scale's shape {tuple(scale.shape)}, got {tuple(zero.shape)}")
+        dtype(op, "zero", zero, "uint8")
+    _bias(op, b, n, "output")
+    same_float(op, x=x, b=b)
+
+
 # --- sparse ---
 
 

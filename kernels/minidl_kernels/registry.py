@@ -48,7 +48,20 @@ __all__ = [
 ]
 
 # Families in the order of `minidl info`. Importing one is cheap: kernels themselves (Numba, CuPy) load on first use.
-FAMILIES = ("gemm", "conv", "attn", "gemm_int8", "sparse", "pool", "prob", "norm", "pointwise", "drop", "recurrent")
+FAMILIES = (
+    "gemm",
+    "conv",
+    "attn",
+    "gemm_int8",
+    "gemm_int4",
+    "sparse",
+    "pool",
+    "prob",
+    "norm",
+    "pointwise",
+    "drop",
+    "recurrent",
+)
 
 # The cost of a reference: right by definition, chosen only where nothing else runs.
 REFERENCE = 1e9

@@ -166,6 +166,13 @@ def _int8_conv2d(rng: np.random.Generator, g: Numbers) -> Args:
     return x, w, scale, _normal(rng, (g["k"],)), *_how(g), 4.0 / 127 if g["static"] else None
 
 
+def _int4_linear(rng: np.random.Generator, g: Numbers) -> Args:
+    q = rng.integers(0, 16, (g["n"], g["k"]), np.uint8)
+    shape = g["n"], g["k"] // g["group"]
+    scale, zero = rng.uniform(0.1, 0.3, shape).astype(np.float32), rng.integers(6, 10, shape, np.uint8)
+    return _normal(rng, (g["m"], g["k"])), kernels.pack_int4(q), scale, zero, _normal(rng, (g["n"],))
+
+
 def _csr(rng: np.random.Generator, g: Numbers) -> Args:
     w = _normal(rng, (g["n"], g["k"]))
     w.flat[rng.permutation(w.size)[: w.size - _stored(g)]] = 0
@@ -317,6 +324,12 @@ def _right_int8_conv2d(*args: Any) -> Any:
     return conv2d_by(_exact, *args)
 
 
+def _right_int4_linear(*args: Any) -> Any:
+    """The reference as it is: it sums in float64, and takes its scales in float32, whatever x is."""
+    with kernels.use("reference"):
+        return kernels.int4_linear(*args)
+
+
 # F(4x4, 3x3) needs 36 products for 16 outputs instead of 144. Lavin and Gray 2015, arXiv:1509.09308.
 _WINOGRAD = {"winograd": 4.0, "torch": 4.0, "onnxruntime": 4.0}
 # A peer that quantizes a whole tensor to 8 bits, and not each row: half a step of 1/127 .. 1/255 of the largest x in
@@ -362,6 +375,7 @@ ROWS: dict[str, Row] = {
             kind="int8",
             slack=_OTHER_STEPS,
         ),
+        Row("int4_linear", "int4_linear", _int4_linear, _product, lambda g: g["k"], expect=_right_int4_linear),
         Row("csr_linear", "sparse_linear", _csr_linear, _sparse, lambda g: g["k"]),
         Row("csr_linear_dx", "sparse_linear", _csr_linear_dx, _sparse, lambda g: g["n"]),
         Row("max_pool2d", "max_pool2d", _max_pool2d, _moved),

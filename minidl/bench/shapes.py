@@ -52,6 +52,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     # static: the scale of x is given; otherwise it is found for each row (linear) or image (conv2d)
     "int8_linear": {**_PRODUCT, "static": False},
     "int8_conv2d": {**_CONV, "static": False},
+    # as linear, with weights in groups of that many
+    "int4_linear": {**_PRODUCT, "group": 64},
     # as linear, with so many per cent of w zero
     "sparse_linear": {**_PRODUCT, "zeros": 90},
     "max_pool2d": {**_IMAGE, "window": NEEDED, "stride": NEEDED, "padding": 0},

@@ -10,6 +10,7 @@ import numpy as np
 
 import minidl_kernels as kernels
 from minidl_kernels.cpu import threads
+from minidl_kernels.gemm_int4.reference import weights
 
 Call = Callable[[], Any]
 
@@ -36,6 +37,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Call:
 
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Call:
     return (lambda: x @ w.T) if b is None else (lambda: x @ w.T + b)
+
+
+def int4_linear(
+    x: np.ndarray, w_q: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None, b: np.ndarray | None = None
+) -> Call:
+    """The product in float32, its weights made floats before."""
+    return _kept(linear(x, weights(w_q, scale, zero), b))
 
 
 def csr_linear(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import minidl_kernels as kernels
+from minidl_kernels.gemm_int4.reference import weights
 
 Call = Callable[[], Any]
 Pair = int | tuple[int, int]
@@ -39,6 +40,15 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Call:
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Call:
     tx, tw, tb = _t(x, w, b)
     return lambda: F.linear(tx, tw, tb)
+
+
+def int4_linear(
+    x: np.ndarray, w_q: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None, b: np.ndarray | None = None
+) -> Call:
+    """The layer in float32, its weights made floats before."""
+    call = linear(x, weights(w_q, scale, zero), b)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
 
 
 def csr_linear(
