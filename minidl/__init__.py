@@ -110,6 +110,18 @@ from minidl.ops.einsum import einsum
 from minidl.ops.error_function import erf
 from minidl.ops.exchange import from_dlpack
 from minidl.ops.exponentials import exp, exp2, expm1, log, log10, log1p, log2, logaddexp, sigmoid
+from minidl.ops.factorizations import (
+    cholesky,
+    cholesky_solve,
+    det,
+    inverse,
+    logdet,
+    matrix_exp,
+    matrix_power,
+    pinverse,
+    qr,
+    slogdet,
+)
 from minidl.ops.gather_scatter import gather, index_add, index_select, scatter, scatter_add, take_along_dim
 from minidl.ops.hard_activations import prelu, relu
 from minidl.ops.joining import cat, concat, concatenate, hstack, stack, vstack

@@ -1,8 +1,19 @@
-"""torch.linalg's names: norms, singular values, and the product of matrices."""
+"""torch.linalg's names: norms, singular values, inverses, factors, and the product of matrices."""
 
 from minidl.ops.distances import linalg_norm as norm
 from minidl.ops.distances import matrix_norm, svd, vector_norm
 from minidl.ops.distances import singular_values as svdvals
+from minidl.ops.factorizations import LinAlgError as LinAlgError
+from minidl.ops.factorizations import eigh, eigvalsh, inv, pinv, solve, solve_triangular
+from minidl.ops.factorizations import linalg_cholesky as cholesky
+from minidl.ops.factorizations import linalg_det as det
+from minidl.ops.factorizations import linalg_matrix_exp as matrix_exp
+from minidl.ops.factorizations import linalg_matrix_power as matrix_power
+from minidl.ops.factorizations import linalg_qr as qr
+from minidl.ops.factorizations import linalg_slogdet as slogdet
 from minidl.ops.linalg import matmul
 
-__all__ = ["matmul", "matrix_norm", "norm", "svd", "svdvals", "vector_norm"]
+__all__ = [
+    "cholesky", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power", "norm", "pinv",
+    "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vector_norm",
+]  # fmt: skip
