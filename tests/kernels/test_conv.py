@@ -31,6 +31,7 @@ from minidl_kernels.conv import (
     accepts_winograd,
     cpu,
     depthwise,
+    filters,
     plan,
     reference,
     winograd,
@@ -132,6 +133,8 @@ def test_reference_is_torchs_convolution(setting, seed):
 def test_variant_is_the_reference(variant, setting, seed, dtype, layout):
     x, w, b, dy = (laid_out(a, layout) for a in operands(setting, seed, dtype))
     for op, (args, depth, magnitude) in cases(setting, x, w, b, dy).items():
+        if variant not in mk.variants(op, "cpu"):
+            continue
         # One rounding more: the expected value is rounded to the dtype too.
         bound = sum_bound(depth + 1, getattr(reference, op)(*magnitude), dtype)
         if dtype == "float64":
@@ -155,8 +158,9 @@ def test_every_tier_is_the_reference(tier, setting):
     with machine.use_tier(tier):
         for op, (args, depth, magnitude) in cases(setting, x, w, b, dy).items():
             bound = sum_bound(depth + 1, getattr(reference, op)(*magnitude), "float32")
-            with mk.use(**{op: "tiled"}):
-                assert_close(getattr(mk, op)(*args), exact(op, args).astype("float32"), bound=bound, what=op)
+            for variant in {"tiled", "filters"}.intersection(mk.variants(op, "cpu")):
+                with mk.use(**{op: variant}):
+                    assert_close(getattr(mk, op)(*args), exact(op, args).astype("float32"), bound=bound, what=op)
 
 
 def test_a_large_image_is_cut_into_strips_and_chunks_without_a_seam(monkeypatch):
@@ -461,6 +465,8 @@ def test_depthwise_refuses_what_it_cannot_do():
 def test_results_do_not_depend_on_the_number_of_threads(variant, setting):
     x, w, b, dy = operands(setting, 0, "float32")
     for op, (args, *_) in cases(setting, x, w, b, dy).items():
+        if variant not in mk.variants(op, "cpu"):
+            continue
         with mk.use(**{op: variant}):
             found = []
             for n in (1, 2, 3, 3):
@@ -491,6 +497,10 @@ def test_nothing_is_written_outside_and_everything_inside(setting, seed, dtype):
             with guarded(patch, cpu):
                 assert same_bits(getattr(cpu, op)(*args), plain), op
             assert np.isfinite(plain).all()
+            if op != "conv2d_dw":  # the same sums in the same order
+                assert same_bits(getattr(filters, op)(*args), plain), op
+                with guarded(patch, filters):
+                    assert same_bits(getattr(filters, op)(*args), plain), op
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
@@ -499,7 +509,9 @@ def test_nothing_is_read_outside():
     code = (
         GUARD_PAGE
         + """
-from minidl_kernels.conv import accepts_depthwise, accepts_winograd, cpu, depthwise, reference, winograd, winograd_dw
+from minidl_kernels.conv import (
+    accepts_depthwise, accepts_winograd, cpu, depthwise, filters, reference, winograd, winograd_dw,
+)
 for setting in (
     ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     ((2, 5, 9, 11), (5, 1, 3, 3), (2, 2), (1, 1), (1, 1), 5),
@@ -515,6 +527,8 @@ for setting in (
     cpu.conv2d(x, w, b, *rest)
     cpu.conv2d_dx(dy, w, x_shape, *rest)
     cpu.conv2d_dw(dy, x, w_shape, *rest)
+    filters.conv2d(x, w, b, *rest)
+    filters.conv2d_dx(dy, w, x_shape, *rest)
     if accepts_depthwise("conv2d_dx", reference.geometry(*setting)):
         depthwise.conv2d(x, w, b, *rest)
         depthwise.conv2d_dx(dy, w, x_shape, *rest)
@@ -543,6 +557,8 @@ def test_nan_and_inf_are_where_the_reference_has_them(variant, setting, seed, va
         target.ravel()[seed % target.size] = value
     with np.errstate(invalid="ignore"):
         for op, (args, *_) in cases(setting, x, w, b, dy).items():
+            if variant not in mk.variants(op, "cpu"):
+                continue
             expected = getattr(reference, op)(*args)
             with mk.use(**{op: variant}):
                 y = getattr(mk, op)(*args)
@@ -552,7 +568,7 @@ def test_nan_and_inf_are_where_the_reference_has_them(variant, setting, seed, va
 
 @pytest.mark.parametrize("variant", ["reference", *FAST])
 def test_empty_batches_and_no_channels(variant):
-    with mk.use(conv2d=variant, conv2d_dx=variant, conv2d_dw=variant):
+    with mk.use(**{op: variant for op in ("conv2d", "conv2d_dx", "conv2d_dw") if variant in mk.variants(op, "cpu")}):
         x, w = np.zeros((0, 3, 5, 5), np.float32), np.ones((4, 3, 3, 3), np.float32)
         dy = np.zeros((0, 4, 3, 3), np.float32)
         assert mk.conv2d(x, w).shape == (0, 4, 3, 3)
@@ -573,14 +589,15 @@ def test_empty_batches_and_no_channels(variant):
 def test_default_choice():
     x, w = normal(0, 4, 32, 8, 8), normal(1, 32, 32, 3, 3)
     y = mk.conv2d(x, w, padding=1)
-    for dtype, stride, variant in (("float32", 1, "winograd"), ("float64", 1, "tiled"), ("float32", 2, "tiled")):
+    for dtype, stride, fast in (("float32", 1, "winograd"), ("float64", 1, "filters"), ("float32", 2, "filters")):
         a, f, z = x.astype(dtype), w.astype(dtype), y[:, :, ::stride, ::stride].astype(dtype)
-        assert mk.which("conv2d", a, f, None, stride, 1) == variant
-        assert mk.which("conv2d_dx", z, f, a.shape, stride, 1) == variant
-        assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == variant
+        assert mk.which("conv2d", a, f, None, stride, 1) == fast
+        # Where dx has gaps, few channels are not worth turning.
+        assert mk.which("conv2d_dx", z, f, a.shape, stride, 1) == (fast if stride == 1 else "tiled")
+        assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == ("winograd" if fast == "winograd" else "tiled")
     # Few channels, few windows.
     assert mk.which("conv2d", x[:, :8], w[:, :8], padding=1) == "tiled"
-    assert mk.which("conv2d", x[:1], w, padding=1) == "tiled"
+    assert mk.which("conv2d", x[:1], w, padding=1) == "filters"
     # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"

@@ -51,6 +51,29 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
     return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
 
 
+def prefer_filters(op: str, g: Geometry) -> bool:
+    """Whether filters are better lanes than pixels: not where a panel of them (32 floats) stays partly empty, for short
+    sums, whose products are turned more than made, nor where dx is written with gaps and few channels share the
+    turning. Measured as above.
+    """
+    c, k, outputs = g.c // g.groups, g.k // g.groups, g.p * g.q
+    lanes, depth = (c, k * g.r * g.s) if op == "conv2d_dx" else (k, c * g.r * g.s)
+    if outputs <= 2 or depth < 128 or lanes < 0.85 * 32 * -(-lanes // 32):
+        return False
+    if g.r == g.s == 1 and g.padding == (0, 0):
+        return outputs <= 64 and g.stride == (1, 1) and (op == "conv2d" or c >= k)
+    return op == "conv2d" or g.stride == (1, 1) or c >= 128
+
+
+def _filters(op: str, of: Callable[..., Geometry]) -> Variant:
+    return Variant(
+        "filters",
+        load=f"minidl_kernels.conv.filters:{op}",
+        cost=lambda *args: 0.8 if prefer_filters(op, of(*args)) else 3.5,
+        note="as `tiled`, with filters as the lanes of vectors instead of pixels: nothing is idle in small images",
+    )
+
+
 # Bytes of transformed filters beyond which Winograd's way would mostly move them about.
 WINOGRAD_BYTES = 40 << 20
 
@@ -108,7 +131,7 @@ def _depthwise(op: str, of: Callable[..., Geometry]) -> Variant:
     def cost(*args: Any) -> float:
         g = of(*args)
         # Beyond that a plane leaves the second-level cache.
-        return 0.5 if (g.h + 2 * g.padding[0]) * (g.w + 2 * g.padding[1]) <= 1 << 18 else 4.0
+        return 0.5 if g.groups > 1 and (g.h + 2 * g.padding[0]) * (g.w + 2 * g.padding[1]) <= 1 << 18 else 4.0
 
     return Variant(
         "depthwise",
@@ -149,6 +172,7 @@ OPS = tuple(
                 cost=2.0,
                 note="an implicit matrix product: the register tile reads the padded image through a table of offsets",
             ),
+            *(() if name == "conv2d_dw" else (_filters(name, of),)),
             _winograd(name, of),
             _depthwise(name, of),
         ),
