@@ -313,6 +313,20 @@ def test_scan_on_arrays_leaves_its_inputs_alone(name, scan, gates, states, kwarg
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(("scan", "gates", "states"), [(rnn_scan, 1, 1), (lstm_scan, 4, 2), (gru_scan, 3, 1)])
+def test_inputs_changed_since_are_told(scan, gates, states, create_graph):
+    shapes = [(4, gates * 2), *[(2, 2)] * states, (gates * 2, 2), *([(6,)] if scan is gru_scan else [])]
+    for changed in range(len(shapes)):
+        leaves = [minidl.randn(*shape, requires_grad=True) for shape in shapes]
+        args = [leaf * 1 for leaf in leaves]
+        y = scan(*args, [2, 2])[0]
+        with minidl.no_grad():
+            args[changed].add_(1)
+        with pytest.raises(RuntimeError, match="changed by an in-place"):
+            minidl.autograd.grad(y.sum(), leaves, create_graph=create_graph)
+
+
 @pytest.mark.parametrize(("name", "scan", "gates", "states", "kwargs"), SCANS)
 def test_scan_in_half_precision(name, scan, gates, states, kwargs):
     """Computed in float32 and rounded once: within one unit in the last place of float16 of the float64 result."""

@@ -164,7 +164,7 @@ class rnn_scan(Op):
     ) -> Any:
         _check(1, gx.shape, [h.shape], w.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(w)
+        ctx.save(gx, h, w)
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse, nonlinearity)
         gx, h, keep = gx.astype(work, copy=False), h.astype(work, copy=False), ctx.recording
         if isinstance(w, Packed):
@@ -176,7 +176,7 @@ class rnn_scan(Op):
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any) -> Any:
-        (w,), (y, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        (_, _, w), (y, before), dtype = ctx.saved, ctx.work, ctx.dtype
         weight, (dy, dh) = _dense(w, y.dtype), _as(y.dtype, dy, dh)
         da, dh = kernels.rnn_backward(dy, dh, weight, y, *ctx.how)
         return ctx.wanted(
@@ -220,7 +220,7 @@ class lstm_scan(Op):
     def forward(ctx, gx: Any, h: Any, c: Any, w: Any, batch_sizes: Any, reverse: bool = False) -> Any:
         _check(4, gx.shape, [h.shape, c.shape], w.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(c, w)
+        ctx.save(gx, h, c, w)
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
         gx, h, c = _as(work, gx, h, c)
         if isinstance(w, Packed):
@@ -232,7 +232,7 @@ class lstm_scan(Op):
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False), c.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any, dc: Any) -> Any:
-        (c, w), (gates, cells, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        (_, _, c, w), (gates, cells, before), dtype = ctx.saved, ctx.work, ctx.dtype
         weight, (dy, dh, dc, c) = _dense(w, gates.dtype), _as(gates.dtype, dy, dh, dc, c)
         da, dh, dc = kernels.lstm_backward(dy, dh, dc, weight, c, gates, cells, *ctx.how)
         return ctx.wanted(
@@ -278,7 +278,7 @@ class gru_scan(Op):
     def forward(ctx, gx: Any, h: Any, w: Any, b: Any, batch_sizes: Any, reverse: bool = False) -> Any:
         gru_scan.shape(gx.shape, h.shape, w.shape, None if b is None else b.shape, batch_sizes)
         dtype, work = gx.dtype, _work(gx.dtype)
-        ctx.save(w)
+        ctx.save(gx, h, w, b)
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
         gx, h = _as(work, gx, h)
         b = None if b is None else b.astype(work, copy=False)
@@ -291,7 +291,7 @@ class gru_scan(Op):
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False)
 
     def backward(ctx, dy: Any, dh: Any) -> Any:
-        (w,), (gates, inner, before), dtype = ctx.saved, ctx.work, ctx.dtype
+        (_, _, w, _), (gates, inner, before), dtype = ctx.saved, ctx.work, ctx.dtype
         weight, (dy, dh) = _dense(w, gates.dtype), _as(gates.dtype, dy, dh)
         da, dp, dh = kernels.gru_backward(dy, dh, weight, gates, inner, before, *ctx.how)
         return ctx.wanted(
