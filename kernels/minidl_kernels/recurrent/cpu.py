@@ -27,6 +27,7 @@ from ..cpu.product import address
 from ..cpu.simd import VECTOR_BYTES
 from ..cpu.tile import Tile
 from . import stages
+from .stages import KEEP, TANH
 
 Array = NDArray[Any]
 
@@ -147,6 +148,8 @@ def _forward(kind: str, dtype: str, tier: str) -> Any:
     else:
         tile, rows = stages.product(dtype, tier, gates, False), s.rows(gates)
         cell = stages.units(dtype, tier, 10, stages.lstm if kind == "lstm" else stages.gru)
+        read, write = stages.fetch(tier, gates, False), stages.fetch(tier, 1, True)
+        write_gates = stages.fetch(tier, gates, True)
         has_cells = kind == "lstm"
 
         @jit(inner=True)
@@ -162,6 +165,15 @@ def _forward(kind: str, dtype: str, tier: str) -> Any:
                     first = n * t // tiles
                     last = n * (t + 1) // tiles
                     b = w + u * gates * panel
+                    # The functions of the gates would wait for memory: it comes while the tile is busy.
+                    for i in range(first, last):
+                        here = (at + i) * row
+                        read(gx + gates * here + j, row)
+                        write(y + here + j, row)
+                        if z.flags & KEEP:
+                            write_gates(opened + gates * here + j, row)
+                            write(inside + here + j, row)
+                            write(before + here + j, row)
                     tile(last - first, z.units, now + first * line, line, b, panel, sums, gates * width)
                     for i in range(first, last):
                         here = (at + i) * row
@@ -351,7 +363,7 @@ def rnn(
     y, last = np.empty(gx.shape, gx.dtype), _fresh(h)
     before = np.empty(gx.shape, gx.dtype) if keep else None
     if y.size:
-        flags = stages.KEEP * keep + stages.TANH * (nonlinearity == "tanh")
+        flags = KEEP * keep + TANH * (nonlinearity == "tanh")
         places = (address(gx), address(y), address(before))
         _run(functools.partial(_forward, "rnn"), True, 1, w, h, sizes, reverse, flags, places, address(last))
     return y, last, before
@@ -364,7 +376,7 @@ def rnn_backward(
     da, dh = np.empty(y.shape, y.dtype), _fresh(dh)
     if da.size:
         places = (address(dy), address(y), address(da))
-        flags = stages.TANH * (nonlinearity == "tanh")
+        flags = TANH * (nonlinearity == "tanh")
         _run(functools.partial(_backward, "rnn"), False, 1, w, dh, sizes, reverse, flags, places)
     return da, dh
 
@@ -377,7 +389,7 @@ def lstm(gx: Array, h: Array, c: Array, w: Array, sizes: Sequence[int], reverse:
     cells, before = (np.empty(shape, gx.dtype) if keep else None for _ in range(2))
     if y.size:
         places = tuple(address(a) for a in (gx, y, before, gates, cells, c))
-        flags = stages.KEEP * keep
+        flags = KEEP * keep
         _run(functools.partial(_forward, "lstm"), True, 4, w, h, sizes, reverse, flags, places, address(last))
     return y, last, c, gates, cells, before
 
@@ -405,7 +417,7 @@ def gru(
     inner, before = (np.empty(shape, gx.dtype) if keep else None for _ in range(2))
     if y.size:
         places = tuple(address(a) for a in (gx, y, before, gates, inner, bias))
-        flags = stages.KEEP * keep
+        flags = KEEP * keep
         _run(functools.partial(_forward, "gru"), True, 3, w, h, sizes, reverse, flags, places, address(last))
     return y, last, gates, inner, before
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from ..cpu.gather import element, lanes
 from ..cpu.mathfn import choose, const, sigmoid, tanh
-from ..cpu.simd import I64, VECTOR_BYTES, Vectors, counting
+from ..cpu.simd import I8, I64, VECTOR_BYTES, Vectors, counting
 
 REGISTERS = {64: 32, 32: 16, 16: 16}  # by the bytes of a vector
 
@@ -167,6 +167,27 @@ def units(dtype: str, tier: str, count: int, emit: Emit) -> Any:
         return types.void(types.int64, types.int64, types.UniTuple(types.int64, count)), make
 
     return some
+
+
+@functools.cache
+def fetch(tier: str, count: int, write: bool) -> Any:
+    """f(address, step), to be called in kernels: ask for the memory of `count` vectors, `step` bytes apart.
+
+    The units of neighbouring rows lie far apart: no prefetcher of the CPU guesses where.
+    """
+    end = VECTOR_BYTES[tier] - 1  # vectors may lie across two lines; the units before asked for the first
+
+    @intrinsic
+    def ask(typing: Any, address: Any, step: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            for k in range(count):
+                place = builder.add(args[0], builder.mul(args[1], I64(k)))
+                Vectors(builder, I8, 1).prefetch(place, end, write)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), emit
+
+    return ask
 
 
 KEEP, TANH = 1, 2  # flags
