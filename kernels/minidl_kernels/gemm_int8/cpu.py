@@ -77,10 +77,9 @@ def multiply(a: Array, b: Array, c: Array) -> int:
 
 
 @jit(inner=True)
-def _sum_some(task, slot, each, rows, k, q, row_step, step, sums):  # type: ignore[no-untyped-def]
-    to = i32(sums)
+def _take_off_some(task, slot, each, rows, k, n, q, row_step, step, c, factor):  # type: ignore[no-untyped-def]
     for row in range(task * each, min((task + 1) * each, rows)):
-        at = i8(q + row * row_step)
+        at, to = i8(q + row * row_step), i32(c + row * n * 4)
         total = 0
         if step == 1:
             for p in range(k):
@@ -88,43 +87,37 @@ def _sum_some(task, slot, each, rows, k, q, row_step, step, sums):  # type: igno
         else:
             for p in range(k):
                 total += at[p * step]
-        to[row] = total
-
-
-@jit
-def _row_sums(rows, k, q, row_step, step, sums, nthreads):  # type: ignore[no-untyped-def]
-    """sums[i] = sum over p of q[i, p]"""
-    each = max(1, 65536 // max(k, 1))
-    parallel_for(_sum_some, (rows + each - 1) // each, nthreads, (each, rows, k, q, row_step, step, sums))
-
-
-@jit(inner=True)
-def _take_off_some(task, slot, each, rows, n, c, sums, factor):  # type: ignore[no-untyped-def]
-    for row in range(task * each, min((task + 1) * each, rows)):
-        at, less = i32(c + row * n * 4), factor * i32(sums)[row]
+        less = np.int32(factor * total)
         for j in range(n):
-            at[j] = np.int32(at[j] - less)
+            to[j] = np.int32(to[j] - less)
 
 
 @jit
-def _take_off(rows, n, c, sums, factor, nthreads):  # type: ignore[no-untyped-def]
-    """c[i, :] -= factor * sums[i]"""
-    each = max(1, 16384 // n)
-    parallel_for(_take_off_some, (rows + each - 1) // each, nthreads, (each, rows, n, c, sums, factor))
+def _take_off(rows, k, n, q, row_step, step, c, factor, nthreads):  # type: ignore[no-untyped-def]
+    """c[i, :] -= factor * (sum over p of q[i, p])"""
+    each = max(1, 16384 // max(n, k))
+    parallel_for(_take_off_some, (rows + each - 1) // each, nthreads, (each, rows, k, n, q, row_step, step, c, factor))
 
 
 def int8_matmul(a: Array, b: Array) -> Array:
     k, n = b.shape
     rows = a if a.ndim == 2 else a.reshape(math.prod(a.shape[:-1]), k)
     m = rows.shape[0]
-    if vector.reads(rows, b.T):
+    if m <= vector.MOST and vector.reads(rows, b.T):
         return vector.times(rows, b.T).reshape(*a.shape[:-1], n)
-    c = np.empty((1, m, n), np.int32)
-    if factor := multiply(rows[None], b.T[None], c):
-        sums = np.empty(m, np.int32)
-        _row_sums(m, k, address(rows), *rows.strides, address(sums), shares(m * k))
-        _take_off(m, n, address(c), address(sums), factor, shares(m * n))
-    return c.reshape(*a.shape[:-1], n)
+    c = np.empty((m, n), np.int32)
+    kind, _, per, factor = FORMS[machine.tier()]
+    row_step, step = rows.strides
+    b_row, b_col = b.strides
+    if per == 4 and step == 1 and k % 4 == 0 and k and c.size and 1 in (b_row, b_col):
+        # As `multiply` does it for what lies well, without the views that it takes.
+        across = (4 * b_row, 1) if b_col == 1 else (4, b_col)
+        multiply_at(kind, 1, m, n, k // 4, address(rows), 0, row_step, 4, address(b), 0, *across, address(c), 0, 4 * n)
+    else:
+        factor = multiply(rows[None], b.T[None], c[None])
+    if factor and c.size:
+        _take_off(m, k, n, address(rows), row_step, step, address(c), factor, shares(m * (n + k)))
+    return c if a.ndim == 2 else c.reshape(*a.shape[:-1], n)
 
 
 def plain(a: Array) -> Array:
