@@ -146,9 +146,11 @@ from minidl.ops.logic import (
 from minidl.ops.masks import masked_fill, masked_select, where
 from minidl.ops.powers import reciprocal, rsqrt, sqrt, square
 from minidl.ops.products import addmm, addmv, baddbmm, mv, tensordot
+from minidl.ops.quantiles import nanmean, nanmedian, nanquantile, nansum, quantile
 from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
 from minidl.ops.reduce import prod_ as prod
 from minidl.ops.rounding import ceil, floor, round, trunc
+from minidl.ops.running import cummax, cummin, diff, logcumsumexp
 from minidl.ops.shapes import flatten, ravel, reshape, squeeze, unflatten, unsqueeze
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.signs import abs, neg, sign

@@ -1129,3 +1129,4 @@ import cases_losses  # noqa: E402, F401
 import cases_math  # noqa: E402, F401
 import cases_order  # noqa: E402, F401
 import cases_products  # noqa: E402, F401
+import cases_quantiles  # noqa: E402, F401
