@@ -90,12 +90,14 @@ def accepts_winograd(g: Geometry, itemsize: int) -> bool:
     )
 
 
-def prefer_winograd(g: Geometry) -> bool:
+def prefer_winograd(op: str, g: Geometry) -> bool:
     """Whether Winograd's way is the fastest: not for few channels, where the transforms cost more than the product, for
-    few windows, where those of the filters do, nor where a good part of each window lies outside. Measured as above.
+    few windows, where those of the filters do, nor where a good part of each window lies outside. Measured as above;
+    the gradient of few filters gains too, but less than its kernel takes to compile.
     """
     windows = -(-g.p // 4) * -(-g.q // 4)
-    return min(g.c, g.k) >= 12 and g.c * g.k >= 1024 and g.n * windows >= 6 and g.p * g.q * 3 >= windows * 16
+    least = 1024 if op == "conv2d_dw" else 512
+    return min(g.c, g.k) >= 12 and g.c * g.k >= least and g.n * windows >= 6 and g.p * g.q * 3 >= windows * 16
 
 
 def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
@@ -103,7 +105,7 @@ def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
         return accepts_winograd(of(*args), args[0].dtype.itemsize)
 
     def cost(*args: Any) -> float:
-        return 0.5 if args[0].dtype.itemsize == 4 and prefer_winograd(of(*args)) else 4.0
+        return 0.5 if args[0].dtype.itemsize == 4 and prefer_winograd(op, of(*args)) else 4.0
 
     return Variant(
         "winograd",
