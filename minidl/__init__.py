@@ -151,6 +151,23 @@ from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max,
 from minidl.ops.reduce import prod_ as prod
 from minidl.ops.rounding import ceil, floor, round, trunc
 from minidl.ops.running import cummax, cummin, diff, logcumsumexp
+from minidl.ops.second_names import (
+    absolute,
+    clamp_max,
+    clamp_min,
+    fix,
+    fliplr,
+    flipud,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    moveaxis,
+    msort,
+    negative,
+    not_equal,
+    swapdims,
+)
 from minidl.ops.shapes import flatten, ravel, reshape, squeeze, unflatten, unsqueeze
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.signs import abs, neg, sign
@@ -180,6 +197,7 @@ from minidl.ops.trigonometry import (
     tan,
     tanh,
 )
+from minidl.ops.vectors import bincount, cross, index_copy, index_fill, inner, take
 from minidl.random import Generator, get_state, initial_seed, manual_seed, seed, set_state
 from minidl.tensors import Shape as Size
 from minidl.tensors import Tensor

@@ -12,8 +12,9 @@ from minidl.ops.factorizations import linalg_matrix_power as matrix_power
 from minidl.ops.factorizations import linalg_qr as qr
 from minidl.ops.factorizations import linalg_slogdet as slogdet
 from minidl.ops.linalg import matmul
+from minidl.ops.vectors import linalg_cross as cross
 
 __all__ = [
-    "cholesky", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power", "norm", "pinv",
-    "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vector_norm",
+    "cholesky", "cross", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
+    "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vector_norm",
 ]  # fmt: skip

@@ -18,14 +18,14 @@ from minidl.tensors import Tensor
 # What torch gives out= to.
 _NAMES = """
     abs acos acosh add addcdiv addcmul addmm addmv all amax amin any argmax argmin argsort asin asinh atan atan2 atanh
-    baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil cholesky cholesky_solve clamp cos cosh cummax
-    cummin cumprod cumsum diag diff div dot eq erf exp exp2 expm1 floor floor_divide fmod gather ge gt hstack
-    index_add index_select inverse kthvalue le lerp linalg_norm log log10 log1p log2 log_softmax logaddexp
-    logcumsumexp logical_and logical_not logical_or logical_xor logsumexp lt masked_select matmul matrix_power max
-    maximum mean median min minimum mm mul mv nan_to_num nanmean nanmedian nanquantile nansum ne neg nonzero norm
-    normalize outer pow prod qr quantile reciprocal remainder round rsqrt scatter scatter_add sigmoid sign sin sinh
-    slogdet softmax sort sqrt square stack std sub sum take_along_dim tan tanh tensordot topk tril triu true_divide
-    trunc var vstack where
+    baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil cholesky cholesky_solve clamp clamp_max
+    clamp_min cos cosh cross cummax cummin cumprod cumsum diag diff div dot eq erf exp exp2 expm1 floor floor_divide
+    fmod gather ge gt hstack index_add index_copy index_select inner inverse kthvalue le lerp linalg_norm log log10
+    log1p log2 log_softmax logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logsumexp lt
+    masked_select matmul matrix_power max maximum mean median min minimum mm msort mul mv nan_to_num nanmean nanmedian
+    nanquantile nansum ne neg nonzero norm normalize outer pow prod qr quantile reciprocal remainder round rsqrt
+    scatter scatter_add sigmoid sign sin sinh slogdet softmax sort sqrt square stack std sub sum take take_along_dim
+    tan tanh tensordot topk tril triu true_divide trunc var vstack where
 """
 NAMES = set(_NAMES.split())
 # Elementwise functions may write over their very input; these read elements after others are written.

@@ -53,6 +53,7 @@ from minidl.ops import (
     resample,
     rounding,
     running,
+    second_names,
     shapes,
     shuffles,
     signs,
@@ -64,6 +65,7 @@ from minidl.ops import (
     tiling,
     trigonometry,
     unpool,
+    vectors,
     windows,
 )
 
@@ -74,6 +76,6 @@ __all__ = [
     "gather_scatter", "group_norm", "gumbel", "hard_activations", "hints", "indexing", "integer_conv", "joining",
     "limits", "linalg", "logic", "loss", "margin_losses", "masks", "norm", "one_hot", "overlap_losses", "padding",
     "pool", "power_pool", "powers", "products", "projected_lstm", "quantiles", "recurrent", "reduce", "resample",
-    "rounding", "running", "shapes", "shuffles", "signs", "softmax", "sorting", "splitting", "stochastic_depth",
-    "swiglu", "tiling", "trigonometry", "unpool", "windows",
+    "rounding", "running", "second_names", "shapes", "shuffles", "signs", "softmax", "sorting", "splitting",
+    "stochastic_depth", "swiglu", "tiling", "trigonometry", "unpool", "vectors", "windows",
 ]  # fmt: skip

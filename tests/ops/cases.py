@@ -1130,3 +1130,4 @@ import cases_math  # noqa: E402, F401
 import cases_order  # noqa: E402, F401
 import cases_products  # noqa: E402, F401
 import cases_quantiles  # noqa: E402, F401
+import cases_vectors  # noqa: E402, F401

@@ -47,6 +47,7 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     ],
     "cholesky_solve": [("gradient: values", "torch gives one to the triangle that is not looked at, too")],
     "gather": [("accepted: unsupported operation", "as cat's: out does not grow into its neighbour's memory")],
+    "take": [("accepted: unsupported operation", "as gather's")],
     "linalg.pinv.hermitian": [("gradient: values", "torch's is that of a matrix that need not be symmetric")],
     "linalg.svd": [("only full_matrices=False is implemented", "refused rather than wrong")],
     "nn.functional.hardsigmoid": [("gradient: values", "torch multiplies by a sixth rounded to float32")],
