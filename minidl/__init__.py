@@ -26,6 +26,33 @@ from minidl.autograd import (
     no_grad,
     set_grad_enabled,
 )
+from minidl.compat import (
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+    are_deterministic_algorithms_enabled,
+    compile,
+    e,
+    finfo,
+    get_float32_matmul_precision,
+    iinfo,
+    inf,
+    is_complex,
+    is_floating_point,
+    nan,
+    newaxis,
+    numel,
+    pi,
+    promote_types,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
 from minidl.devices import Device as device
 from minidl.dtypes import DType as dtype
 from minidl.dtypes import (
@@ -105,6 +132,7 @@ from minidl.ops.create import (
 from minidl.ops.cumulative import cumprod
 from minidl.ops.diagonals import diag, diag_embed, diagonal, trace, tril, triu
 from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
+from minidl.ops.draws import normal, randint_like, tril_indices, triu_indices
 from minidl.ops.dropout import dropout
 from minidl.ops.einsum import einsum
 from minidl.ops.error_function import erf
@@ -212,7 +240,10 @@ __version__ = "0.1.0"
 
 
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
-_ROOMS = ("compress", "data", "func", "io", "metrics", "models", "nn", "optim", "testing", "train", "utils")
+_ROOMS = (
+    "amp", "backends", "compress", "cuda", "data", "distributions", "func", "io", "metrics", "models", "nn", "optim",
+    "testing", "train", "utils",
+)  # fmt: skip
 _LATER = {
     "gradcheck": "gradchecks",
     "gradgradcheck": "gradchecks",
@@ -221,6 +252,8 @@ _LATER = {
     "fit": "train",
     "evaluate": "train",
     "predict": "train",
+    "autocast": "amp",
+    "vmap": "func",
 }
 
 
@@ -233,7 +266,9 @@ def __getattr__(name: str) -> _Any:
         found = getattr(import_module(f"minidl.{_LATER[name]}"), name)
         globals()[name] = found
         return found
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    from minidl.compat import advice
+
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}{advice(name)}")
 
 
 def __dir__() -> list[str]:
@@ -241,7 +276,10 @@ def __dir__() -> list[str]:
 
 
 if _TYPE_CHECKING:
-    from minidl import compress, data, func, io, metrics, models, nn, optim, testing, train, utils
+    from minidl import amp, backends, compress, cuda, data, distributions, func, io, metrics, models, nn, optim
+    from minidl import testing, train, utils
+    from minidl.amp import autocast
+    from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

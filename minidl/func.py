@@ -35,7 +35,7 @@ from minidl.tensors import Tensor, wrap
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp",
-    "value_and_grad", "vjp",
+    "stack_module_state", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
 
 
@@ -413,6 +413,77 @@ def hvp(func: Callable, inputs: Any, v: Any) -> tuple:
     return run.shown(kept[0]), product if isinstance(inputs, tuple) else product[0]
 
 
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def vmap(
+    func: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *, chunk_size: int | None = None
+) -> Callable:
+    """A function that applies `func` to each slice of its arguments and stacks the results.
+
+    A loop, without torch's speed: what is batched by hand is faster. Random numbers differ from slice to slice.
+
+    Args:
+        in_dims: the dimension to slice, of all arguments or one for each, None for those that are used whole; for an
+            argument that is a tree, one for the whole of it or a tree like it.
+        out_dims: where the new dimension stands, in all outputs or one for each of a tuple.
+        randomness, chunk_size: of no effect.
+
+    The function returned raises ValueError where nothing is sliced or sizes differ.
+
+    >>> import minidl
+    >>> vmap(lambda a, b: a @ b)(minidl.tensor([[1.0, 2.0], [3.0, 4.0]]), minidl.tensor([[1.0, 1.0], [2.0, 0.0]]))
+    tensor([3., 6.])
+    """
+
+    @wraps(func)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        dims = in_dims if isinstance(in_dims, (tuple, list)) else [in_dims] * len(args)
+        if len(dims) != len(args):
+            raise ValueError(f"vmap: in_dims has {len(dims)} entries for {len(args)} arguments")
+        spread = [_dims_like(d, a) for d, a in zip(dims, args, strict=True)]
+        leaves, at = leaves_of(list(args)), [d for tree in spread for d in tree]
+        pairs = [(x, 0) for x in leaves_of(list(kwargs.values())) if isinstance(x, Tensor)]
+        pairs += [(x, d) for x, d in zip(leaves, at, strict=True) if d is not None]
+        for x, d in pairs:
+            if not isinstance(x, Tensor) or not -x.ndim <= d < x.ndim:
+                what = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+                raise ValueError(
+                    f"vmap: cannot slice dimension {d} of an argument {what}; in_dims=None leaves it whole"
+                )
+        sizes = {x.shape[d] for x, d in pairs}
+        if len(sizes) != 1 or sizes == {0}:
+            raise ValueError(
+                f"vmap: the arguments must be sliced into one number of slices above 0, got {sorted(sizes)}"
+            )
+        results = []
+        for i in range(sizes.pop()):
+            given = [x if d is None else x.select(d, i) for x, d in zip(leaves, at, strict=True)]
+            named = [x.select(0, i) if isinstance(x, Tensor) else x for x in leaves_of(kwargs)]
+            results.append(func(*tree_like(list(args), given), **tree_like(kwargs, named)))
+        columns = zip(*[leaves_of(r) for r in results], strict=True)
+        first = results[0]
+        ends = (
+            out_dims if isinstance(out_dims, tuple) else (out_dims,) * (len(first) if isinstance(first, tuple) else 1)
+        )
+        branches = list(first) if isinstance(first, tuple) else [first]
+        if len(ends) != len(branches):
+            raise ValueError(f"vmap: out_dims has {len(ends)} entries for {len(branches)} outputs")
+        places = [end for end, branch in zip(ends, branches, strict=True) for _ in leaves_of(branch)]
+        return tree_like(first, [stack(list(c), end) for c, end in zip(columns, places, strict=True)])
+
+    return mapped
+
+
+def _dims_like(dims: Any, tree: Any) -> list:
+    """One dimension for each leaf of a tree."""
+    if isinstance(dims, (tuple, list, dict)):
+        if _shape_of_tree(dims) != _shape_of_tree(tree):
+            raise ValueError("vmap: in_dims must have the structure of the argument, or be one number for all of it")
+        return leaves_of(dims)
+    return [dims] * len(leaves_of(tree))
+
+
 # -- modules as functions of their parameters -------------------------------------------------------------------------
 
 
@@ -473,3 +544,22 @@ def functional_call(
         for full, value in before.items():
             held, name = places[full]
             held[name] = value
+
+
+def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(parameters, buffers) of several models of one make, each stacked along a new first dimension, for `vmap`.
+
+    Raises RuntimeError for no model, or models of different classes or modes.
+    """
+    if not models:
+        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+    if len({type(m) for m in models}) > 1 or len({m.training for m in models}) > 1:
+        raise RuntimeError("stack_module_state: Expected all models to be of the same class and training/eval mode.")
+    parameters, buffers = (
+        {
+            name: stack([dict(getattr(m, held)())[name] for m in models]).detach()
+            for name, _ in getattr(models[0], held)()
+        }
+        for held in ("named_parameters", "named_buffers")
+    )
+    return {name: p.requires_grad_() for name, p in parameters.items()}, buffers

@@ -17,11 +17,11 @@ PACKAGES = {"minidl": ROOT / "minidl", "minidl_kernels": ROOT / "kernels" / "min
 
 # The floors of minidl, from the ground up. A module imports from its own floor and from those below.
 FLOORS = [
-    {"devices", "dtypes", "storage"},
-    {"tensors", "autograd", "random", "inplace", "interop", "printing"},
+    {"devices", "dtypes", "storage", "cuda", "backends"},
+    {"tensors", "autograd", "random", "inplace", "interop", "printing", "amp", "compat"},
     {"ops"},
-    {"nn", "linalg", "gradchecks", "func", "utils", "testing"},
-    {"optim", "compress", "io", "models", "data", "metrics"},
+    {"nn", "linalg", "gradchecks", "func", "testing", "distributions"},
+    {"optim", "compress", "io", "models", "data", "metrics", "utils"},
     {"train"},
     {"cli", "bench", "demo", "info", "outputs", "plots", "stub"},
     {"__main__"},

@@ -5,6 +5,7 @@ operators.py  the short way of a + b between two Tensors
 table.py      the table of all ops; how they become Tensor's methods and operators
 views.py      what a view remembers of its base
 walk.py       the walk back: backward() and grad()
+function.py   torch.autograd.Function: ops of one's own, written on Tensors
 out.py        out=: results written into the caller's tensors
 modes.py      no_grad and its kin; which module runs
 anomaly.py    who made the NaN?
@@ -13,6 +14,7 @@ source.py     where in the user's program an op was called
 
 from minidl.autograd.anomaly import AnomalyError
 from minidl.autograd.contract import TABLE, Op, OpType, ShapeError, require
+from minidl.autograd.function import Function, FunctionCtx, once_differentiable
 from minidl.autograd.modes import (
     detect_anomaly,
     enable_grad,
@@ -26,10 +28,30 @@ from minidl.autograd.modes import (
 from minidl.autograd.source import caller, source_line
 from minidl.autograd.table import attach, op
 from minidl.autograd.walk import backward, grad
-from minidl.tensors import HookHandle
+from minidl.tensors import HookHandle, Tensor
 
 __all__ = [
-    "TABLE", "AnomalyError", "HookHandle", "Op", "OpType", "ShapeError", "attach", "backward", "caller",
-    "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "op", "require",
+    "TABLE", "AnomalyError", "Function", "FunctionCtx", "HookHandle", "Op", "OpType", "ShapeError", "Variable",
+    "attach", "backward", "caller",
+    "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "once_differentiable",
+    "op", "require",
     "set_detect_anomaly", "set_grad_enabled", "source_line", "state",
 ]  # fmt: skip
+
+
+def Variable(data: Tensor, requires_grad: bool = False) -> Tensor:
+    """torch's older spelling of a Tensor that may require gradients: `data` without its history."""
+    return data.detach().requires_grad_(requires_grad)
+
+
+_ELSEWHERE = {
+    "functional": "minidl.func has them: jacobian(f)(x), hessian(f)(x), vjp(f, x), jvp(f, (x,), (v,)), hvp(f, x, v)",
+    "gradcheck": "it is minidl.gradcheck",
+    "gradgradcheck": "it is minidl.gradgradcheck",
+    "profiler": "use minidl bench, or Python's cProfile",
+}
+
+
+def __getattr__(name: str) -> object:
+    hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+    raise AttributeError(f"module 'minidl.autograd' has no attribute {name!r}{hint}")

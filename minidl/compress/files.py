@@ -90,7 +90,7 @@ def load_state(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
     Raises CheckpointError.
     """
-    content = load(path, max_bytes)
+    content = load(path, max_bytes=max_bytes)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a model's state")
     made: dict[tuple, Any] = {}

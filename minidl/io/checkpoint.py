@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.devices import move
+from minidl.devices import Device, move
 from minidl.io.atomic import atomic_write
 from minidl.io.npz import MAX_BYTES, array_from_bytes, open_regular, read_npz, write_npz
 
@@ -77,17 +77,20 @@ def save(obj: Any, path: Path, sparse: bool = False) -> None:
             file.write(to_bytes(packer.arrays, {_JSON: text}))
 
 
-def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+def load(path: Path, map_location: Any = None, *, weights_only: bool | None = None, max_bytes: int = MAX_BYTES) -> Any:
     """Read what `save` wrote; of a file written by others, a flat dict of its arrays as Tensors in the file's order.
 
     `.pt` and `.pth` files of torch.save are read, too: see `minidl.io.torch_files.load_torch`.
 
     bfloat16, which NumPy lacks, is widened to float32, exactly. Unsigned integers above 8 bits, which Tensors do not
-    hold, come as arrays. Nothing in the file is executed and no declared size is trusted.
+    hold, come as arrays. Nothing in the file is executed and no declared size is trusted; so `weights_only`, of
+    torch.load, changes nothing. Tensors are moved to the device `map_location`, else they are on the CPU.
 
     Raises CheckpointError, naming file and reason, for a file that is missing, truncated, damaged, inconsistent, larger
     than `max_bytes`, or of another format.
     """
+    if map_location is not None:
+        return _moved(load(path, max_bytes=max_bytes), Device(map_location))
     if os.path.splitext(path)[1].lower() in (".pt", ".pth"):
         from minidl.io.torch_files import load_torch
 
@@ -113,6 +116,19 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Any:
         raise CheckpointError(f"{path}: its description of the contents is damaged ({problem!r})") from problem
 
 
+def _moved(tree: Any, device: Device) -> Any:
+    """The same structure with its Tensors on a device."""
+    if isinstance(tree, dict):
+        return {key: _moved(value, device) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([_moved(value, device) for value in tree])
+    from minidl.tensors import Tensor
+
+    if isinstance(tree, Tensor) and tree.device != device:
+        tree.array = move(tree.array, device)
+    return tree
+
+
 def _suffix(path: Path, error: type[ValueError], others: tuple[str, ...] = ()) -> str:
     """The kind of file that a name asks for; `others` may be read, but are handled elsewhere."""
     suffix = os.path.splitext(path)[1].lower()
@@ -120,7 +136,10 @@ def _suffix(path: Path, error: type[ValueError], others: tuple[str, ...] = ()) -
         known = ".safetensors or .npz" if not others else f".safetensors, .npz, {' or '.join(others)}"
         hint = ""
         if suffix in (".pt", ".pth"):
-            hint = "; torch's own files are read, but not written, as they need pickle"
+            hint = (
+                f"; torch's own files are read, but not written, as they need pickle. Write {os.path.splitext(path)[0]}"
+            )
+            hint += ".safetensors: minidl.load reads it back, and torch programs read a state_dict in it"
         raise error(f"{path}: a checkpoint's name ends in {known}{hint}")
     return suffix
 

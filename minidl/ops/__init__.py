@@ -18,6 +18,7 @@ from minidl.ops import (
     density_losses,
     diagonals,
     distances,
+    draws,
     dropout,
     einsum,
     embeddings,
@@ -72,7 +73,7 @@ from minidl.ops import (
 __all__ = [
     "activations", "adaptive_pool", "alpha_dropout", "arithmetic", "attention", "axes", "bilinear", "blends",
     "class_margin_losses", "common", "conv", "copies", "create", "cumulative", "density_losses", "diagonals",
-    "distances", "dropout", "einsum", "embeddings", "error_function", "exponentials", "factorizations",
+    "distances", "draws", "dropout", "einsum", "embeddings", "error_function", "exponentials", "factorizations",
     "gather_scatter", "group_norm", "gumbel", "hard_activations", "hints", "indexing", "integer_conv", "joining",
     "limits", "linalg", "logic", "loss", "margin_losses", "masks", "norm", "one_hot", "overlap_losses", "padding",
     "pool", "power_pool", "powers", "products", "projected_lstm", "quantiles", "recurrent", "reduce", "resample",

@@ -159,7 +159,7 @@ DELIBERATE: dict[str, tuple[str, str]] = {
     ".from_dlpack": ("no ext_tensor; no device; no copy", "one array, taken as it is"),
     ".gather": ("no sparse_grad", "there are no sparse tensors"),
     ".linspace": ("steps", "how many must be said; torch deprecates its 100"),
-    ".load": ("no f; no map_location; no pickle_module; no weights_only; no mmap", PICKLE),
+    ".load": ("no f; no pickle_module; no mmap", PICKLE),
     ".save": ("no f; no pickle_module; no pickle_protocol", PICKLE),
     ".norm": ("elsewhere", "out and dtype are keywords only"),
     ".tensordot": ("elsewhere", "out is a keyword only"),
@@ -197,6 +197,21 @@ DELIBERATE["Tensor.subtract"] = DELIBERATE["Tensor.subtract_"] = DELIBERATE[".su
 DELIBERATE["Tensor.scatter_"] = DELIBERATE[".scatter"]
 for _name in ("conv1d", "conv2d"):
     DELIBERATE[f"nn.functional.{_name}"] = DELIBERATE[f".{_name}"]
+
+DELIBERATE[".compile"] = (
+    "; ".join(
+        f"no {p}"
+        for p in ("fullgraph", "dynamic", "backend", "mode", "options", "name", "disable", "recompile_limit",
+                  "isolate_recompiles", "shapes_spec")
+    ),
+    "nothing is compiled: any keyword is taken, none has an effect",
+)  # fmt: skip
+DELIBERATE[".numel"] = ("no self", "as torch's page has it, input")
+DELIBERATE[".randint_like"] = ("high stands elsewhere", "one number alone is high, as in randint")
+DELIBERATE["Tensor.random_"] = ("to stands elsewhere", "one number alone is the end, as in torch")
+for _name in ("tril_indices", "triu_indices"):
+    DELIBERATE[f".{_name}"] = ("no requires_grad", "integers have no gradient")
+DELIBERATE["Tensor.new_ones"] = ("is no keyword", "they are: *size stands before them")
 
 
 @pytest.mark.parametrize("room", ROOMS)
