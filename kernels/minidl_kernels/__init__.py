@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import checks
+from . import checks, memory
 from .gemm_int4.reference import pack_int4, unpack_int4
 from .registry import call, ops, table, use, variants, which
 from .sparse.pack import pack_csr, unpack_csr
@@ -72,6 +72,8 @@ __all__ = [
     "variants",
     "which",
 ]
+
+memory.keep()
 
 _ops = ops()
 _max_pool2d, _scatter_plane, _gather_plane = (_ops[n] for n in ("max_pool2d", "scatter_plane", "gather_plane"))
