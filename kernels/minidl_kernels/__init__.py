@@ -15,6 +15,8 @@ from .registry import call, ops, table, use, variants, which
 from .sparse.pack import pack_csr, unpack_csr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "activation",
     "activation_backward",
+    "adam_step",
     "attention",
     "attention_backward",
     "batch_norm",
@@ -63,6 +66,7 @@ __all__ = [
     "rnn_backward",
     "scatter_plane",
     "set_num_threads",
+    "sgd_step",
     "softmax",
     "softmax_backward",
     "table",
@@ -90,6 +94,7 @@ _layer_norm, _layer_norm_backward = _ops["layer_norm"], _ops["layer_norm_backwar
 _rms_norm, _rms_norm_backward = _ops["rms_norm"], _ops["rms_norm_backward"]
 _batch_norm, _batch_norm_backward = _ops["batch_norm"], _ops["batch_norm_backward"]
 _group_norm, _group_norm_backward = _ops["group_norm"], _ops["group_norm_backward"]
+_sgd_step, _adam_step = _ops["sgd_step"], _ops["adam_step"]
 _activation, _activation_backward = _ops["activation"], _ops["activation_backward"]
 _dropout, _mask_scale = _ops["dropout"], _ops["mask_scale"]
 _rnn, _rnn_backward = _ops["rnn"], _ops["rnn_backward"]
@@ -769,6 +774,62 @@ def gru_backward(
     ([[0.0, 0.25, 0.5]], [[0.0, 0.25, 0.25]], [[0.5]])
     """
     return call(_gru_backward, (dy, dh, w, gates, inner, before, sizes, reverse))
+
+
+# --- optimizers: the functions that write into what they are given ---
+
+
+def sgd_step(
+    params: Sequence[Array], grads: Sequence[Array], buffers: Sequence[Array] | None, lr: float, momentum: float = 0.0,
+    dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, maximize: bool = False,
+) -> None:  # fmt: skip
+    """w -= lr d for every parameter, in place, d its gradient or, with `buffers`, the running sum of gradients.
+
+    Lists with an array for each parameter, of its shape and all of one dtype, float32 or float64; params and buffers
+    are written and must be C-contiguous, aligned and writeable. The formula is in optim/__init__.py; a new buffer holds
+    the first gradient. Raises ValueError for lists or shapes that do not fit, TypeError for dtypes; nothing has been
+    written then.
+
+    >>> import numpy as np
+    >>> w, g = np.array([1.0, 2.0]), np.array([1.0, -1.0])
+    >>> sgd_step([w], [g], None, lr=0.5)
+    >>> w.tolist()
+    [0.5, 2.5]
+    """
+    # Of lists no choice of a variant is kept.
+    call(
+        _sgd_step,
+        (
+            list(params), list(grads), None if buffers is None else list(buffers), lr, momentum, dampening,
+            weight_decay, nesterov, maximize,
+        ),
+    )  # fmt: skip
+
+
+def adam_step(
+    params: Sequence[Array], grads: Sequence[Array], means: Sequence[Array], squares: Sequence[Array],
+    greatest: Sequence[Array] | None, steps: Sequence[int], lr: float, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False, maximize: bool = False,
+) -> None:  # fmt: skip
+    """A step of Adam for every parameter, in place; `decoupled`, of AdamW; with `greatest`, of AMSGrad.
+
+    As `sgd_step`, with the running means of gradients and of their squares, the greatest of the latter, and how many
+    steps each parameter has made, this one counted. Raises as `sgd_step`, and ValueError for a step below 1 or a beta
+    outside [0, 1). Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101.
+
+    >>> import numpy as np
+    >>> w, g, m, v = np.array([[1.0, 2.0], [4.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
+    >>> adam_step([w], [g], [m], [v], None, [1], lr=0.5)
+    >>> w.round(6).tolist()
+    [0.5, 2.5]
+    """
+    call(
+        _adam_step,
+        (
+            list(params), list(grads), list(means), list(squares), None if greatest is None else list(greatest),
+            list(steps), lr, beta1, beta2, eps, weight_decay, decoupled, maximize,
+        ),
+    )  # fmt: skip
 
 
 def set_num_threads(n: int) -> None:

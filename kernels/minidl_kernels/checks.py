@@ -715,3 +715,73 @@ def gru_backward(dy: Any, dh: Any, w: Any, gates: Any, inner: Any, before: Any, 
     """As gru; dy, inner and before (L, H), gates (L, 3 H)."""
     like = {"dy": (dy, 1), "gates": (gates, 3), "inner": (inner, 1), "before": (before, 1)}
     _scan("gru_backward", 3, w, sizes, reverse, {"dh": dh}, **like)
+
+
+# --- optimizers ---
+
+
+def _in_step(op: str, params: Any, grads: Any, **states: Any) -> None:
+    """Lists of arrays, entry by entry of one shape, all of one dtype; all but grads can be written in place."""
+    lists = {"params": params, "grads": grads, **{name: s for name, s in states.items() if s is not None}}
+    for name, arrays in lists.items():
+        if not isinstance(arrays, (tuple, list)) or len(arrays) != len(params):
+            raise ValueError(f"{op}: {name} must be a list with an array for each parameter")
+    kind = getattr(params[0], "dtype", None) if params else None
+    for name, arrays in lists.items():
+        written = name != "grads"
+        for i, (a, p) in enumerate(zip(arrays, params)):
+            # Hundreds of arrays come this way at every step: in one line what most of them are.
+            seen = i or arrays is not params  # the first parameter's dtype is everybody's
+            if seen and type(a) is type(p) and a.dtype is kind and a.shape == p.shape and (not written or _writable(a)):
+                continue
+            array(op, f"{name}[{i}]", a)
+            same_float(op, **{"params[0]": params[0], f"{name}[{i}]": a})
+            if a.shape != p.shape:
+                raise ValueError(
+                    f"{op}: {name}[{i}] must have its parameter's shape {tuple(p.shape)}, got {tuple(a.shape)}"
+                )
+            if written and not _writable(a):
+                raise ValueError(
+                    f"{op}: {name}[{i}] is written in place and must be C-contiguous, aligned and writeable; its "
+                    f"shape is {tuple(a.shape)}, its strides are {tuple(a.strides)}"
+                )
+
+
+def _writable(a: Any) -> bool:
+    """C-contiguous, aligned and writeable; CuPy's arrays tell none of it at once."""
+    return getattr(a.flags, "carray", True)
+
+
+def sgd_step(
+    params: Any, grads: Any, buffers: Any, lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: Any,
+    maximize: Any,
+) -> None:  # fmt: skip
+    """Lists of arrays; numbers."""
+    op = "sgd_step"
+    _in_step(op, params, grads, buffers=buffers)
+    for name, value in (("lr", lr), ("momentum", momentum), ("dampening", dampening), ("weight_decay", weight_decay)):
+        _number(op, name, value)
+    if buffers is None and (momentum or nesterov):
+        raise ValueError(f"{op}: momentum {momentum} needs buffers, a list with an array for each parameter")
+
+
+def adam_step(
+    params: Any, grads: Any, means: Any, squares: Any, greatest: Any, steps: Any, lr: Any, beta1: Any, beta2: Any,
+    eps: Any, weight_decay: Any, decoupled: Any, maximize: Any,
+) -> None:  # fmt: skip
+    """Lists of arrays, and of numbers of steps from 1."""
+    op = "adam_step"
+    for name, value in (("means", means), ("squares", squares)):
+        if value is None:
+            raise ValueError(f"{op}: {name} must be a list with an array for each parameter")
+    _in_step(op, params, grads, means=means, squares=squares, greatest=greatest)
+    if not isinstance(steps, (tuple, list)) or len(steps) != len(params):
+        raise ValueError(f"{op}: steps must be a list with a number for each parameter")
+    for t in set(steps):
+        integer(op, "steps", t, 1)
+    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+        _number(op, name, value)
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        _number(op, name, value)
+        if not 0 <= value < 1:
+            raise ValueError(f"{op}: {name} must lie in [0, 1), got {value}")

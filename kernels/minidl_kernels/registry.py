@@ -61,6 +61,7 @@ FAMILIES = (
     "pointwise",
     "drop",
     "recurrent",
+    "optim",
 )
 
 # The cost of a reference: right by definition, chosen only where nothing else runs.
@@ -174,8 +175,11 @@ def _device_of_type(kind: type) -> str | None:
 
 
 def device_of(op: str, *args: Any) -> str:
-    """The one device of all arrays among `args`: "cpu" or "cuda". TypeError where they are mixed or there is none."""
-    found = [(d, a) for a in args if (d := _device_of_type(type(a))) is not None]
+    """The one device of all arrays among `args`, and in lists of arrays there: "cpu" or "cuda". TypeError where they
+    are mixed or there is none.
+    """
+    single = [a for arg in args for a in ({type(a): a for a in arg}.values() if type(arg) is tuple else (arg,))]
+    found = [(d, a) for a in single if (d := _device_of_type(type(a))) is not None]
     devices = {d for d, _ in found}
     if len(devices) > 1:
         shapes = ", ".join(f"{tuple(a.shape)} on {d}" for d, a in found)
@@ -302,11 +306,13 @@ def call(op: Op, args: tuple[Any, ...]) -> Any:
 
 def _normal(a: Any) -> Any:
     """NumPy scalars as Python's, lists as tuples, subclasses of ndarray (memory maps) as plain arrays."""
+    if type(a) is np.ndarray:
+        return a
     if isinstance(a, np.generic):
         return a.item()
     if isinstance(a, list):
         return tuple(_normal(v) for v in a)
-    if isinstance(a, np.ndarray) and type(a) is not np.ndarray:
+    if isinstance(a, np.ndarray):
         if isinstance(a, np.ma.MaskedArray):
             raise TypeError("a masked array would lose its mask here; pass array.filled(value) instead")
         return a.view(np.ndarray)

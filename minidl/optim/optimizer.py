@@ -29,10 +29,12 @@ _SCALARS = (
     "mu",
 )  # state that is one float32 number, not an array of the parameter's shape
 BLOCK = 32768  # elements at a time: a handful of float32 arrays of this size fit a 1 MiB second-level cache
+_COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Optimizer:
-    """Base of the optimizers. A subclass defines ``update(p, g, state, group)``, on arrays.
+    """Base of the optimizers. A subclass defines ``update(p, g, state, group)``, on arrays; where a kernel takes many
+    parameters at once, also ``update_all(ready, group)``.
 
     Args:
         params: Tensors, or (name, Tensor) pairs, or dicts ``{"params": ..., "lr": ...}``: groups with own options.
@@ -182,24 +184,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            options = plain(group)
-            for p in group["params"]:
-                if p._grad is None:
-                    continue
-                if isinstance(p.array, Packed):
-                    raise TypeError(
-                        f"a parameter of shape {tuple(p.shape)} was packed as {p.array.kind}: stop training it"
-                    )
-                g = p._grad.array
-                if g.shape != p.array.shape or g.dtype != p.array.dtype:
-                    raise RuntimeError(
-                        f"the gradient is {g.dtype} {tuple(g.shape)}, its parameter {p.array.dtype} {tuple(p.shape)}"
-                    )
-                self.update(p, g, self.state[p], options)
-                if isinstance(p, Parameter) and p.mask is not None:
-                    p.apply_mask_()  # after the update: momentum and decay cannot bring a pruned weight back
-                else:
-                    p.bump()
+            self.update_all(list(self._ready(group)), plain(group))
         self.steps_taken += 1
         if modes.anomaly:
             self._look_for_slips()
@@ -220,6 +205,35 @@ class Optimizer:
         for g in grads:
             mark_used(g)
 
+    @staticmethod
+    def _ready(group: dict[str, Any]) -> Iterator[tuple[Tensor, Any]]:
+        """The parameters that have a gradient, with its array."""
+        for p in group["params"]:
+            if p._grad is None:
+                continue
+            if isinstance(p.array, Packed):
+                raise TypeError(f"a parameter of shape {tuple(p.shape)} was packed as {p.array.kind}: stop training it")
+            g = p._grad.array
+            if g.shape != p.array.shape or g.dtype != p.array.dtype:
+                raise RuntimeError(
+                    f"the gradient is {g.dtype} {tuple(g.shape)}, its parameter {p.array.dtype} {tuple(p.shape)}"
+                )
+            yield p, g
+
+    def update_all(self, ready: list[tuple[Tensor, Any]], group: dict[str, Any]) -> None:
+        """`update` for each of the parameters, of one group, and what follows it."""
+        for p, g in ready:
+            self.update(p, g, self.state[p], group)
+            self.updated(p)
+
+    @staticmethod
+    def updated(p: Tensor) -> None:
+        """To be called when ``p.array`` has changed."""
+        if isinstance(p, Parameter) and p.mask is not None:
+            p.apply_mask_()  # after the update: momentum and decay cannot bring a pruned weight back
+        else:
+            p.bump()
+
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change ``p.array`` in place, given its gradient, an array; `state` is kept from step to step."""
         raise NotImplementedError
@@ -229,6 +243,43 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 clear_grad(p, set_to_none)
+
+    # -- all parameters in one call -----------------------------------------------------------------------------------
+
+    def by_kernel(
+        self, ready: list[tuple[Tensor, Any]], names: tuple[str, ...], least: int,
+        run: Callable[[list[tuple[Tensor, Any]]], None],
+    ) -> list[tuple[Tensor, Any]]:  # fmt: skip
+        """Give those parameters to `run`, which updates them all at once, that a kernel takes; the others come back.
+
+        They are NumPy arrays of one dtype, float32 or float64, in C order, as is their state of those `names`, at least
+        `least` elements in all, and no parameter is there twice. A compiled pass does for all in one call what NumPy
+        does for one in a dozen.
+        """
+
+        def fits(a: Any, dtype: Any) -> bool:
+            return type(a) is np.ndarray and a.dtype == dtype and a.flags.carray
+
+        taken: dict[Any, list[tuple[Tensor, Any]]] = {}
+        left, seen = [], set()
+        for p, g in ready:
+            a, state = p.array, self.state[p]
+            states = [s.array for s in map(state.get, names) if s is not None]
+            if a.dtype in _COMPILED and type(g) is np.ndarray and all(fits(s, g.dtype) for s in (a, *states)):
+                taken.setdefault(a.dtype, []).append((p, g))
+                seen.add(id(a))
+            else:
+                left.append((p, g))
+        if len(seen) + len(left) < len(ready):
+            return ready  # one is listed twice: its second update follows the first and its mask
+        for some in taken.values():
+            if sum([g.size for _, g in some]) < least:
+                left += some
+            else:
+                run(some)
+                for p, _ in some:
+                    self.updated(p)
+        return left
 
     # -- for the formulas ---------------------------------------------------------------------------------------------
 
