@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import checks
 from .reference import refuse, valid
 
-Array = NDArray[Any]
+if TYPE_CHECKING:  # numpy.typing takes 10 ms to import, and this page is imported with the package
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 
 def pack_csr(w: Array) -> tuple[Array, Array, Array]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+if TYPE_CHECKING:  # numpy.typing takes 10 ms to import, and this page is imported with the package
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 
 def valid(indices: Array, indptr: Array, count: int, k: int) -> bool:
