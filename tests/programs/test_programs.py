@@ -6,6 +6,7 @@ norms, predictions. Both models start from the same numbers; losses and final pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +42,15 @@ PROGRAMS = [
     dcgan,
     siamese,
 ]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_of_torch() -> Iterator[None]:
+    """At these sizes torch's threads wait for each other, and on a busy machine for seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def numbers(model: Any) -> dict[str, np.ndarray]:
