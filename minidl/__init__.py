@@ -230,6 +230,7 @@ from minidl.random import Generator, get_state, initial_seed, manual_seed, seed,
 from minidl.tensors import Shape as Size
 from minidl.tensors import Tensor
 from minidl import linalg
+from minidl.ops import windows as _windows  # Tensor.unfold
 
 true_divide = divide = div
 subtract = sub

@@ -7,12 +7,11 @@ says what a kernel promises and how to add one.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import checks, memory
-from .gemm_int4.reference import pack_int4, unpack_int4
-from .registry import call, ops, table, use, variants, which
-from .sparse.pack import pack_csr, unpack_csr
+from .registry import call, table, use, variants, which
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,27 +78,19 @@ __all__ = [
 
 memory.keep()
 
-_ops = ops()
-_max_pool2d, _scatter_plane, _gather_plane = (_ops[n] for n in ("max_pool2d", "scatter_plane", "gather_plane"))
-_matmul, _linear = _ops["matmul"], _ops["linear"]
-_conv2d, _conv2d_dx, _conv2d_dw = _ops["conv2d"], _ops["conv2d_dx"], _ops["conv2d_dw"]
-_attention, _attention_backward = _ops["attention"], _ops["attention_backward"]
-_int8_matmul, _int8_linear, _int8_conv2d = _ops["int8_matmul"], _ops["int8_linear"], _ops["int8_conv2d"]
-_int4_linear = _ops["int4_linear"]
-_csr_linear, _csr_linear_dx = _ops["csr_linear"], _ops["csr_linear_dx"]
-_softmax, _softmax_backward = _ops["softmax"], _ops["softmax_backward"]
-_log_softmax, _log_softmax_backward = _ops["log_softmax"], _ops["log_softmax_backward"]
-_cross_entropy, _cross_entropy_backward = _ops["cross_entropy"], _ops["cross_entropy_backward"]
-_layer_norm, _layer_norm_backward = _ops["layer_norm"], _ops["layer_norm_backward"]
-_rms_norm, _rms_norm_backward = _ops["rms_norm"], _ops["rms_norm_backward"]
-_batch_norm, _batch_norm_backward = _ops["batch_norm"], _ops["batch_norm_backward"]
-_group_norm, _group_norm_backward = _ops["group_norm"], _ops["group_norm_backward"]
-_sgd_step, _adam_step = _ops["sgd_step"], _ops["adam_step"]
-_activation, _activation_backward = _ops["activation"], _ops["activation_backward"]
-_dropout, _mask_scale = _ops["dropout"], _ops["mask_scale"]
-_rnn, _rnn_backward = _ops["rnn"], _ops["rnn_backward"]
-_lstm, _lstm_backward = _ops["lstm"], _ops["lstm_backward"]
-_gru, _gru_backward = _ops["gru"], _ops["gru_backward"]
+# Opened at first use, as the families are: importing the package stays light.
+_LATER = {
+    "pack_csr": ".sparse.pack",
+    "pack_int4": ".gemm_int4.reference",
+    "unpack_csr": ".sparse.pack",
+    "unpack_int4": ".gemm_int4.reference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -112,7 +103,7 @@ def matmul(a: Array, b: Array) -> Array:
     >>> matmul(np.ones((2, 3), np.float32), np.ones((3, 1), np.float32)).tolist()
     [[3.0], [3.0]]
     """
-    return call(_matmul, (a, b))
+    return call("matmul", (a, b))
 
 
 def linear(x: Array, w: Array, b: Array | None = None) -> Array:
@@ -124,7 +115,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     >>> linear(np.ones(3), np.ones((2, 3)), np.array([0.0, 1.0])).tolist()
     [3.0, 4.0]
     """
-    return call(_linear, (x, w, b))
+    return call("linear", (x, w, b))
 
 
 def conv2d(
@@ -142,7 +133,7 @@ def conv2d(
     >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), padding=1)[0, 0].tolist()
     [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    return call(_conv2d, (x, w, b, stride, padding, dilation, groups))
+    return call("conv2d", (x, w, b, stride, padding, dilation, groups))
 
 
 def conv2d_dx(
@@ -165,7 +156,7 @@ def conv2d_dx(
     >>> conv2d_dx(np.ones((1, 1, 1, 1)), np.array([[[[1.0, 2.0]]]]), (1, 1, 1, 2)).tolist()
     [[[[1.0, 2.0]]]]
     """
-    return call(_conv2d_dx, (dy, w, x_shape, stride, padding, dilation, groups))
+    return call("conv2d_dx", (dy, w, x_shape, stride, padding, dilation, groups))
 
 
 def conv2d_dw(
@@ -186,7 +177,7 @@ def conv2d_dw(
     >>> conv2d_dw(np.ones((1, 1, 1, 1)), np.array([[[[3.0, 4.0]]]]), (1, 1, 1, 2)).tolist()
     [[[[3.0, 4.0]]]]
     """
-    return call(_conv2d_dw, (dy, x, w_shape, stride, padding, dilation, groups))
+    return call("conv2d_dw", (dy, x, w_shape, stride, padding, dilation, groups))
 
 
 def attention(
@@ -207,7 +198,7 @@ def attention(
     >>> float(out[0, 0, 0, 0])
     2.0
     """
-    return call(_attention, (q, k, v, mask, causal, scale))
+    return call("attention", (q, k, v, mask, causal, scale))
 
 
 def attention_backward(
@@ -236,7 +227,7 @@ def attention_backward(
     >>> dv.ravel().tolist()
     [0.5, 0.5]
     """
-    return call(_attention_backward, (dout, q, k, v, out, lse, mask, causal, scale))
+    return call("attention_backward", (dout, q, k, v, out, lse, mask, causal, scale))
 
 
 def max_pool2d(
@@ -259,7 +250,7 @@ def max_pool2d(
     if size is None:
         taps = zip(x.shape[2:], *pairs)
         size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in taps)
-    return call(_max_pool2d, (x, *pairs, checks.shape("max_pool2d", "size", size, 2)))
+    return call("max_pool2d", (x, *pairs, checks.shape("max_pool2d", "size", size, 2)))
 
 
 def scatter_plane(x: Array, index: Array, width: int) -> Array:
@@ -271,7 +262,7 @@ def scatter_plane(x: Array, index: Array, width: int) -> Array:
     >>> scatter_plane(np.array([1.0, 2.0, 3.0]), np.array([0, 2, 0]), 3).tolist()
     [4.0, 0.0, 2.0]
     """
-    return call(_scatter_plane, (x, index, width))
+    return call("scatter_plane", (x, index, width))
 
 
 def gather_plane(x: Array, index: Array) -> Array:
@@ -281,7 +272,7 @@ def gather_plane(x: Array, index: Array) -> Array:
     >>> gather_plane(np.array([1.0, 2.0, 3.0]), np.array([2, 0])).tolist()
     [3.0, 1.0]
     """
-    return call(_gather_plane, (x, index))
+    return call("gather_plane", (x, index))
 
 
 def int8_matmul(a: Array, b: Array) -> Array:
@@ -293,7 +284,7 @@ def int8_matmul(a: Array, b: Array) -> Array:
     >>> int8_matmul(np.full((1, 2), -128, np.int8), np.full((2, 1), -128, np.int8)).tolist()
     [[32768]]
     """
-    return call(_int8_matmul, (a, b))
+    return call("int8_matmul", (a, b))
 
 
 def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None = None, x_scale: float | None = None) -> Array:
@@ -309,7 +300,7 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None = None, x_
     >>> int8_linear(np.array([[127.0]], np.float32), np.array([[2]], np.int8), np.array([0.5], np.float32)).tolist()
     [[127.0]]
     """
-    return call(_int8_linear, (x, w_q, w_scale, b, x_scale))
+    return call("int8_linear", (x, w_q, w_scale, b, x_scale))
 
 
 def int8_conv2d(
@@ -335,7 +326,7 @@ def int8_conv2d(
     >>> int8_conv2d(x, w, np.ones(1, np.float32)).item()
     254.0
     """
-    return call(_int8_conv2d, (x, w_q, w_scale, b, stride, padding, dilation, groups, x_scale))
+    return call("int8_conv2d", (x, w_q, w_scale, b, stride, padding, dilation, groups, x_scale))
 
 
 def int4_linear(x: Array, w_q: Array, scale: Array, zero: Array | None = None, b: Array | None = None) -> Array:
@@ -347,11 +338,12 @@ def int4_linear(x: Array, w_q: Array, scale: Array, zero: Array | None = None, b
     shape; it is a multiple of 32. Raises ValueError for shapes that do not fit, TypeError for dtypes.
 
     >>> import numpy as np
+    >>> from minidl_kernels import pack_int4
     >>> w_q = pack_int4(np.full((1, 32), 10, np.uint8))
     >>> int4_linear(np.ones((1, 32), np.float32), w_q, np.full((1, 1), 0.5, np.float32)).tolist()
     [[32.0]]
     """
-    return call(_int4_linear, (x, w_q, scale, zero, b))
+    return call("int4_linear", (x, w_q, scale, zero, b))
 
 
 # --- sparse ---
@@ -367,10 +359,11 @@ def csr_linear(x: Array, values: Array, indices: Array, indptr: Array, b: Array 
 
     >>> import numpy as np
     >>> w = np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]])
+    >>> from minidl_kernels import pack_csr
     >>> csr_linear(np.array([[1.0, 10.0]]), *pack_csr(w)).tolist()
     [[20.0, 0.0, 43.0]]
     """
-    return call(_csr_linear, (x, values, indices, indptr, b))
+    return call("csr_linear", (x, values, indices, indptr, b))
 
 
 def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: int) -> Array:
@@ -380,10 +373,11 @@ def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: in
 
     >>> import numpy as np
     >>> w = np.array([[0.0, 2.0], [3.0, 4.0]])
+    >>> from minidl_kernels import pack_csr
     >>> csr_linear_dx(np.array([[1.0, 10.0]]), *pack_csr(w), 2).tolist()
     [[30.0, 42.0]]
     """
-    return call(_csr_linear_dx, (dy, values, indices, indptr, k))
+    return call("csr_linear_dx", (dy, values, indices, indptr, k))
 
 
 # --- along rows ---
@@ -399,7 +393,7 @@ def softmax(x: Array) -> Array:
     >>> softmax(np.zeros((1, 4))).tolist()
     [[0.25, 0.25, 0.25, 0.25]]
     """
-    return call(_softmax, (x,))
+    return call("softmax", (x,))
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
@@ -409,7 +403,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     >>> softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5])).tolist()
     [0.25, -0.25]
     """
-    return call(_softmax_backward, (dy, y))
+    return call("softmax_backward", (dy, y))
 
 
 def log_softmax(x: Array) -> Array:
@@ -419,7 +413,7 @@ def log_softmax(x: Array) -> Array:
     >>> log_softmax(np.array([5.0])).tolist()
     [0.0]
     """
-    return call(_log_softmax, (x,))
+    return call("log_softmax", (x,))
 
 
 def log_softmax_backward(dy: Array, y: Array) -> Array:
@@ -429,7 +423,7 @@ def log_softmax_backward(dy: Array, y: Array) -> Array:
     >>> log_softmax_backward(np.array([1.0, 1.0]), np.log([0.25, 0.75])).round(12).tolist()
     [0.5, -0.5]
     """
-    return call(_log_softmax_backward, (dy, y))
+    return call("log_softmax_backward", (dy, y))
 
 
 def cross_entropy(
@@ -447,7 +441,7 @@ def cross_entropy(
     >>> round(float(np.exp(-loss[0])), 12), round(float(np.exp(lse[0])), 12)
     (0.75, 4.0)
     """
-    return call(_cross_entropy, (x, t, w, ignore_index, smoothing))
+    return call("cross_entropy", (x, t, w, ignore_index, smoothing))
 
 
 def cross_entropy_backward(
@@ -468,7 +462,7 @@ def cross_entropy_backward(
     >>> cross_entropy_backward(np.ones(1), x, t, cross_entropy(x, t)[1]).round(12).tolist()
     [[-0.5, 0.5]]
     """
-    return call(_cross_entropy_backward, (dy, x, t, lse, w, ignore_index, smoothing))
+    return call("cross_entropy_backward", (dy, x, t, lse, w, ignore_index, smoothing))
 
 
 # --- normalisation ---
@@ -487,7 +481,7 @@ def layer_norm(
     >>> y.tolist(), mean.tolist(), var.tolist()
     ([[-1.0, 1.0]], [2.0], [1.0])
     """
-    return call(_layer_norm, (x, w, b, eps))
+    return call("layer_norm", (x, w, b, eps))
 
 
 def layer_norm_backward(
@@ -503,7 +497,7 @@ def layer_norm_backward(
     >>> dx.tolist(), dw.tolist(), db.tolist()
     ([[0.0, 0.0]], [-1.0, 1.0], [1.0, 1.0])
     """
-    return call(_layer_norm_backward, (dy, x, w, mean, var, eps))
+    return call("layer_norm_backward", (dy, x, w, mean, var, eps))
 
 
 def rms_norm(x: Array, w: Array | None = None, eps: float = 1e-5) -> tuple[Array, Array]:
@@ -516,7 +510,7 @@ def rms_norm(x: Array, w: Array | None = None, eps: float = 1e-5) -> tuple[Array
     >>> y.tolist(), square.tolist()
     ([[1.0, -1.0]], [9.0])
     """
-    return call(_rms_norm, (x, w, eps))
+    return call("rms_norm", (x, w, eps))
 
 
 def rms_norm_backward(dy: Array, x: Array, w: Array | None, square: Array, eps: float = 1e-5) -> tuple[Array, Array]:
@@ -527,7 +521,7 @@ def rms_norm_backward(dy: Array, x: Array, w: Array | None, square: Array, eps: 
     >>> dx.tolist(), dw.tolist()
     ([[0.5, 0.5]], [1.0, -1.0])
     """
-    return call(_rms_norm_backward, (dy, x, w, square, eps))
+    return call("rms_norm_backward", (dy, x, w, square, eps))
 
 
 def batch_norm(
@@ -543,7 +537,7 @@ def batch_norm(
     >>> y.tolist(), mean.tolist(), var.tolist()
     ([[-1.0], [1.0]], [2.0], [1.0])
     """
-    return call(_batch_norm, (x, w, b, eps))
+    return call("batch_norm", (x, w, b, eps))
 
 
 def batch_norm_backward(
@@ -557,7 +551,7 @@ def batch_norm_backward(
     >>> dx.tolist(), dw.tolist(), db.tolist()
     ([[0.0], [0.0]], [1.0], [1.0])
     """
-    return call(_batch_norm_backward, (dy, x, w, mean, var, eps))
+    return call("batch_norm_backward", (dy, x, w, mean, var, eps))
 
 
 def group_norm(
@@ -574,7 +568,7 @@ def group_norm(
     >>> mean.tolist(), var.tolist()
     ([[2.0, 5.0]], [[1.0, 0.0]])
     """
-    return call(_group_norm, (x, groups, w, b, eps))
+    return call("group_norm", (x, groups, w, b, eps))
 
 
 def group_norm_backward(
@@ -588,7 +582,7 @@ def group_norm_backward(
     >>> dx.tolist(), dw.tolist(), db.tolist()
     ([[0.0, 0.0]], [0.0, 1.0], [0.0, 1.0])
     """
-    return call(_group_norm_backward, (dy, x, groups, w, mean, var, eps))
+    return call("group_norm_backward", (dy, x, groups, w, mean, var, eps))
 
 
 # --- element by element ---
@@ -603,7 +597,7 @@ def activation(x: Array, name: str) -> Array:
     >>> activation(np.array([-1.0, 2.0]), "relu").tolist()
     [0.0, 2.0]
     """
-    return call(_activation, (x, name))
+    return call("activation", (x, name))
 
 
 def activation_backward(dy: Array, saved: Array, name: str) -> Array:
@@ -615,7 +609,7 @@ def activation_backward(dy: Array, saved: Array, name: str) -> Array:
     >>> activation_backward(np.array([3.0]), np.array([0.5]), "tanh").tolist()
     [2.25]
     """
-    return call(_activation_backward, (dy, saved, name))
+    return call("activation_backward", (dy, saved, name))
 
 
 def dropout(x: Array, seed: int, stream: int, block: int, p: float) -> tuple[Array, Array]:
@@ -629,7 +623,7 @@ def dropout(x: Array, seed: int, stream: int, block: int, p: float) -> tuple[Arr
     >>> y.tolist(), mask.tolist()
     ([0.0, 2.0, 2.0, 2.0], [False, True, True, True])
     """
-    return call(_dropout, (x, seed, stream, block, p))
+    return call("dropout", (x, seed, stream, block, p))
 
 
 def mask_scale(x: Array, mask: Array, scale: float) -> Array:
@@ -639,7 +633,7 @@ def mask_scale(x: Array, mask: Array, scale: float) -> Array:
     >>> mask_scale(np.array([1.0, 2.0]), np.array([True, False]), 2.0).tolist()
     [2.0, 0.0]
     """
-    return call(_mask_scale, (x, mask, scale))
+    return call("mask_scale", (x, mask, scale))
 
 
 # --- recurrences over whole sequences ---
@@ -666,7 +660,7 @@ def rnn(
     >>> y.tolist(), h.tolist(), before.tolist()
     ([[1.0], [3.0]], [[3.0]], [[0.0], [1.0]])
     """
-    return call(_rnn, (gx, h, w, sizes, reverse, nonlinearity, keep))
+    return call("rnn", (gx, h, w, sizes, reverse, nonlinearity, keep))
 
 
 def rnn_backward(
@@ -681,7 +675,7 @@ def rnn_backward(
     >>> da.tolist(), dh.tolist()
     ([[1.5]], [[3.0]])
     """
-    return call(_rnn_backward, (dy, dh, w, y, sizes, reverse, nonlinearity))
+    return call("rnn_backward", (dy, dh, w, y, sizes, reverse, nonlinearity))
 
 
 def lstm(
@@ -700,7 +694,7 @@ def lstm(
     >>> c.tolist(), kept[0].tolist()
     ([[0.5]], [[0.5, 0.5, 0.0, 0.5]])
     """
-    return call(_lstm, (gx, h, c, w, sizes, reverse, keep))
+    return call("lstm", (gx, h, c, w, sizes, reverse, keep))
 
 
 def lstm_backward(
@@ -725,7 +719,7 @@ def lstm_backward(
     >>> da.tolist(), dc.tolist()
     ([[0.0, 0.5, 0.5, 0.0]], [[0.5]])
     """
-    return call(_lstm_backward, (dy, dh, dc, w, c, gates, cells, sizes, reverse))
+    return call("lstm_backward", (dy, dh, dc, w, c, gates, cells, sizes, reverse))
 
 
 def gru(
@@ -750,7 +744,7 @@ def gru(
     >>> h.tolist(), kept[0].tolist()
     ([[0.5]], [[0.5, 0.5, 0.0]])
     """
-    return call(_gru, (gx, h, w, b, sizes, reverse, keep))
+    return call("gru", (gx, h, w, b, sizes, reverse, keep))
 
 
 def gru_backward(
@@ -773,7 +767,7 @@ def gru_backward(
     >>> da.tolist(), dp.tolist(), dh.tolist()
     ([[0.0, 0.25, 0.5]], [[0.0, 0.25, 0.25]], [[0.5]])
     """
-    return call(_gru_backward, (dy, dh, w, gates, inner, before, sizes, reverse))
+    return call("gru_backward", (dy, dh, w, gates, inner, before, sizes, reverse))
 
 
 # --- optimizers: the functions that write into what they are given ---
@@ -798,7 +792,7 @@ def sgd_step(
     """
     # Of lists no choice of a variant is kept.
     call(
-        _sgd_step,
+        "sgd_step",
         (
             list(params), list(grads), None if buffers is None else list(buffers), lr, momentum, dampening,
             weight_decay, nesterov, maximize,
@@ -824,7 +818,7 @@ def adam_step(
     [0.5, 2.5]
     """
     call(
-        _adam_step,
+        "adam_step",
         (
             list(params), list(grads), list(means), list(squares), None if greatest is None else list(greatest),
             list(steps), lr, beta1, beta2, eps, weight_decay, decoupled, maximize,

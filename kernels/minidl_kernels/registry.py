@@ -25,10 +25,9 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,8 +76,7 @@ def _always(*args: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One implementation of an operation.
 
     name     what `which` reports and `use` asks for
@@ -109,16 +107,12 @@ class Variant:
         return getattr(import_module(module), function)
 
 
-@dataclass(eq=False)
 class Op:
     """An operation: its name, the check that guards its kernels, its variants (a ladder, slowest idea first)."""
 
-    name: str
-    check: Callable[..., None]
-    variants: tuple[Variant, ...]
-    cache: dict[Any, Kernel] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, name: str, check: Callable[..., None], variants: tuple[Variant, ...]) -> None:
+        self.name, self.check, self.variants = name, check, variants
+        self.cache: dict[Any, Kernel] = {}
         seen = set()
         for v in self.variants:
             if (v.device, v.name) in seen:
@@ -281,8 +275,9 @@ def _rare(a: Any) -> Any:
     return (type(a), *_layout(a)) if type(a) in _array_types else _odd
 
 
-def call(op: Op, args: tuple[Any, ...]) -> Any:
-    """Check the arguments, choose a variant, run it."""
+def call(name: str | Op, args: tuple[Any, ...]) -> Any:
+    """Check the arguments, choose a variant, run it. Families load at the first call."""
+    op = (_ops.get(name) or _op(name)) if isinstance(name, str) else name
     if not _forced.names:
         found: list[Any] = []
         for a in args:

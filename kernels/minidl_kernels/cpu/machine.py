@@ -19,7 +19,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TIERS = ("amx", "avx512vnni", "avx512", "avx2", "generic")
 
@@ -34,8 +34,7 @@ _NEEDS: dict[str, set[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """What kernels need to know of the CPU.
 
     features  LLVM's names of the instruction sets that kernels may be compiled for

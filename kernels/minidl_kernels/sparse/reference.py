@@ -51,5 +51,6 @@ def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: in
     with np.errstate(over="ignore", invalid="ignore"):
         for row in range(n):
             some = slice(indptr[row], indptr[row + 1])
-            np.add.at(dx, (slice(None), indices[some]), rows[:, row, None] * values[some])
+            at: Any = (slice(None), indices[some])
+            np.add.at(dx, at, rows[:, row, None] * values[some])
         return dx.astype(dy.dtype).reshape(*dy.shape[:-1], k)
