@@ -281,7 +281,7 @@ def test_module_is_torchs(name, dtype):
     check_all(name, dtype, MANY)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [n for n in OFFERED if len(samples(INFOS[n], True, torch.float32)) > MANY])
 @every_dtype
 def test_module_is_torchs_in_every_entry(name, dtype):

@@ -107,7 +107,7 @@ def test_what_torch_refuses_is_refused(name: str) -> None:
     assert not wrong, f"{name}: {len(wrong)} of {count}\n" + "\n".join(wrong[:5])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", OFFERED)
 def test_all_samples_in_every_dtype(name: str) -> None:
     """Of more than 400 in one dtype, as pooling has them, every n-th."""
@@ -118,7 +118,7 @@ def test_all_samples_in_every_dtype(name: str) -> None:
 REFERENCE = [n for n in OFFERED if n not in ("__rmod__",)]  # torch itself cannot differentiate its samples
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", REFERENCE)
 def test_reference_inputs(name: str) -> None:
     """The larger set: extremal values, many shapes, large and strided tensors."""
@@ -163,7 +163,7 @@ def test_methods_that_write_into_their_tensor(name: str) -> None:
     assert count
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_deliberate_difference_is_there() -> None:
     """Whoever removes a difference removes its row."""
     stale = []
