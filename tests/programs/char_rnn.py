@@ -26,10 +26,10 @@ def model(t, n_letters=20, n_hidden=16, n_categories=4):
 
 
 def data(rng):
-    return [rng.integers(0, 20, length) for length in rng.integers(3, 9, 10)], rng.integers(0, 4, 10)
+    return rng.integers(0, 20, (10, 8)), rng.integers(3, 9, 10), rng.integers(0, 4, 10)
 
 
-def train(t, rnn, words, categories, learning_rate=0.05):
+def train(t, rnn, words, lengths, categories, learning_rate=0.05):
     def lineToTensor(line):
         tensor = t.zeros(len(line), 1, 20)
         for li, letter in enumerate(line):
@@ -42,8 +42,8 @@ def train(t, rnn, words, categories, learning_rate=0.05):
 
     criterion = t.nn.NLLLoss()
     losses = []
-    for word, category in zip(words, categories):
-        line_tensor = lineToTensor(word)
+    for word, length, category in zip(words, lengths, categories):
+        line_tensor = lineToTensor(word[:length])
         category_tensor = t.tensor([int(category)], dtype=t.long)
         hidden = rnn.initHidden()
         rnn.zero_grad()

@@ -32,7 +32,7 @@ def train(t, model, states, actions, rewards, gamma=0.99):
     for episode in range(len(states)):
         saved, entropies = [], []
         for state, action in zip(states[episode], actions[episode]):
-            state = t.from_numpy(state).float()
+            state = t.from_numpy(state)
             probs, state_value = model(state)
             m = Categorical(probs)
             saved.append((m.log_prob(t.tensor(int(action))), state_value))

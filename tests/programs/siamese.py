@@ -37,12 +37,12 @@ def model(t):
 
 
 def data(rng):
-    return (rng.random((8, 3, 10, 1, 12, 12), dtype="float32"),)
+    return (rng.standard_normal((8, 3, 10, 1, 12, 12), dtype="float32"),)
 
 
 def train(t, model, triplets):
     criterion = t.nn.TripletMarginLoss(margin=1.0, p=2)
-    optimizer = t.optim.RMSprop(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = t.optim.RMSprop(model.parameters(), lr=1e-3, eps=1e-2, momentum=0.9)
     losses = []
     for anchor, positive, negative in t.from_numpy(triplets):
         optimizer.zero_grad()
