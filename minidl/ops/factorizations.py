@@ -51,9 +51,10 @@ def _matrices(name: str, a: Any, square: bool = False) -> None:
 
 
 def _run(function: Any, *args: Any) -> Any:
-    """A function of np.linalg, its LinAlgError as minidl's."""
+    """A function of np.linalg, its LinAlgError as minidl's; NaN and Inf without a warning."""
     try:
-        return function(*args)
+        with np.errstate(all="ignore"):
+            return function(*args)
     except np.linalg.LinAlgError as error:
         raise LinAlgError(f"{error} (the input may be singular, not positive-definite, or not finite)") from None
 

@@ -84,9 +84,9 @@ def unit(*shape: int) -> np.ndarray:
 
 
 def distinct(*shape: int) -> np.ndarray:
-    """All values different, and from every integer and from 0, by at least 0.01."""
+    """All values different, and from every integer and from 0, by at least 0.01; few of their sums are equal."""
     n = int(np.prod(shape))
-    values = (np.arange(n) - n / 2) * 0.37 + 0.183
+    values = (np.arange(n) - n / 2) * 0.37 + 0.183 + 0.05 * np.modf(np.arange(n) * 0.618034)[0]
     near = np.abs(values - np.rint(values)) < 0.02
     values[near] += 0.05
     return np.asarray(_rng.permutation(values)).reshape(shape)

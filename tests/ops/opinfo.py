@@ -35,7 +35,8 @@ ADAPTED: dict[str, Callable] = {
 }
 METHODS = {"float", "double", "half", "int", "long", "short", "bool", "unfold", "view"}
 RANDOM = {
-    "bernoulli", "empty", "empty_like", "multinomial", "rand_like", "randint", "randn", "randn_like",
+    "bernoulli", "empty", "empty_like", "multinomial", "new_empty", "normal", "rand_like", "randint", "randint_like",
+    "randn", "randn_like",
     "nn.functional.dropout", "nn.functional.dropout1d", "nn.functional.dropout2d", "nn.functional.dropout3d",
     "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "nn.functional.rrelu",
 }  # fmt: skip
@@ -60,7 +61,8 @@ def function(name: str) -> Callable | None:
     return None
 
 
-NOT_HERE = ("complex", "without_cudnn")  # variants for other numbers and other machines
+# Variants for other numbers and other machines, and those of normal that are another function or take a layout.
+NOT_HERE = ("complex", "without_cudnn", "in_place", "number_mean")
 OFFERED = {
     f"{o.name}.{o.variant_test_name}".rstrip("."): o
     for o in op_db
