@@ -24,5 +24,5 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     )  # fmt: skip
     n, i, j = weight.shape
     half = linear(input2, reshape(weight, (n * i, j)))  # (..., N I): A x2
-    y = sum(unflatten(half, -1, (n, i)) * unsqueeze(input1, -2), -1)
+    y = sum(unflatten(half, -1, (n, i)) * unsqueeze(input1, -2), -1, dtype=weight.dtype)
     return y if bias is None else y + bias

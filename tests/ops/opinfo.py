@@ -98,7 +98,13 @@ def samples(info: Any, dtype: str, how: str, most: int | None = None) -> Iterato
         found = list(make("cpu", kind, requires_grad=grad))
     except ValueError:  # some of the database's own reference inputs ask for gradients of integers
         found = list(make("cpu", kind, requires_grad=False))
+    found = [s for s in found if not any(_elsewhere(v) for v in (s.input, *s.args, *s.kwargs.values()))]
     yield from found[:: 1 if most is None else -(-len(found) // most) or 1]
+
+
+def _elsewhere(v: Any) -> bool:
+    """Whether it is a tensor of numbers that minidl does not have."""
+    return isinstance(v, torch.Tensor) and (v.dtype == torch.bfloat16 or v.is_complex())
 
 
 def ours(v: Any, leaves: list, copy: bool = True) -> Any:

@@ -45,6 +45,7 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
         ),
         ("accepted: cat(): argument 'tensors'", "any iterable of tensors will do, a Tensor's rows included"),
     ],
+    "matrix_exp": [("RuntimeError: matrix_exp: float32 or float64", "there are no decompositions in float16")],
     "cholesky_solve": [("gradient: values", "torch gives one to the triangle that is not looked at, too")],
     "gather": [("accepted: unsupported operation", "as cat's: out does not grow into its neighbour's memory")],
     "take": [("accepted: unsupported operation", "as gather's")],
