@@ -103,8 +103,8 @@ def samples(info: Any, dtype: str, how: str, most: int | None = None) -> Iterato
 
 
 def _elsewhere(v: Any) -> bool:
-    """Whether it is a tensor of numbers that minidl does not have."""
-    return isinstance(v, torch.Tensor) and (v.dtype == torch.bfloat16 or v.is_complex())
+    """Whether it is a number, or a tensor of numbers, that minidl does not have."""
+    return isinstance(v, complex) or (isinstance(v, torch.Tensor) and (v.dtype == torch.bfloat16 or v.is_complex()))
 
 
 def ours(v: Any, leaves: list, copy: bool = True) -> Any:
