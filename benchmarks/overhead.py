@@ -23,6 +23,7 @@ import minidl
 import minidl.data
 import minidl.nn
 import minidl.optim
+from minidl.bench.models import step
 
 
 class Row(NamedTuple):
@@ -129,19 +130,6 @@ def batches() -> Row:
 def mlp(nn: Any) -> Any:
     """64-128-10."""
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def step(model: Any, loss: Callable, optimizer: Any, x: Any, t: Any) -> Callable[[], Any]:
-    """One training step as a function; it returns the loss."""
-
-    def run() -> Any:
-        optimizer.zero_grad()
-        value = loss(model(x), t)
-        value.backward()
-        optimizer.step()
-        return value
-
-    return run
 
 
 def training(name: str) -> list[Row]:

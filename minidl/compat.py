@@ -152,7 +152,7 @@ def get_float32_matmul_precision() -> str:
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Does nothing: every op gives the same bits in every run on the same machine, with any number of threads."""
+    """Does nothing: no op's result depends on the order in which threads happen to run."""
 
 
 def are_deterministic_algorithms_enabled() -> bool:

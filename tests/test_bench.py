@@ -4,9 +4,11 @@ be judged here: tests run on busy machines.
 
 import collections
 import contextlib
+import hashlib
 import json
 import math
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -54,6 +56,24 @@ def tiny_file(tmp_path):
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps({"name": "tiny", **{section: [numbers] for section, numbers in TINY.items()}}))
     return path
+
+
+def test_a_thread_that_still_works_is_waited_for():
+    """A spinning thread of another library would take a core from the next contestant."""
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            hashlib.sha256(bytes(1 << 22)).digest()  # without the GIL
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        assert not timing.settle(0.2)
+    finally:
+        stop.set()
+        thread.join()
+    assert timing.settle(5)
 
 
 # -- shapes -----------------------------------------------------------------------------------------------------------

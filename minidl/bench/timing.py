@@ -27,6 +27,7 @@ BLOCK = 0.04  # seconds of a block
 WARM = 0.008  # untimed seconds before it
 SAMPLE = 20e-6  # shorter calls are timed several at once: reading the clock takes 50 ns
 ROUNDS = 5  # at least
+QUIET = 0.02  # seconds without work in which threads count as quiet: a running one's time is booked every 4 ms only
 AUDITS = 3  # calls per contestant, at moments not known to it, whose result is examined
 
 Call = Callable[[], Any]
@@ -49,7 +50,7 @@ def settle(most: float = 0.5) -> bool:
     end = time.perf_counter() + most
     while time.perf_counter() < end:
         used, start = time.process_time(), time.perf_counter()
-        time.sleep(0.002)
+        time.sleep(QUIET)
         if time.process_time() - used < 0.15 * (time.perf_counter() - start):
             return True
     return False

@@ -262,16 +262,20 @@ def test_winograd_on_every_tier(tier):
 
 
 def test_winograd_errors_are_as_stated():
-    """Largest error on normal numbers beside that of `tiled`: see the top of winograd.py."""
-    setting = ((8, 64, 28, 28), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1)
-    x, w, b, dy = operands(setting, 5, "float32")
-    for op, (args, *_) in cases(setting, x, w, b, dy).items():
-        expected = exact(op, args)
-        error = {}
-        for variant in ("tiled", "winograd"):
-            with mk.use(**{op: variant}):
-                error[variant] = np.abs(getattr(mk, op)(*args) - expected).max()
-        assert error["winograd"] <= 5 * error["tiled"], (op, error)
+    """Largest error on normal numbers beside that of `tiled`: see the top of winograd.py. A third is allowed on top of
+    what is stated there, since the largest of some thousand errors differs from draw to draw.
+    """
+    for n, c, size, k in ((8, 64, 28, 64), (4, 16, 8, 32), (2, 256, 7, 256)):
+        setting = ((n, c, size, size), (k, c, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+        x, w, b, dy = operands(setting, 5, "float32")
+        for op, (args, *_) in cases(setting, x, w, b, dy).items():
+            expected = exact(op, args)
+            error = {}
+            for variant in ("tiled", "winograd"):
+                with mk.use(**{op: variant}):
+                    error[variant] = np.abs(getattr(mk, op)(*args) - expected).max()
+            stated = 6 if op == "conv2d_dw" else 3
+            assert error["winograd"] <= 4 / 3 * stated * error["tiled"], (setting, op, error)
 
 
 def test_winograd_in_parts_together_and_alone(monkeypatch):

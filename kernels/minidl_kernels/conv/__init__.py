@@ -113,7 +113,7 @@ def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
         accepts=accepts,
         needs="3 x 3 windows, stride 1, dilation 1, one group, padding up to 2, filters of at most 512 x 512 channels",
         cost=cost,
-        note="4 x 4 outputs by 36 multiplications instead of 144; errors up to 5 times those of `tiled`",
+        note="4 x 4 outputs by 36 multiplications instead of 144; errors up to 6 times those of `tiled`",
     )
 
 

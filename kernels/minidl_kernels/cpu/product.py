@@ -218,9 +218,9 @@ def _shares(nthreads: int, batch: int, pa: int, pb: int) -> tuple[int, int, int]
         shares = batch * -(-pa // high) * -(-pb // wide)
         return -(-shares // nthreads) * (14 * high * wide + 4 * (high + wide))
 
-    cuts = range(1, 2 * nthreads + 1)
-    choices = [(-(-pa // down), -(-pb // across)) for down in cuts for across in cuts if down * across <= cuts[-1]]
-    high, wide = min(choices, key=lambda c: time(*c))
+    most = 2 * nthreads  # shares of one product
+    cuts = [(down, across) for down in range(1, most + 1) for across in range(1, most // down + 1)]
+    high, wide = min([(-(-pa // down), -(-pb // across)) for down, across in cuts], key=lambda c: time(*c))
     return batch * -(-pa // high) * -(-pb // wide), high, wide
 
 

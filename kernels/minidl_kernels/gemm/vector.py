@@ -28,7 +28,6 @@ from ..cpu.tile import tile
 
 Array = NDArray[Any]
 
-AHEAD = 1024  # bytes that are asked for in advance
 ROWS = 4  # rows that are summed at a time
 DEEP = 8  # columns of S that are added to y at a time, where columns lie without gaps
 
@@ -70,8 +69,6 @@ def _rows(tier: str, kind: str) -> Any:
             def add(load: Any, at: ir.Value, part: int) -> None:
                 xs = load(builder.add(x, at), part * width)
                 for start, pair in zip(starts, sums):
-                    if load == v.load:
-                        v.prefetch(builder.add(start, at), part * width + AHEAD)
                     term = v.multiply_add(load(builder.add(start, at), part * width), xs, builder.load(pair[part]))
                     builder.store(term, pair[part])
 
@@ -161,7 +158,8 @@ def _kernel(tier: str, kind: str) -> Any:
     @jit(tag=t.name)
     def vector(n, k, s, step_n, step_k, x, y, nthreads):  # type: ignore[no-untyped-def]
         if step_k == size:
-            each = ROWS * max(1, 4096 // k)
+            # One stretch of rows per thread: what lies in a core's own cache is there in the next call, too.
+            each = (n + nthreads * ROWS - 1) // (nthreads * ROWS) * ROWS
             parallel_for(some_rows, (n + each - 1) // each, nthreads, (each, n, k, s, step_n, x, y))
         else:
             # Long stretches of every column; a line of the cache is written by one task.
