@@ -166,7 +166,8 @@ def _kernels(arguments: argparse.Namespace, counts: list[int], tier: str, second
         if not (arguments.ladder or arguments.quick):
             firsts.append(first_calls(kernel, mine, tier))
             ever, again = unit(firsts[-1]["empty_cache"]), unit(firsts[-1]["filled_cache"])
-            say(f"  first call on a new machine, which compiles: {ever}; first call of any later process: {again}")
+            compiles = f"compiles {firsts[-1]['compiled']} functions" if firsts[-1]["compiled"] else "compiles nothing"
+            say(f"  first call on a new machine, which {compiles}: {ever}; first call of any later process: {again}")
         say(report.heading())
         network = None
         for shape in mine:

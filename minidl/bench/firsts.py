@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,22 @@ __all__ = ["first_calls"]
 
 
 def first_calls(kernel: str, shapes: list[Shape], tier: str) -> dict[str, Any]:
-    """Seconds of the first call ever and of the first of a process, on the smallest of the shapes."""
+    """Seconds of the first call ever and of the first of a process, on the smallest of the shapes; how many compiled
+    functions the first call ever left in the cache, and how many the later one added (none, or the cache is at fault).
+    """
     size = lambda s: sum(float(np.prod(a)) for a in array_shapes(s.section, s.numbers).values())
     shape = min(shapes, key=size)
     with tempfile.TemporaryDirectory(prefix="minidl-first-") as folder:
-        ever, again = (_one(kernel, dict(shape.numbers), tier, folder) for _ in range(2))
-    return {"kernel": kernel, "shape": shape.label, "tier": tier, "empty_cache": ever, "filled_cache": again}
+        ever = _one(kernel, dict(shape.numbers), tier, folder)
+        compiled = _files(folder)
+        again = _one(kernel, dict(shape.numbers), tier, folder)
+        later = _files(folder) - compiled
+    seconds = {"empty_cache": ever, "filled_cache": again}
+    return {"kernel": kernel, "shape": shape.label, "tier": tier, **seconds, "compiled": compiled, "again": later}
+
+
+def _files(folder: str) -> int:
+    return sum(path.is_file() for path in Path(folder).rglob("*.bin"))
 
 
 def _one(kernel: str, numbers: dict[str, Any], tier: str, cache: str) -> float:
