@@ -40,8 +40,8 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("suffix", ["pt", "pth"])
-def test_what_torch_wrote(protocol, suffix, tmp_path):
+@pytest.mark.parametrize(("suffix", "zipped"), [("pt", True), ("pth", True), ("pth", False)])
+def test_what_torch_wrote(protocol, suffix, zipped, tmp_path):
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
     optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
     model(torch.randn(2, 1, 4, 4)).sum().backward()
@@ -56,13 +56,15 @@ def test_what_torch_wrote(protocol, suffix, tmp_path):
         "empty": torch.zeros(0, 3), "scalar": torch.tensor(2.0), "grad": torch.ones(2, requires_grad=True),
     }  # fmt: skip
     path = tmp_path / f"file.{suffix}"
-    torch.save(content, path, pickle_protocol=protocol)
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     same(minidl.load(path), {**content, "size": tuple(content["size"])})
 
 
-def test_types_devices_and_shared_memory(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_types_devices_and_shared_memory(zipped, tmp_path):
     base = torch.arange(6.0)
-    torch.save([torch.float16, torch.device("cpu"), base, base[2:4], base], tmp_path / "f.pt")
+    content = [torch.float16, torch.device("cpu"), base, base[2:4], base]
+    torch.save(content, tmp_path / "f.pt", _use_new_zipfile_serialization=zipped)
     dtype, device, a, b, c = minidl.load(tmp_path / "f.pt")
     assert dtype == minidl.float16
     assert device == "cpu"
@@ -171,8 +173,8 @@ def test_files_that_are_no_such_archive(tmp_path):
     path = tmp_path / "f.pt"
     with pytest.raises(CheckpointError, match="No such file"):
         minidl.load(path)
-    torch.save({"w": torch.ones(100)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"since 1\.6"):
+    path.write_bytes(b"weights")
+    with pytest.raises(CheckpointError, match=r"since 1\.6, nor what it wrote before"):
         minidl.load(path)
     torch.save({"w": torch.ones(100)}, path)
     whole = path.read_bytes()
@@ -187,6 +189,31 @@ def test_files_that_are_no_such_archive(tmp_path):
         file.writestr("text", "1")
     with pytest.raises(CheckpointError, match=r"0 members data\.pkl"):
         minidl.load(path)
+
+
+def test_files_of_before_1_6_that_are_damaged(tmp_path):
+    path = tmp_path / "f.pt"
+    torch.save({"w": torch.ones(300), "n": torch.arange(3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    with pytest.raises(CheckpointError, match="more than the limit of 1200"):
+        minidl.load(path, max_bytes=1200)
+    assert minidl.load(path, max_bytes=1224)["w"].sum().item() == 300
+    for n in range(0, len(whole), 13):
+        path.write_bytes(whole[:n])
+        with pytest.raises(CheckpointError, match=r"f\.pt"):
+            minidl.load(path)
+    count = (300).to_bytes(8, "little")
+    assert whole.count(count) == 1
+    for one, other, message in [
+        (count, (299).to_bytes(8, "little"), "another number of elements"),
+        (b"M\x2c\x01", b"M\x2d\x01", "number of elements|ends before"),  # 301 in the structure
+        (b"M\xe9\x03", b"M\xea\x03", "version 1002"),
+        (b"M\x2c\x01", b"J\0\0\0\x10", "ends before"),
+    ]:
+        assert one in whole
+        path.write_bytes(whole.replace(one, other))
+        with pytest.raises(CheckpointError, match=message):
+            minidl.load(path)
 
 
 # -- nothing is ever run ---------------------------------------------------------------------------------------------
