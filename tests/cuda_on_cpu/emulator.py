@@ -182,10 +182,10 @@ class Module:
         memory = _Memory(self, name, args)
         for address, size, kind, label in self.statics:
             self._region(address, size, kind, label, self.checked and kind == SHARED)
-        found = self.library.emu_launch(
-            getattr(self.library, f"emu_entry_{name}"), memory.pointers, (ctypes.c_uint * 3)(*grid),
-            (ctypes.c_uint * 3)(*block), ctypes.c_size_t(shared), ORDERS[order], ctypes.c_uint64(seed), int(self.checked),
-        )  # fmt: skip
+        sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
+        entry, dynamic = getattr(self.library, f"emu_entry_{name}"), ctypes.c_size_t(shared)
+        how = (dynamic, ORDERS[order], ctypes.c_uint64(seed), int(self.checked))
+        found = self.library.emu_launch(entry, memory.pointers, *sizes, *how)
         memory.check_canaries(name)
         if found:
             text = self._with_lines(self.library.emu_findings().decode())

@@ -1,7 +1,7 @@
 """CUDA C++ to what g++ takes: two rewrites of the text, line numbers kept.
 
-extern __shared__ T x[];           becomes a pointer to a buffer of exactly the launch's size
-asm("op text" : outs : ins)        becomes a call emu_ptx_op(operands in the order of the text), which shim/ptx.h defines
+extern __shared__ T x[];       becomes a pointer to a buffer of exactly the launch's size
+asm("op text" : outs : ins)    becomes a call emu_ptx_op(operands in the order of the text), defined in shim/ptx.h
 """
 
 import re
