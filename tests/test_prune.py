@@ -201,7 +201,7 @@ def test_errors_leave_the_model_as_it_was():
     before = {name: p.array.copy() for name, p in model.named_parameters()}
     bad = [
         (dict(sparsity=1.0), ValueError, "sparsity"),
-        (dict(scope="row"), ValueError, "scope must be"),
+        (dict(scope="column"), ValueError, "scope must be"),
         (dict(rule="best"), ValueError, "rule must be"),
         (dict(skip="6.weight"), ValueError, "nothing is called '6.weight'"),
         (dict(skip=["0", "3", "5"]), ValueError, "no weights to prune"),

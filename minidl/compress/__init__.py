@@ -6,21 +6,34 @@ says what a model holds and how it does, `save_model` writes it as small as it i
 
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
 from minidl.compress.prune import (
+    Movement,
+    Pruner,
+    block_mask,
+    channel_mask,
+    cubic,
     fan_in_mask,
+    head_mask,
     magnitude_mask,
     magnitude_masks,
     masks,
+    nm_mask,
+    output_norms,
     prune_,
     random_mask,
     remove_masks_,
+    rewind_,
     rms_mask,
+    rounds,
+    snip,
     sparsity,
+    taylor,
+    wanda,
 )
 from minidl.compress.quantize import absmax_scale, dequantize_, dequantize_array, quantize_, quantize_array
 from minidl.compress.reports import Report, Row, latencies, report
 
 __all__ = [
-    # pruning: models, then mask makers
+    # pruning: models, then mask makers, scores that data give, and pruning over time
     "prune_",
     "masks",
     "remove_masks_",
@@ -30,6 +43,19 @@ __all__ = [
     "random_mask",
     "fan_in_mask",
     "rms_mask",
+    "nm_mask",
+    "block_mask",
+    "channel_mask",
+    "head_mask",
+    "output_norms",
+    "snip",
+    "taylor",
+    "Movement",
+    "wanda",
+    "Pruner",
+    "cubic",
+    "rounds",
+    "rewind_",
     # quantization: models, then arrays
     "quantize_",
     "dequantize_",

@@ -69,6 +69,16 @@ class LBFGS(Optimizer):
             parts.append(g if mask is None else g * mask.reshape(-1))
         return devices.array_module(parts[0]).concatenate(parts)
 
+    def _without_pruned(self, d: Any) -> Any:
+        """d with zeros for pruned weights: steps taken before they were pruned have left theirs in the history."""
+        start = 0
+        for p in self.param_groups[0]["params"]:
+            mask = getattr(p, "mask", None)
+            if mask is not None:
+                d[start : start + mask.size] *= mask.reshape(-1)
+            start += p.array.size
+        return d
+
     def _move(self, t: float, d: Any) -> None:
         """w += t d"""
         start = 0
@@ -118,7 +128,7 @@ class LBFGS(Optimizer):
         for iteration in range(1, max_iter + 1):
             state["n_iter"] += 1
             start = state["n_iter"] == 1
-            d = -g if start else self._direction(g, state, group["history_size"])
+            d = -g if start else self._without_pruned(self._direction(g, state, group["history_size"]))
             if start:
                 state.update(old_dirs=[], old_stps=[], ro=[], H_diag=1.0)
             state["prev_flat_grad"], state["prev_loss"] = wrap(g.copy()), loss

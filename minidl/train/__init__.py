@@ -4,6 +4,7 @@ from minidl.train.checkpoint import Checkpoint
 from minidl.train.evaluation import Scores, evaluate, predict
 from minidl.train.history import History
 from minidl.train.loop import Callback, NonFiniteLoss, Run, fit
+from minidl.train.pruning import Prune
 from minidl.train.stopping import Converged, EarlyStop, StopRule
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "StopRule",
     "Checkpoint",
     "Callback",
+    "Prune",
     "Run",
 ]
