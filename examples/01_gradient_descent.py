@@ -1,18 +1,25 @@
-"""Gradient descent: walk downhill, against the slope. By hand, with autograd, with an optimizer, with fit.
+"""Gradient descent: walk downhill, against the slope. By hand, by autograd, by optimizer; then seven optimizers race.
 
-We minimise f(theta) = theta^2. Its slope is f'(theta) = 2 theta, so the step
+We minimise f(theta) = |theta|^2. Its slope is f'(theta) = 2 theta, so the step
 
     theta <- theta - lr f'(theta)
 
 multiplies theta by 1 - 2 lr. With lr = 0.01, n steps give theta = 0.98^n theta_0 exactly: something to check against.
-"""
 
-import argparse
+That valley is round. Real ones are long and bent, like Rosenbrock's (1960, doi:10.1093/comjnl/3.3.175), whose floor is
+a parabola and whose minimum 0 lies at (1, 1):
+
+    r(a, b) = (1 - a)^2 + 100 (b - a^2)^2
+
+Down there plain gradient descent crawls; momentum, adapted rates and curvature are answers to that. The race gives each
+optimizer the rate that serves it best of several, the same starts, and the same number of gradients.
+"""
 
 import numpy as np
 
 import minidl
 from minidl import nn, optim
+from minidl.examples import figure, picture, run
 from minidl.train import Converged, fit
 
 LR = 0.01
@@ -72,39 +79,105 @@ def until_it_converges(theta, tol):
     return fit(model, (nothing, nothing), loss=loss, optimizer=sgd, epochs=10**6, early_stop=Converged(tol))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100 steps instead of 1000")
-    parser.add_argument("--seed", type=int, default=0, help="draws the starting point (default: %(default)s)")
-    parser.add_argument("--plot", metavar="FILE", help="draw the way down into an image file")
-    args = parser.parse_args()
+# -- the race ----------------------------------------------------------------------------------------------------------
 
+RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
+RACERS = {
+    "SGD": lambda p, lr: optim.SGD(p, lr=lr),
+    "SGD, momentum": lambda p, lr: optim.SGD(p, lr=lr, momentum=0.9),
+    "SGD, Nesterov": lambda p, lr: optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
+    "Adagrad": lambda p, lr: optim.Adagrad(p, lr=lr),
+    "RMSprop": lambda p, lr: optim.RMSprop(p, lr=lr),
+    "Adam": lambda p, lr: optim.Adam(p, lr=lr),
+    "LBFGS": lambda p, lr: optim.LBFGS(p, lr=lr, max_iter=1, line_search_fn=None),
+}
+
+
+def rosenbrock(theta):
+    a, b = theta[..., 0], theta[..., 1]
+    return ((1 - a) ** 2 + 100 * (b - a**2) ** 2).sum()
+
+
+def race(make, lr, start, steps):
+    """The places visited, one more than steps; fewer if the walk runs off."""
+    theta = minidl.tensor(start, requires_grad=True)
+    optimizer = make([theta], lr)
+
+    def loss():
+        optimizer.zero_grad()
+        value = rosenbrock(theta)
+        value.backward()
+        return value
+
+    path = [start]
+    for _ in range(steps):
+        optimizer.step(loss)
+        path.append(theta.detach().numpy().copy())
+        if not np.isfinite(path[-1]).all() or np.abs(path[-1]).max() > 1e3:
+            break
+    return np.array(path)
+
+
+def height(path):
+    """r where a walk ended; a walk that ran off ends infinitely high."""
+    end = float(rosenbrock(minidl.tensor(path[-1])))
+    return end if np.isfinite(end) and np.abs(path[-1]).max() <= 1e3 else np.inf
+
+
+def main(args):
     steps = 100 if args.quick else 1000
-    start = minidl.Generator(args.seed).uniform(3, low=-5, high=5, dtype=np.float64)
+    generator = minidl.Generator(args.seed)
+    start = generator.uniform(3, low=-5, high=5, dtype=np.float64)
     exact = (1 - 2 * LR) ** steps * start
     print(f"f(theta) = |theta|^2 from theta = {start} with lr = {LR}")
     print(f"after {steps} steps: {1 - 2 * LR}^{steps} theta_0 = {exact}")
+    errors = []
     for name, walk in (("by hand", by_hand), ("autograd", by_autograd), ("optimizer", by_optimizer)):
         path = np.array(walk(start, steps))
-        error = np.abs(path[-1] / exact - 1).max()
-        print(f"  {name:9}  relative error {error:.1e}")
-        # each of the 1000 steps rounds a few times by at most 2^-53 = 1.1e-16
-        assert error < 1e-12, f"{name}: {path[-1]} is not {exact}"
+        errors.append(np.abs(path[-1] / exact - 1).max())
+        print(f"  {name:9}  relative error {errors[-1]:.1e}")
+    # each of the 1000 steps rounds a few times by at most 2^-53 = 1.1e-16
+    assert max(errors) < 1e-12
 
     tol = 1e-3 if args.quick else 1e-9
     history = until_it_converges(start, tol)
     print(f"until f changes by less than {tol:g}: {history.epochs} steps, f = {history['loss'][-1]:.2e}")
 
-    if args.plot:
-        from matplotlib.figure import Figure
+    race_steps = steps if args.quick else 500
+    starts = generator.uniform((1 if args.quick else 3, 2), low=-1.5, high=1.5, dtype=np.float64)
+    print(f"\nRosenbrock's valley: after {race_steps} gradients, median of {len(starts)} starts")
+    paths, medians = {}, {}
+    for name, make in RACERS.items():
+        found = []
+        for lr in RATES[::2] if args.quick else RATES:
+            walks = [race(make, lr, s, race_steps) for s in starts]
+            found.append((np.median([height(w) for w in walks]), lr, walks[0]))
+        medians[name], lr, paths[name] = min(found, key=lambda one: one[:2])
+        print(f"  {name:14} r = {medians[name]:.1e}   with lr = {lr:g}")
+    best = min(medians, key=lambda name: medians[name])
+    print(f"{best} comes lowest here; with another valley and another number of steps it may be another")
+    figure("relative error of autograd", errors[1], by_hand=errors[0])
 
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        axes.plot(np.abs(path), label=[f"theta_{i}" for i in range(3)])
-        axes.set(yscale="log", xlabel="step", ylabel="|theta|", title="Gradient descent on |theta|^2")
-        axes.legend()
-        figure.savefig(args.plot)
+    if args.plot:
+        with picture(args.plot, 1, 2, (11, 4.4)) as (left, right):
+            draw_descent(left, path)
+            draw_race(right, paths)
+
+
+def draw_descent(axes, path):
+    axes.plot(np.abs(path), label=[f"theta_{i}" for i in range(3)])
+    axes.set(yscale="log", xlabel="step", ylabel="|theta|", title="|theta|^2: a straight line on this scale")
+    axes.legend(frameon=False)
+
+
+def draw_race(axes, paths):
+    for name, path in paths.items():
+        a, b = path.T
+        axes.plot((1 - a) ** 2 + 100 * (b - a**2) ** 2, linewidth=1.1, label=name)
+    axes.set(yscale="log", ylim=(1e-12, 1e4), xlabel="gradients", ylabel="r(a, b)")
+    axes.set_title("Rosenbrock's valley, one start, each at its best rate")
+    axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
 
 
 if __name__ == "__main__":
-    main()
+    run(main, __doc__, quick="100 steps instead of 1000, fewer starts and rates", save=None, resume=None)

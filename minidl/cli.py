@@ -1,5 +1,5 @@
-"""The command ``minidl``: `demo` trains, compresses and measures; `bench` times the kernels; `info` tells what this
-machine would run.
+"""The command ``minidl``: `demo` trains, compresses and measures; `examples` lists and runs the pages of the tour;
+`bench` times the kernels; `info` tells what this machine would run.
 
 Exit codes: 0 done; 1 `bench` found a fault or a real slowdown; 2 wrong usage, or input and output that cannot be used
 (one line on stderr says why); 130 interrupted.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from minidl import __version__
 
-__all__ = ["UserError", "main"]
+__all__ = ["UserError", "main", "seed_number"]
 
 
 class UserError(Exception):
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from minidl.demo import main as command
         elif arguments.command == "bench":
             from minidl.bench.command import main as command  # type: ignore[assignment]
+        elif arguments.command == "examples":
+            from minidl.examples import command  # type: ignore[assignment]
         else:
             from minidl.info import main as command  # type: ignore[assignment]
         code: int | None = command(arguments)  # type: ignore[func-returns-value]
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="your images: an .npz file, an idx file, or a folder of idx files such as MNIST's",
     )
-    demo.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of everything random (default 0)")
+    demo.add_argument("--seed", metavar="N", type=seed_number, default=0, help="seed of everything random (default 0)")
     demo.add_argument(
         "--epochs", metavar="N", type=_epochs, help="passes over the data in training (default: by their number)"
     )
@@ -82,6 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--out", metavar="DIR", help="keep the four models there as safetensors files (default: not kept)"
     )
+
+    examples = commands.add_parser(
+        "examples",
+        allow_abbrev=False,
+        help="list the pages of the tour, or run one: each trains a network of its own on real data",
+        description="List the numbered pages, or run one of them with the options that follow its number: "
+        "`minidl examples 2 --quick`; `minidl examples 2 --help` tells them.",
+    )
+    examples.add_argument("page", metavar="N", nargs="?", help="number or name of a page")
+    examples.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="options of the page")
 
     _bench(commands)
 
@@ -135,7 +147,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """An option's text as a seed. Raises ArgumentTypeError for anything but a whole number in 0 ... 2^63 - 1."""
     return _whole(text, 0, 2**63 - 1)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import pathlib
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ FLOORS = [
     {"nn", "linalg", "gradchecks", "func", "testing", "distributions"},
     {"optim", "compress", "io", "models", "data", "metrics", "utils"},
     {"train"},
-    {"cli", "bench", "demo", "info", "outputs", "plots", "stub"},
+    {"cli", "bench", "demo", "examples", "info", "outputs", "plots", "stub"},
     {"__main__"},
 ]
 TABLE_OF_CONTENTS = "__init__"  # lists the public names of every floor; only the floors of commands may import it
@@ -204,6 +205,7 @@ def test_the_wheel_holds_every_file_and_works_without_the_checkout(tmp_path):
     source = tmp_path / "source"
     for top in PACKAGES.values():
         shutil.copytree(top, source / top.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "examples", source / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
@@ -216,17 +218,20 @@ def test_the_wheel_holds_every_file_and_works_without_the_checkout(tmp_path):
         metadata = next(archive.read(n).decode() for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         scripts = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt"))
         assert any(n.endswith("licenses/LICENSE") for n in archive.namelist())
+    pages = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".md")}
+    assert {name.partition(".data/data/share/minidl/")[2] for name in inside if ".data/" in name} == pages
     expected = {path.relative_to(top.parent).as_posix() for top in PACKAGES.values() for path in shipped(top)}
-    assert inside == expected
+    assert {name for name in inside if ".data/" not in name} == expected
     assert {"minidl/data/digits.npz", "minidl/data/digits.md", "minidl/py.typed"} <= inside
     assert "minidl = minidl.cli:main" in scripts
     needs = {line.split(": ")[1].split(">")[0] for line in metadata.splitlines() if line.startswith("Requires-Dist")}
     assert {n for n in needs if "extra" not in n} >= {"numpy", "numba", "safetensors", "tqdm"}
 
     target = tmp_path / "installed"
-    install = [*pip, "install", "--no-deps", "--target", str(target), str(wheel)]
+    install = [*pip, "install", "--no-deps", "--prefix", str(target), str(wheel)]
     run = subprocess.run(install, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    (target,) = target.rglob("site-packages")
     code = f"""
 import sys
 sys.path.insert(0, {str(target)!r})
@@ -234,9 +239,13 @@ import minidl, minidl_kernels, minidl.data
 for module in (minidl, minidl_kernels, minidl.data):
     assert module.__file__.startswith({str(target)!r}), module.__file__
 print(minidl.data.load_images().x_test.shape)
+import minidl.cli
+minidl.cli.main(["examples", "1", "--quick"])
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert run.stdout == "(359, 8, 8)\n", run.stderr
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=clean)
+    assert run.stdout.startswith("(359, 8, 8)\n"), run.stderr
+    assert "figure: relative error" in run.stdout, run.stderr
 
 
 def documented(path):

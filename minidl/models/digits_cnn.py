@@ -68,16 +68,22 @@ class DigitsCNN(nn.Module):
         return self.fc2(x)  # N, classes
 
 
-def mnist_cnn(classes: int = 10) -> nn.Sequential:
-    """Conv 32 - conv 64 - pool - dense 128 - dense, for (N, 1, 28, 28): 1,199,882 parameters with ten classes.
+def mnist_cnn(classes: int = 10, image: tuple[int, int, int] = (1, 28, 28)) -> nn.Sequential:
+    """Conv 32 - conv 64 - pool - dense 128 - dense; images (N, C, H, W) -> logits (N, classes).
+
+    1,199,882 parameters with ten classes of 28 x 28. Raises ValueError for images that the convolutions, which have no
+    padding, leave nothing of: less than 6 x 6.
 
     >>> sum(p.numel() for p in mnist_cnn().parameters())
     1199882
     """
+    channels, height, width = image
+    if min(height, width) < 6:
+        raise ValueError(f"mnist_cnn takes images of at least 6 x 6 pixels, got {height} x {width}")
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3), nn.ReLU(),  # N, 32, 26, 26
-        nn.Conv2d(32, 64, 3), nn.ReLU(),  # N, 64, 24, 24
-        nn.MaxPool2d(2), nn.Flatten(),  # N, 9216
-        nn.Linear(64 * 12 * 12, 128), nn.ReLU(),
+        nn.Conv2d(channels, 32, 3), nn.ReLU(),  # N, 32, H - 2, W - 2
+        nn.Conv2d(32, 64, 3), nn.ReLU(),  # N, 64, H - 4, W - 4
+        nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128), nn.ReLU(),
         nn.Linear(128, classes),
     )  # fmt: skip
