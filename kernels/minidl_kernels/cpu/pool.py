@@ -12,10 +12,12 @@ Tasks must write disjoint memory, and what a task computes must depend on its nu
 results are bit-equal for any number of threads. A task must not raise. The tuple may hold numbers, tuples and arrays.
 
 How it works. Workers are plain operating-system threads, started on first use, that know nothing of Python: they never
-hold the GIL. A job is a function pointer, an argument pointer and a *ticket*: (generation << 32 | next task). Whoever
-wants a task adds one to the ticket by compare-and-swap; success proves that the generation, and so the job, was still
-the one that was read. The caller works too, so a job is finished even if no worker ever wakes, and the caller waits
-only for tasks that a worker really took. So there is nothing to hang on:
+hold the GIL. A job is a function pointer, an argument pointer and a *ticket*: a generation, how many tasks were taken
+from the front, and how many from the back. Whoever wants a task adds one to the ticket by compare-and-swap; success
+proves that the generation, and so the job, was still the one that was read. The caller takes from the front, workers
+from the back: in the next call of the same kernel a core finds in its own cache what it had in this one (a matrix of
+768 x 768 times a vector: three times as fast). The caller works too, so a job is finished even if no worker ever wakes,
+and the caller waits only for tasks that a worker really took. So there is nothing to hang on:
 
   - two callers at once: the second finds the pool busy and runs its tasks itself; so does a call inside a task;
   - fork: workers end before it, and each side starts its own at its next job. If another thread was in a kernel, the
@@ -54,7 +56,7 @@ VOID = ir.VoidType()
 
 # --- the control block: 64-bit words, what different threads write in different cache lines -------------------------
 
-TICKET = 0  # generation << 32 | next task
+TICKET = 0  # generation << 2 * COUNT | tasks taken from the back << COUNT | tasks taken from the front
 BODY, ARGS, TASKS, SLOTS = 16, 17, 18, 19  # the job; written only while the ticket is closed
 DONE = 32  # tasks that have been finished
 WAITING, CALLER = 48, 49  # 1 while the caller sleeps; the lock it sleeps in
@@ -63,7 +65,8 @@ STATE, LOCK, STRIDE = 80, 81, 16  # of worker k: STATE + k * STRIDE
 AWAKE, ASLEEP = 0, 1
 WORKERS = MAX_THREADS - 1
 
-CLOSED = 0x7FFFFFFF  # no job has as many tasks
+COUNT = 22  # bits
+CLOSED = (1 << COUNT) - 1  # taken from the front: no shared job has as many tasks
 SPINS = 2000  # pauses of 20-50 ns before a thread goes to sleep
 
 _block = (ctypes.c_int64 * (STATE + STRIDE * WORKERS + 16))()
@@ -182,11 +185,12 @@ def work(slot: int) -> int:
     tasks = 0
     while True:
         ticket = load(TICKET)
-        task = ticket & 0xFFFFFFFF
+        front, back = ticket & CLOSED, (ticket >> COUNT) & CLOSED
         body, args, tasks = load(BODY), load(ARGS), load(TASKS)
-        if task >= tasks or slot >= load(SLOTS):
+        if front + back >= tasks or slot >= load(SLOTS):
             break
-        if replace(TICKET, ticket, ticket + 1):
+        task, taken = (tasks - 1 - back, 1 << COUNT) if slot else (front, 1)
+        if replace(TICKET, ticket, ticket + taken):
             call_body(body, task, slot, args)
             ran += 1
     # The job cannot end before the tasks run here are counted, so `tasks` is still its number.
@@ -239,7 +243,7 @@ def worker_address(typing: Any) -> Any:
 
 def _run(body: int, tasks: int, nthreads: int, args: int) -> None:
     slots = min(nthreads, tasks, MAX_THREADS)
-    if slots <= 1 or load(STOP) or not replace(BUSY, 0, 1):
+    if slots <= 1 or tasks >= CLOSED or load(STOP) or not replace(BUSY, 0, 1):
         for task in range(tasks):
             call_body(body, task, 0, args)
         return
@@ -251,7 +255,7 @@ def _run(body: int, tasks: int, nthreads: int, args: int) -> None:
         add(STARTED, 1)
     # Close the ticket with a new generation, so that no late worker takes the new fields for the old job; open it
     # when they stand.
-    generation = ((load(TICKET) >> 32) + 1) << 32
+    generation = ((load(TICKET) >> 2 * COUNT) + 1) << 2 * COUNT
     store(TICKET, generation | CLOSED)
     store(BODY, body)
     store(ARGS, args)
@@ -371,9 +375,9 @@ def _word(index: int) -> ctypes.c_int64:
 
 def _reset() -> None:
     """An empty pool: no workers, no job, and every lock taken, since a thread sleeps in one by taking it once more."""
-    generation = (_word(TICKET).value >> 32) + 1
+    generation = (_word(TICKET).value >> 2 * COUNT) + 1
     ctypes.memset(_aligned, 0, 8 * (STATE + STRIDE * WORKERS))
-    _word(TICKET).value = generation << 32 | CLOSED
+    _word(TICKET).value = generation << 2 * COUNT | CLOSED
     for index in (CALLER, *(LOCK + k * STRIDE for k in range(WORKERS))):
         lock = _python.PyThread_allocate_lock()
         _python.PyThread_acquire_lock(lock, 1)
