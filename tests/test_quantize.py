@@ -236,7 +236,7 @@ def test_skipping_twice_and_copies():
     quantize_(model)  # what is left
     assert model[3].weight.array is first
     assert isinstance(model[0].weight.array, Int8)
-    with pytest.raises(ValueError, match="no Linear or Conv2d layer with a float weight left"):
+    with pytest.raises(ValueError, match="no Linear, Conv2d, Embedding or attention layer with a float weight left"):
         quantize_(model)
     x = images()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -256,24 +256,35 @@ def test_state_dict_carries_int8_and_masks():
     assert model[3].weight.requires_grad
 
 
-def test_a_weight_shared_with_an_embedding_is_refused():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed = nn.Embedding(5, 4)
-            self.inner = nn.Linear(4, 4)
-            self.head = nn.Linear(4, 5, bias=False)
-            self.head.weight = self.embed.weight
+class Tied(nn.Module):
+    """One weight that embeds tokens and scores them."""
 
-        def forward(self, x):
-            return self.head(self.inner(self.embed(x)))
+    def __init__(self, max_norm=None):
+        super().__init__()
+        self.embed = nn.Embedding(5, 4, max_norm=max_norm)
+        self.inner = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
 
-    with pytest.raises(ValueError, match=r"head\.weight is shared with embed.*skip='head'"):
-        quantize_(Tied())
+    def forward(self, x):
+        return self.head(self.inner(self.embed(x)))
+
+
+def test_a_weight_that_an_embedding_shares_stays_one_object():
+    model, x = quantize_(Tied()), wrap(np.array([[0, 4], [2, 2]]))
+    w = model.embed.weight.array
+    assert model.head.weight is model.embed.weight
+    assert isinstance(w, Int8)
+    with no_grad():
+        y = model(x).array
+        assert (model.embed(x).array == w.dequantize()[x.array]).all()
+    assert y.shape == (2, 2, 5)
     for name in ("embed", "head.weight"):  # one object under two names: either skips it
         model = quantize_(Tied(), skip=name)
         assert isinstance(model.inner.weight.array, Int8)
         assert model.head.weight.array.dtype == np.float32
+    with pytest.raises(ValueError, match=r"embed\.weight is shared with embed, which cannot read packed.*skip="):
+        quantize_(Tied(max_norm=1.0))
 
 
 def test_errors_leave_the_model_as_it_was():
@@ -281,11 +292,18 @@ def test_errors_leave_the_model_as_it_was():
     nan = images()
     nan.array[0, 0, 0, 0] = np.nan
     bad = [
-        (dict(bits=4), ValueError, "8-bit"),
-        (dict(bits="8"), ValueError, "8-bit"),
+        (dict(bits=1), ValueError, r"bits must be an integer in 2 \.\.\. 8"),
+        (dict(bits=9), ValueError, r"bits must be an integer in 2 \.\.\. 8"),
+        (dict(bits="8"), ValueError, r"bits must be an integer in 2 \.\.\. 8"),
+        (dict(symmetric=False), ValueError, "pass weight_only=True"),
+        (dict(per="group", group=4), ValueError, "pass weight_only=True"),
+        (dict(bits=4, per="group", group=5), ValueError, "0.weight: groups of 5 do not divide the 9 inputs"),
+        (dict(bits=4, per="group"), ValueError, "goes with a group size"),
+        (dict(bits=4, per="row"), ValueError, "per must be"),
+        (dict(bits=4, calibration=images()), ValueError, "no calibration"),
         (dict(skip="nope"), ValueError, "nothing is called 'nope'"),
         (dict(calibration=[]), ValueError, "calibration data are empty"),
-        (dict(calibration=nan), ValueError, "NaN or infinity at the input of 0"),
+        (dict(calibration=nan), ValueError, "NaN or infinity in the activations, at the input of 0"),
     ]
     for arguments, error, message in bad:
         with pytest.raises(error, match=message):
@@ -294,8 +312,8 @@ def test_errors_leave_the_model_as_it_was():
     model[5].weight.array[1, 1] = np.inf
     with pytest.raises(ValueError, match=r"5\.weight.*NaN or infinity"):
         quantize_(model)
-    with pytest.raises(TypeError, match="float64, not float32"):
+    with pytest.raises(TypeError, match=r"0\.weight: a weight of float64"):
         quantize_(net().double())
-    with pytest.raises(ValueError, match="no Linear or Conv2d"):
+    with pytest.raises(ValueError, match="no Linear, Conv2d"):
         quantize_(nn.Sequential(nn.ReLU()))
     assert not any(p.packed for p in model.parameters())

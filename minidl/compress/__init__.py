@@ -29,7 +29,22 @@ from minidl.compress.prune import (
     taylor,
     wanda,
 )
-from minidl.compress.quantize import absmax_scale, dequantize_, dequantize_array, quantize_, quantize_array
+from minidl.compress.quantize import (
+    KL,
+    MSE,
+    MinMax,
+    MovingAverage,
+    Observer,
+    Percentile,
+    absmax_scale,
+    dequantize_,
+    dequantize_array,
+    minmax_scale,
+    pack_int8,
+    pack_weight,
+    quantize_,
+    quantize_array,
+)
 from minidl.compress.reports import Report, Row, latencies, report
 
 __all__ = [
@@ -60,8 +75,18 @@ __all__ = [
     "quantize_",
     "dequantize_",
     "absmax_scale",
+    "minmax_scale",
+    "pack_weight",
+    "pack_int8",
     "quantize_array",
     "dequantize_array",
+    # what range activations have
+    "Observer",
+    "MinMax",
+    "MovingAverage",
+    "Percentile",
+    "MSE",
+    "KL",
     # files
     "save_model",
     "load_model",

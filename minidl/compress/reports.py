@@ -145,7 +145,9 @@ def _rows(model: Any) -> Iterable[Row]:
 
 def nonzero(t: Tensor) -> int:
     """How many elements are not 0; of packed storage, how many codes."""
-    a = t.array.q if isinstance(t.array, Packed) else t.array
+    if isinstance(t.array, Packed):
+        return t.array.nonzeros()
+    a = t.array
     return int(array_module(a).count_nonzero(a))
 
 

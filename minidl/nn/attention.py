@@ -175,11 +175,18 @@ class MultiheadAttention(Module):
         if self.in_proj_weight is not None:
             if query is key is value:
                 return chunk(linear(query, self.in_proj_weight, bias), 3, -1)
-            weights = chunk(self.in_proj_weight, 3, 0)
+            weights = self._thirds(self.in_proj_weight)
         else:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         biases = (None,) * 3 if bias is None else chunk(bias, 3, 0)
         return tuple(linear(x, w, c) for x, w, c in zip((query, key, value), weights, biases, strict=True))  # type: ignore[return-value]
+
+    def _thirds(self, weight: Any) -> tuple:
+        """The rows of q, of k and of v."""
+        if not weight.packed:
+            return chunk(weight, 3, 0)
+        e = self.embed_dim
+        return tuple(Parameter(weight.array.rows(i * e, (i + 1) * e)) for i in range(3))
 
     def _extra(self, name: str, like: Any, which: str) -> Any:
         if name == "bias":

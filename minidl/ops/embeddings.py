@@ -13,6 +13,7 @@ from minidl.ops import hints
 from minidl.ops.indexing import getitem, put
 from minidl.ops.masks import where
 from minidl.ops.shapes import reshape, unsqueeze
+from minidl.storage import Packed
 from minidl.tensors import Tensor, wrap
 
 # -- one row for each index -------------------------------------------------------------------------------------------
@@ -22,8 +23,8 @@ from minidl.tensors import Tensor, wrap
 class lookup(Op):
     """y[...] = w[x[...]], rows of a table;    dw = dy added to the rows that were read
 
-    x (...) integer, w (V, D) -> y (..., D). The row `padding_idx` gets no gradient; with `by_freq` a row that was read
-    k times gets the mean of its k gradients in place of their sum.
+    x (...) integer, w (V, D) -> y (..., D); a packed table gives floats. The row `padding_idx` gets no gradient; with
+    `by_freq` a row that was read k times gets the mean of its k gradients in place of their sum.
     """
 
     def shape(x: Any, w: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
@@ -31,7 +32,9 @@ class lookup(Op):
         return (*x, w[1])
 
     def forward(ctx, x: Any, w: Any, padding_idx: int | None = None, by_freq: bool = False) -> Any:
-        _check(x, len(w))
+        _check(x, w.shape[0])
+        if isinstance(w, Packed):
+            return w.embedding(x)
         ctx.x, ctx.size, ctx.padding_idx = x, w.shape, padding_idx
         ctx.share = 1 / np.bincount(x.reshape(-1), minlength=1)[x].astype(np.float64) if by_freq and x.size else None
         return w[x]
@@ -107,7 +110,7 @@ def embedding(
     """
     _dense("embedding", sparse)
     require(len(weight.shape) == 2, "the weight must be 2-D, (V, D), not {}", tuple(weight.shape))
-    padding_idx = padding_row(padding_idx, len(weight))
+    padding_idx = padding_row(padding_idx, weight.shape[0])
     if max_norm is not None:
         _renorm(input, weight, max_norm, norm_type)
     return lookup(input, weight, padding_idx, scale_grad_by_freq)

@@ -142,9 +142,10 @@ def prunable(model: Any, skip: str | Iterable[str] = ()) -> list[tuple[str, Any]
 
 def sparsity(model: Any) -> float:
     """The share of zeros among the model's weights (parameters with two or more axes), packed ones included."""
-    weights = [p.array.q if isinstance(p.array, Packed) else p.array for _, p in prunable(model)]
+    weights = [p.array for _, p in prunable(model)]
     total = sum(w.size for w in weights)
-    return 1 - sum(int(array_module(w).count_nonzero(w)) for w in weights) / total if total else 0.0
+    nonzeros = (w.nonzeros() if isinstance(w, Packed) else int(array_module(w).count_nonzero(w)) for w in weights)
+    return 1 - sum(nonzeros) / total if total else 0.0
 
 
 def masks(model: Any) -> dict[str, Array]:

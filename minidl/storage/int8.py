@@ -1,8 +1,4 @@
-"""Packed storage that a Parameter can hold in place of a float array: shape, dtype, nbytes, dequantize().
-
-A packed array is smaller, and the ops that know it (linear, conv2d, embedding) run kernels made for it. Any other
-op that meets one raises with advice, so nothing is unpacked behind the user's back.
-"""
+"""Eight bits a weight, multiplied as integers."""
 
 from __future__ import annotations
 
@@ -11,78 +7,7 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
-
-
-class PackedError(TypeError, AttributeError):
-    """Something was asked of a packed array that only the float array can do."""
-
-
-class Packed:
-    """Base of packed arrays; ``shape`` and ``dtype`` are those of the array it stands for."""
-
-    shape: tuple[int, ...]
-    dtype = np.dtype("float32")
-    kind = "packed"
-    mask: Any = None  # bool, False where a weight is pruned and its code is 0; None: nothing is pruned
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the packed arrays take."""
-        return sum(a.nbytes for a in self.arrays().values())
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are stored, by name."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Any:
-        """The storage with these arrays, the inverse of `arrays`. Raises ValueError if they do not fit."""
-        raise NotImplementedError
-
-    def dequantize(self) -> np.ndarray:
-        """The float32 array it stands for."""
-        raise NotImplementedError
-
-    def linear(self, x: Any, b: Any) -> Any:
-        """y = x W^T + b with this weight."""
-        raise NotImplementedError(self._advice("linear"))
-
-    def conv2d(self, x: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
-        """The convolution with this weight."""
-        raise NotImplementedError(self._advice("conv2d"))
-
-    def _advice(self, name: str) -> str:
-        return (
-            f"{name} cannot use a weight of shape {self.shape} packed as {self.kind}: only linear and conv2d can; call "
-            "minidl.compress.dequantize_(model), or .dequantize() on the storage, for the float array"
-        )
-
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise PackedError(self._advice("this op"))
-
-    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> Any:
-        raise PackedError(self._advice(ufunc.__name__))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise PackedError(self._advice(f"array.{name}"))
-
-    def _refuse(self, *_: Any) -> Any:
-        raise PackedError(self._advice("arithmetic"))
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __matmul__ = __rmatmul__ = __neg__ = __pow__ = __getitem__ = __gt__ = __lt__ = _refuse
+from minidl.storage.base import Packed
 
 
 class Int8(Packed):
@@ -139,6 +64,15 @@ class Int8(Packed):
     def conv2d(self, x: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         """On the integer kernel: x is quantized, multiplied in int32, rescaled."""
         return kernels.int8_conv2d(x, self.q, self.scale, b, stride, padding, dilation, groups, x_scale=self.x_scale)
+
+    def embedding(self, x: Any) -> Any:
+        """q[x] * scale[x]"""
+        return self.q[x] * self.scale[x][..., None]
+
+    def rows(self, start: int, stop: int) -> Int8:
+        """Outputs start ... stop - 1."""
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Int8(self.q[start:stop], self.scale[start:stop], self.x_scale, mask)
 
     def __repr__(self) -> str:
         how = "dynamic" if self.x_scale is None else f"x_scale={self.x_scale:.3g}"

@@ -1,0 +1,17 @@
+"""Quantization: numbers in few bits, on arrays, on weights, on whole networks.
+
+arrays.py     the formula: scales, codes, and back
+weights.py    weights as packed storage: 2 to 8 bits, symmetric or affine, scales per tensor, output or group
+observers.py  what range of an activation its codes should cover
+models.py     `quantize_`: a model's weights become packed, in place
+"""
+
+from minidl.compress.quantize.arrays import absmax_scale, dequantize_array, minmax_scale, quantize_array
+from minidl.compress.quantize.models import dequantize_, quantize_
+from minidl.compress.quantize.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
+from minidl.compress.quantize.weights import pack_int8, pack_weight
+
+__all__ = [
+    "KL", "MSE", "MinMax", "MovingAverage", "Observer", "Percentile", "absmax_scale", "dequantize_", "dequantize_array",
+    "minmax_scale", "pack_int8", "pack_weight", "quantize_", "quantize_array",
+]  # fmt: skip

@@ -1,0 +1,16 @@
+"""Packed storage that a Parameter can hold in place of a float array: shape, dtype, nbytes, dequantize().
+
+A packed array is smaller, and the ops that know it (linear, conv2d, embedding) run kernels made for it. Any other
+op that meets one raises with advice, so nothing is unpacked behind the user's back.
+
+    Int8    a scale per output; activations become int8, too, and the product is one of integers
+    Int4    a scale per group of inputs; weights become floats in registers, on the way to the multiplication
+    Codes   2 to 8 bits, symmetric or affine, scales per tensor, output or group: the smallest file
+"""
+
+from minidl.storage.base import Packed, PackedError
+from minidl.storage.codes import Codes, pack_bits, unpack_bits
+from minidl.storage.int4 import Int4
+from minidl.storage.int8 import Int8
+
+__all__ = ["Codes", "Int4", "Int8", "Packed", "PackedError", "pack_bits", "unpack_bits"]
