@@ -130,7 +130,8 @@ from minidl.ops.create import (
     zeros_like,
 )
 from minidl.ops.cumulative import cumprod
-from minidl.ops.diagonals import diag, diag_embed, diagonal, trace, tril, triu
+from minidl.ops.diagonals import diag, diag_embed, diagonal, tril, triu
+from minidl.ops.diagonals import trace as _matrix_trace
 from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
 from minidl.ops.draws import normal, randint_like, tril_indices, triu_indices
 from minidl.ops.dropout import dropout
@@ -242,8 +243,8 @@ __version__ = "0.1.0"
 
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
 _ROOMS = (
-    "amp", "backends", "compress", "cuda", "data", "distributions", "func", "io", "metrics", "models", "nn", "optim",
-    "testing", "train", "utils",
+    "amp", "backends", "compress", "cuda", "data", "distributions", "func", "inside", "io", "metrics", "models", "nn",
+    "optim", "testing", "train", "utils",
 )  # fmt: skip
 _LATER = {
     "gradcheck": "gradchecks",
@@ -256,6 +257,17 @@ _LATER = {
     "autocast": "amp",
     "vmap": "func",
 }
+
+
+def trace(input: _Any, *args: _Any, **kwargs: _Any) -> _Any:
+    """Two things of one name: of a matrix the sum of its diagonal, as in torch; of a loss (a single element) or of a
+    function that computes one its backward pass, step by step: :func:`minidl.inside.traces.trace`.
+    """
+    if callable(input) or (isinstance(input, Tensor) and input.ndim != 2 and input.numel() == 1) or args or kwargs:
+        from minidl.inside.traces import trace
+
+        return trace(input, *args, **kwargs)
+    return _matrix_trace(input)
 
 
 def __getattr__(name: str) -> _Any:
@@ -277,7 +289,7 @@ def __dir__() -> list[str]:
 
 
 if _TYPE_CHECKING:
-    from minidl import amp, backends, compress, cuda, data, distributions, func, io, metrics, models, nn, optim
+    from minidl import amp, backends, compress, cuda, data, distributions, func, inside, io, metrics, models, nn, optim
     from minidl import testing, train, utils
     from minidl.amp import autocast
     from minidl.func import vmap

@@ -25,6 +25,12 @@ class view_write(Op):
         ctx.size = base.shape
         return base
 
+    def again(ctx, base: Any, value: Any, view: Any = None) -> Any:
+        op, args, kwargs = ctx.view
+        y = TABLE["clone"](base)
+        write(op(y, *args, **kwargs), value)
+        return y
+
     def backward(ctx, dy: Any) -> Any:
         op, args, kwargs = ctx.view
         keep = np.ones(ctx.size, bool)

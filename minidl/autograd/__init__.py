@@ -9,6 +9,7 @@ function.py   torch.autograd.Function: ops of one's own, written on Tensors
 out.py        out=: results written into the caller's tensors
 modes.py      no_grad and its kin; which module runs
 anomaly.py    who made the NaN?
+watch.py      looking on while ops run
 source.py     where in the user's program an op was called
 """
 
@@ -28,11 +29,12 @@ from minidl.autograd.modes import (
 from minidl.autograd.source import caller, source_line
 from minidl.autograd.table import attach, op
 from minidl.autograd.walk import backward, grad
+from minidl.autograd.watch import Watcher
 from minidl.tensors import HookHandle, Tensor
 
 __all__ = [
     "TABLE", "AnomalyError", "Function", "FunctionCtx", "HookHandle", "Op", "OpType", "ShapeError", "Variable",
-    "attach", "backward", "caller",
+    "Watcher", "attach", "backward", "caller",
     "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "once_differentiable",
     "op", "require",
     "set_detect_anomaly", "set_grad_enabled", "source_line", "state",

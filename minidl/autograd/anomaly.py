@@ -10,6 +10,7 @@ import numpy as np
 from minidl.autograd import blame
 from minidl.autograd.modes import state
 from minidl.autograd.source import caller, source_line
+from minidl.autograd.watch import Watcher
 from minidl.tensors import Tensor
 
 
@@ -78,3 +79,18 @@ def check_backward(node: Any, grads_out: Sequence[Any], grads_in: Sequence[Any])
             f"backward of op {type(node).__name__}{f' in module {node.scope}' if node.scope else ''} made a NaN at "
             f"element {list(at)} of the gradient of input {i}.\n  the op ran at {source_line(node.where)}"
         )
+
+
+class _Anomaly(Watcher):
+    """What detect_anomaly sets to look on."""
+
+    finds_nan = True
+
+    def ran(self, ctx: Any, inputs: Sequence[Any], args: tuple, kwargs: dict, out: Any) -> None:
+        check_forward(ctx, inputs, out)
+
+    def stepped(self, node: Any, slots: Sequence[Any], grads: Sequence[Any]) -> None:
+        check_backward(node, slots, grads)
+
+
+WATCHER = _Anomaly()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.autograd import anomaly, blame
+from minidl.autograd import blame
 from minidl.autograd.modes import state
 from minidl.autograd.out import TAKING, written
 from minidl.autograd.source import caller, source_line
@@ -119,8 +119,8 @@ class OpType(type):
                 ctx.call = (inputs, args, kwargs)
         if is_view and type(out) is Tensor:
             _mark_view(cls, args, kwargs, out)
-        if mode["anomaly"]:
-            anomaly.check_forward(ctx, inputs, out)
+        for watcher in mode["watch"]:
+            watcher.ran(ctx, inputs, args, kwargs, out)
         return out
 
 
@@ -160,6 +160,8 @@ class Op(metaclass=OpType):
     differentiable = True
     is_view = False  # may the output share memory with the first input?
     shape: Any = None  # the shape rule: shapes of the inputs and the other arguments -> shape of the output
+    stands_in = ""  # what backward gives on purpose, where that is not the derivative
+    within: Any = None  # of the directions in which an input may move the part that counts, for symmetric matrices
     definition: Any = None  # for fused ops: the same function in the engine's ops, differentiated under create_graph
 
     # A node of the graph: what one application left behind.
@@ -294,6 +296,10 @@ class Op(metaclass=OpType):
         if ctx._saved is not None:
             ctx._saved = ctx.call = ctx.work = None
             ctx.released = True
+
+    def again(ctx, *args: Any, **kwargs: Any) -> Any:
+        """What forward computed, for other values of the inputs. Ops that draw or write override it."""
+        return type(ctx)(*args, **kwargs)
 
     @property
     def next_functions(ctx) -> tuple:

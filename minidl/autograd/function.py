@@ -172,7 +172,10 @@ class Function:
             ]
         if record:
             ctx._pin(outputs)
-        return tuple(results) if several else results[0]
+        result = tuple(results) if several else results[0]
+        for watcher in state.watch:
+            watcher.ran(node, args, args, {}, result)
+        return result
 
 
 class _Applied(Op):
@@ -192,6 +195,9 @@ class _Applied(Op):
                 "one for each argument of forward, None for what needs none"
             )
         return tuple(grads[:n])
+
+    def again(ctx, *args: Any, **kwargs: Any) -> Any:
+        return ctx.function.apply(*args, **kwargs)
 
     def release(ctx) -> None:
         ctx.context._kept = None if ctx.context._kept else ctx.context._kept

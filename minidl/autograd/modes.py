@@ -1,4 +1,4 @@
-"""Switches of the current thread: is anything recorded, is NaN looked for, which module runs."""
+"""Switches of the current thread: is anything recorded, who looks on, which module runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ class _State(threading.local):
     def __init__(self) -> None:
         self.grad = True  # are ops recorded?
         self.scope = ""  # path of the module that is running, set by Module.__call__
-        self.anomaly = False  # look for NaN after every op?
+        self.watch: tuple = ()  # the watchers (minidl.autograd.watch) that look at every op
+
+    @property
+    def anomaly(self) -> bool:
+        """Is NaN looked for after every op?"""
+        return any(w.finds_nan for w in self.watch)
+
+    @anomaly.setter
+    def anomaly(self, value: bool) -> None:
+        from minidl.autograd.anomaly import WATCHER
+
+        others = tuple(w for w in self.watch if w is not WATCHER)
+        self.watch = (*others, WATCHER) if value else others
 
 
 state = _State()

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minidl import devices
-from minidl.autograd import anomaly
 from minidl.autograd.contract import OpType, ShapeError, explain, ndarray, new
 from minidl.autograd.modes import state
 from minidl.autograd.source import caller
@@ -36,7 +35,8 @@ def as_operator(cls: OpType) -> Callable[[Tensor, Any], Any]:
     def operate(self: Tensor, other: Any) -> Any:
         a = self.array
         b = other.array if isinstance(other, Tensor) else other
-        if type(a) is not ndarray or a.dtype.kind != "f":
+        mode = state.__dict__
+        if type(a) is not ndarray or a.dtype.kind != "f" or mode["watch"]:
             short = False
         elif type(b) is ndarray:
             short = b.dtype is a.dtype
@@ -46,7 +46,6 @@ def as_operator(cls: OpType) -> Callable[[Tensor, Any], Any]:
             return _call(cls, self, other) if is_operand(other) else NotImplemented
 
         ctx = new(cls)
-        mode = state.__dict__
         record = False
         if differentiable and mode["grad"]:
             a_from = b_from = None  # their places in the graph
@@ -77,8 +76,6 @@ def as_operator(cls: OpType) -> Callable[[Tensor, Any], Any]:
             out._node = ctx
             if ctx._saved is not None:
                 ctx.pin((self, other), (a, b), y, out)
-        if mode["anomaly"]:
-            anomaly.check_forward(ctx, (self, other), out)
         return out
 
     return operate

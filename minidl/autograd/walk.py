@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import blame
-from minidl.autograd.anomaly import check_backward, check_leftover
+from minidl.autograd.anomaly import check_leftover
 from minidl.autograd.contract import TABLE, Op
 from minidl.autograd.modes import state
 from minidl.autograd.source import source_line
@@ -280,8 +280,8 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
             node.live = False
     if not isinstance(grads, (tuple, list)):
         grads = (grads,)
-    if state.anomaly:
-        check_backward(node, slots, grads)
+    for watcher in state.watch:
+        watcher.stepped(node, slots, grads)
     edges = []
     for i, (parent, index, g) in enumerate(zip(node.parents, node.indices or _ZEROS, grads, strict=False)):
         if parent is None or g is None:
@@ -360,7 +360,7 @@ def _add_to_leaf(leaf: Tensor, g: Any, live: bool) -> None:
     elif have.requires_grad:  # came from create_graph: leave that graph alone
         leaf._grad = wrap(have.array + g)
     else:
-        if state.anomaly:
+        if state.watch and state.anomaly:
             check_leftover(leaf, have)
         have.array += g
         have.bump()

@@ -36,6 +36,9 @@ class draw_and_scale(Op):
         y, ctx.mask = kernels.dropout(x, *generator.take(-(-x.size // 4)), p)
         return y
 
+    def again(ctx, x: Any, p: float, generator: random.Generator) -> Any:
+        return mask_scale(x, ctx.mask, ctx.scale)
+
     def backward(ctx, dy: Any) -> Any:
         return mask_scale(dy, ctx.mask, ctx.scale)
 

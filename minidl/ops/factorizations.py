@@ -254,6 +254,12 @@ class sign_and_log(Op):
         return unsqueeze(unsqueeze(dlog, -1), -1) * mT(inverse(x))
 
 
+class _OfSymmetric(Op):
+    """An op on symmetric matrices: a change that is not symmetric leaves its domain."""
+
+    within = staticmethod(lambda u: (u + np.swapaxes(u, -1, -2)) / 2)
+
+
 @op(method="slogdet")
 def slogdet(input: Any) -> Any:
     """(sign, logabsdet) of square matrices: the determinant is sign e^logabsdet, of any size without overflow."""
@@ -278,7 +284,7 @@ def logdet(input: Any) -> Any:
 
 
 @op()
-class lower_cholesky(Op):
+class lower_cholesky(_OfSymmetric):
     """L, lower triangular, with A = L L^T;    dA = (S + S^T) / 2, S = L^-T F(L^T dL) L^-1, F the lower triangle with
     its diagonal halved (I. Murray 2016, arXiv:1602.07527)
 
@@ -391,7 +397,7 @@ def qr(input: Any, some: bool = True) -> Any:
 
 
 @op()
-class symmetric_eigen(Op):
+class symmetric_eigen(_OfSymmetric):
     """A = V diag(l) V^T for symmetric matrices, l ascending;    dA = V (diag(dl) + (V^T dV) / E) V^T, E_ij = l_j - l_i
 
     Only one triangle of A is looked at, the lower (uplo "L") or the upper one. The gradient of V needs distinct l.

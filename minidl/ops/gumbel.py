@@ -17,6 +17,8 @@ from minidl.tensors import Tensor, wrap
 class straight_through(Op):
     """y = hard, exactly;    dsoft = dy, as if y were soft    (Bengio, Leonard & Courville 2013, arXiv:1308.3432)"""
 
+    stands_in = "straight through: the gradient of the soft values"
+
     def shape(soft: Any, hard: Any) -> Any:  # type: ignore[override]
         require(tuple(soft) == tuple(hard), "soft {} and hard {} must have the same shape", soft, hard)
         return soft

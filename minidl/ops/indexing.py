@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.autograd import Op, ShapeError, attach, op, state
 from minidl.ops.common import broadcast, shape_of, unbroadcast
-from minidl.ops.copies import cast
+from minidl.ops.copies import cast, clone
 from minidl.ops.masks import where
 from minidl.ops.shapes import reshape
 from minidl.tensors import Tensor
@@ -169,6 +169,11 @@ class index_put_done(Op):
         ctx.index, ctx.size, ctx.value_shape = index, memory.shape, shape_of(value)
         ctx.value_dtype = getattr(value, "dtype", memory.dtype)
         return memory
+
+    def again(ctx, x: Any, value: Any, index: Any, memory: Any) -> Any:
+        y = clone(x)
+        y[ctx.index] = memory[ctx.index] if value is None else value
+        return y
 
     def backward(ctx, dy: Any) -> Any:
         def dx() -> Any:

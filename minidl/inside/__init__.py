@@ -1,0 +1,31 @@
+"""See inside: the engine shows what it does, out of the op table and the registry of kernels alone.
+
+traces.py     trace: a backward pass, one node at a time; diamonds.py: why in topological order
+verdicts.py   blame: which node's backward is wrong?
+showing.py    values, places and pages as text and as HTML, without network or display
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minidl.inside.diamonds import diamond
+    from minidl.inside.traces import Trace, trace
+    from minidl.inside.verdicts import Verdict, blame
+
+__all__ = ["Trace", "Verdict", "blame", "diamond", "trace"]
+
+# Pages are opened when first used: each needs other rooms of the house.
+_PAGES = {
+    "Trace": "traces",
+    "trace": "traces",
+    "diamond": "diamonds",
+    "Verdict": "verdicts",
+    "blame": "verdicts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PAGES:
+        return getattr(import_module(f"minidl.inside.{_PAGES[name]}"), name)
+    raise AttributeError(f"module 'minidl.inside' has no attribute {name!r}")
