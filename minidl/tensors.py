@@ -131,7 +131,11 @@ class Tensor(TensorMethods):
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along each dimension, in elements."""
-        steps = tuple(s // self.array.itemsize for s in self.array.strides)
+        steps = [s // self.array.itemsize for s in self.array.strides]
+        for d in range(len(steps) - 1, -1, -1):  # NumPy's 0 for a new dimension of size 1 is torch's next step
+            if steps[d] == 0 and self.array.shape[d] == 1:
+                steps[d] = steps[d + 1] * self.array.shape[d + 1] if d + 1 < len(steps) else 1
+        steps = tuple(steps)
         return steps if dim is None else steps[dim]
 
     def is_contiguous(self) -> bool:
@@ -445,6 +449,13 @@ class Shape(tuple):
         for s in self:
             n *= s
         return n
+
+    def __getitem__(self, i: Any) -> Any:
+        found = tuple.__getitem__(self, i)
+        return Shape(found) if type(i) is slice else found
+
+    def __add__(self, other: Any) -> Shape:
+        return Shape(tuple.__add__(self, other))
 
     def __repr__(self) -> str:
         return f"minidl.Size([{', '.join(map(str, self))}])"

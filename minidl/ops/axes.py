@@ -9,6 +9,7 @@ import numpy as np
 from minidl.autograd import Op, ShapeError, attach, op, require
 from minidl.ops.common import many_dims, one_dim
 from minidl.ops.shapes import _sizes
+from minidl.tensors import Tensor
 
 
 class _Permute(Op):
@@ -94,7 +95,7 @@ attach("T", property(_T, doc="All dimensions in reverse order."))
 attach("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 
-@op(method="flip")
+@op()
 class flip(Op):
     """y has the elements of x in reverse order along dims;    dx = dy flipped"""
 
@@ -107,6 +108,14 @@ class flip(Op):
 
     def backward(ctx, dy: Any) -> Any:
         return flip(dy, ctx.dims)
+
+
+def _flip(self: Tensor, *dims: Any) -> Any:
+    """Reverse order along `dims`: flip(0, 1) or flip((0, 1))."""
+    return flip(self, dims[0] if len(dims) == 1 else dims)
+
+
+attach("flip", _flip)
 
 
 @op(method="roll")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from minidl.tensors import Tensor, wrap
 def _size(size: tuple) -> tuple[int, ...]:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
-    shape = tuple(int(n) for n in size)
+    shape = tuple(index(n) for n in size)
     if any(n < 0 for n in shape):
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(shape)}")
     return shape
@@ -63,6 +64,8 @@ def _as_array(data: Any, keep_double: bool = False) -> np.ndarray:
         data = [d.detach().cpu().array if isinstance(d, Tensor) else d for d in data]
     holds_arrays = isinstance(data, (list, tuple)) and any(isinstance(d, (np.ndarray, np.generic)) for d in data)
     array = np.array(data)
+    if array.dtype == object:
+        raise RuntimeError(f"tensor(): no dtype fits {data!r}: numbers and nested sequences of them are wanted")
     if array.dtype == np.float64 and not holds_arrays and not keep_double:
         return array.astype(dtypes.default())
     return array

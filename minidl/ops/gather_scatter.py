@@ -186,7 +186,7 @@ class index_add(Op):
         y = np.array(np.moveaxis(x, ctx.dim, 0), kind, order="C")
         if y.size:
             scatter_rows(y, at, np.moveaxis(added.reshape(want), ctx.dim, 0).astype(kind, copy=False))
-        return np.moveaxis(y, 0, ctx.dim).astype(x.dtype, copy=False)
+        return np.ascontiguousarray(np.moveaxis(y, 0, ctx.dim), x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
         def db() -> Any:

@@ -79,7 +79,9 @@ class _GetItem(Op):
             if isinstance(i, slice) and i.step is not None and i.step <= 0:
                 raise ValueError("step must be greater than zero: use flip() for a reversed order")
         y = x[index]
-        if isinstance(y, np.generic):  # NumPy copies a single element; with ... it gives a view, as torch does
+        if not _is_basic(index):
+            y = np.ascontiguousarray(y) if y.ndim else y  # NumPy puts an array's dimensions outermost in memory
+        elif isinstance(y, np.generic):  # NumPy copies a single element; with ... it gives a view, as torch does
             y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
         return y
 
@@ -142,6 +144,13 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
     wants = isinstance(value, Tensor) and value.requires_grad
     check_writable(self, wants)
     new = value.array if isinstance(value, Tensor) else value
+    if new is None or isinstance(new, (str, dict)):
+        raise TypeError(f"can't assign a {type(new).__name__} to a {self.dtype} tensor")
+    if isinstance(value, Tensor) and new.ndim and new.dtype != self.array.dtype and not _is_basic(index):
+        raise RuntimeError(
+            f"Index put requires the source and destination dtypes match, got {self.dtype} for the destination and "
+            f"{value.dtype} for the source: write x[index] = value.to(x.dtype)"
+        )
     place = self.array[index]
     if isinstance(new, np.ndarray) or np.isscalar(new):
         shape = shape_of(new)

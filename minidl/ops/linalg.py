@@ -60,7 +60,9 @@ class matmul(Op):
 
 
 def _product(a: Any, b: Any) -> Any:
-    """The kernel's product, vectors taken as matrices and given back as vectors."""
+    """The kernel's product, vectors taken as matrices and given back as vectors; NotImplementedError for bools."""
+    if a.dtype.kind == "b":
+        raise NotImplementedError("products are not defined for bools: convert to int or float first")
     if a.ndim > 1 and b.ndim > 1:
         return kernels.matmul(a, b)
     matmul.shape(a.shape, b.shape)

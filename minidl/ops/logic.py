@@ -110,7 +110,7 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     x = raw(input)
     if as_tuple:
         places = np.nonzero(x if x.ndim else x.reshape(1))
-        return tuple(like(input, at.astype(np.int64, copy=False)) for at in places)
+        return tuple(like(input, np.ascontiguousarray(at, np.int64)) for at in places)
     return like(input, np.argwhere(x).astype(np.int64, copy=False))
 
 

@@ -156,7 +156,7 @@ def _classes(input: Any, target: Any, weight: Any, ignore_index: int, name: str)
     t = target.array if isinstance(target, Tensor) else np.asarray(target)
     c = input.shape[1] if input.ndim > 1 else input.shape[0]
     want = (input.shape[0], *input.shape[2:]) if input.ndim > 1 else ()
-    if t.dtype.kind not in "iu":
+    if t.dtype not in (np.int64, np.uint8):
         place = f"{name}{blame.scope()}"
         or_else = " (or probabilities of the input's shape)" if name == "cross_entropy" else ""
         squeeze = ".squeeze(-1)" if t.shape == (*want, 1) else ""

@@ -16,14 +16,21 @@ from minidl.tensors import Tensor
 
 @op()
 class where(Op):
-    """y = a where condition, else b;    da = dy where condition, db = dy elsewhere"""
+    """y = a where condition, else b;    da = dy where condition, db = dy elsewhere
+
+    ``where(condition)`` alone gives the places where it is not 0, as nonzero(condition, as_tuple=True).
+    """
 
     promote = None
 
     def shape(condition: Any, a: Any, b: Any) -> Any:  # type: ignore[override]
         return broadcast(condition, a, b)
 
-    def forward(ctx, condition: Any, a: Any, b: Any) -> Any:
+    def forward(ctx, condition: Any, a: Any = None, b: Any = None) -> Any:
+        if a is None and b is None:
+            return tuple(np.ascontiguousarray(at) for at in np.nonzero(np.atleast_1d(condition)))
+        if a is None or b is None:
+            raise TypeError("where() takes a condition alone, or the condition with two values to choose from")
         if condition.dtype != bool:
             if condition.dtype != np.uint8:
                 raise RuntimeError(f"where expected condition to be a boolean tensor, but got {condition.dtype}")

@@ -24,12 +24,12 @@ class resample(Op):
 
     def forward(ctx, x: Any, dim: int, index: Any, weight: Any) -> Any:
         ctx.how, ctx.n = (dim, index, weight), x.shape[dim]
-        lead, tail = (slice(None),) * dim, (1,) * (x.ndim - dim - 1)
+        tail = (1,) * (x.ndim - dim - 1)
         if weight is None:
-            return np.ascontiguousarray(x[(*lead, index[0])])
+            return x.take(index[0], dim)
         y = 0
         for at, w in zip(index, weight):
-            y = y + x[(*lead, at)] * w.astype(x.dtype).reshape(-1, *tail)
+            y = y + x.take(at, dim) * w.astype(x.dtype).reshape(-1, *tail)
         return y
 
     def backward(ctx, dy: Any) -> Any:

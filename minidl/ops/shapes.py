@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import Op, op, require
+from minidl.autograd import TABLE, Op, op, require
 from minidl.ops.common import many_dims, one_dim, prod
 from minidl.tensors import Tensor
 
@@ -113,5 +113,7 @@ def unsqueeze(x: Any, dim: int) -> Any:
 
 @op(method="ravel")
 def ravel(input: Any) -> Any:
-    """All elements as a vector, row-major; a view where the memory allows it."""
+    """All elements as a vector, row-major; a view of memory that is so already, else a copy."""
+    if isinstance(input, Tensor) and not input.is_contiguous():
+        input = TABLE["clone_contiguous"](input)
     return reshape(input, (-1,) if 0 not in input.shape else (0,))

@@ -273,6 +273,10 @@ def one(
         if wrong:
             yield wrong
             return
+        rows = all(t.is_contiguous() for t in inputs) and all(t.is_contiguous() for t in leaves)
+        if rows and isinstance(t, torch.Tensor) and t.is_contiguous() and not a.is_contiguous():
+            yield "memory: not row-major where torch's result is: x.view() would not do"
+            return
     m_roots = [a for a in ys if isinstance(a, minidl.Tensor) and a.requires_grad]
     t_roots = [t for t in ts if isinstance(t, torch.Tensor) and t.requires_grad]
     if len(m_roots) != len(t_roots):

@@ -70,6 +70,18 @@ EXACT = {
     "adaptive_avg_pool2d_to_nothing": lambda L, F: F.adaptive_avg_pool2d(L.ones(2, 3, 4), (0, 2)),
     "adaptive_avg_pool2d_of_nothing": lambda L, F: F.adaptive_avg_pool2d(L.ones(0, 2, 3, 4), (2, 3)),
     "roll_flat": lambda L, F: L.arange(6).reshape(2, 3).roll(1, ()),
+    "a_column_of_columns_as_a_vector": lambda L, F: L.arange(6).reshape(2, 3)[:, [0, 2]].view(-1),
+    "a_mask_of_columns_as_a_vector": lambda L, F: L.arange(6).reshape(2, 3)[:, L.tensor([True, False, True])].view(-1),
+    "index_select_as_a_vector": lambda L, F: L.arange(6).reshape(2, 3).index_select(1, L.tensor([2, 0])).view(-1),
+    "resized_as_a_vector": lambda L, F: F.interpolate(L.arange(4.0).reshape(1, 1, 2, 2), scale_factor=2).view(-1),
+    "resized_bilinear_as_a_vector": lambda L, F: F.interpolate(L.ones(1, 1, 2, 2), size=(4, 4), mode="bilinear").view(
+        -1
+    ),
+    "reflected_as_a_vector": lambda L, F: F.pad(L.arange(4.0).reshape(1, 2, 2), (1, 1), mode="reflect").view(-1),
+    "steps_of_a_new_dimension": lambda L, F: L.tensor(L.ones(3, 4)[None, :, None].stride()),
+    "flip_of_several": lambda L, F: L.arange(6).reshape(2, 3).flip(0, 1),
+    "where_of_a_condition": lambda L, F: L.stack(L.where(L.tensor([[0, 1], [2, 0]]))),
+    "elements_of_part_of_a_shape": lambda L, F: L.tensor((L.ones(2, 3, 4).shape[1:] + L.Size([5])).numel()),
     "prod_truncates_first": lambda L, F: L.prod(L.tensor([2.5, 2.0]), dtype=L.int64),
 }
 
@@ -139,6 +151,12 @@ ERRORS = {
     "roll_by_nothing": lambda L, F: L.zeros(3).roll(()),
     "roll_shifts_and_dims": lambda L, F: L.zeros(3, 3).roll((1, 2), (0,)),
     "rms_norm_over_nothing": lambda L, F: F.rms_norm(L.zeros(3), []),
+    "sizes_are_integers": lambda L, F: L.zeros(2.0),
+    "a_tensor_of_none": lambda L, F: L.tensor([1, None]),
+    "an_element_of_none": lambda L, F: L.zeros(3).__setitem__(1, None),
+    "elements_of_another_dtype": lambda L, F: L.zeros(3).__setitem__([0, 1], L.zeros(2, dtype=L.float64)),
+    "a_product_of_bools": lambda L, F: L.tensor([[True]]) @ L.tensor([[True]]),
+    "labels_of_int32": lambda L, F: F.cross_entropy(L.ones(1, 2), L.tensor([1], dtype=L.int32)),
     "narrow_start": lambda L, F: L.zeros(3).narrow(0, 4, 0),
     "narrow_start_negative": lambda L, F: L.zeros(3).narrow(0, -4, 0),
     "narrow_length": lambda L, F: L.zeros(3).narrow(0, 1, 5),
