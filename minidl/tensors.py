@@ -135,8 +135,7 @@ class Tensor(TensorMethods):
         for d in range(len(steps) - 1, -1, -1):  # NumPy's 0 for a new dimension of size 1 is torch's next step
             if steps[d] == 0 and self.array.shape[d] == 1:
                 steps[d] = steps[d + 1] * self.array.shape[d + 1] if d + 1 < len(steps) else 1
-        steps = tuple(steps)
-        return steps if dim is None else steps[dim]
+        return tuple(steps) if dim is None else steps[dim]
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in memory in row-major order without gaps."""
