@@ -4,6 +4,7 @@
 says what a model holds and how it does, `save_model` writes it as small as it is.
 """
 
+from minidl.compress.anatomy import Structure, structure
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
 from minidl.compress.prune import (
     Movement,
@@ -19,6 +20,7 @@ from minidl.compress.prune import (
     nm_mask,
     output_norms,
     prune_,
+    prune_channels_,
     random_mask,
     remove_masks_,
     rewind_,
@@ -46,10 +48,12 @@ from minidl.compress.quantize import (
     quantize_array,
 )
 from minidl.compress.reports import Report, Row, latencies, report
+from minidl.compress.slimming import SlimError, slim
 
 __all__ = [
     # pruning: models, then mask makers, scores that data give, and pruning over time
     "prune_",
+    "prune_channels_",
     "masks",
     "remove_masks_",
     "sparsity",
@@ -71,6 +75,11 @@ __all__ = [
     "cubic",
     "rounds",
     "rewind_",
+    # removing what is masked
+    "slim",
+    "SlimError",
+    "structure",
+    "Structure",
     # quantization: models, then arrays
     "quantize_",
     "dequantize_",

@@ -149,7 +149,9 @@ def _number(entry: str, p: Parameter, a: Any) -> np.generic:
     if p.dtype.kind in "iu":
         limits = np.iinfo(p.dtype)
         if not limits.min <= a <= limits.max:
-            raise ValueError(f"{entry}: {p.name} = {a} does not fit {p.dtype}: the arrays are too large for this kernel")
+            raise ValueError(
+                f"{entry}: {p.name} = {a} does not fit {p.dtype}: the arrays are too large for this kernel"
+            )
         return p.dtype.type(int(a))
     with np.errstate(over="ignore"):
         return p.dtype.type(a)

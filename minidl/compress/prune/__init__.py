@@ -12,6 +12,7 @@ gradients, `wanda` at activations. `nm_mask` and `block_mask` drop in patterns t
 """
 
 from minidl.compress.prune.chance import random_mask
+from minidl.compress.prune.channels import prune_channels_
 from minidl.compress.prune.gradients import Movement, snip, taylor
 from minidl.compress.prune.lottery import rewind_
 from minidl.compress.prune.magnitude import magnitude_mask, magnitude_masks
@@ -25,6 +26,7 @@ from minidl.compress.prune.wanda import wanda
 __all__ = [
     # models
     "prune_",
+    "prune_channels_",
     "prunable",
     "masks",
     "remove_masks_",
