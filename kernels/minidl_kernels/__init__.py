@@ -59,6 +59,7 @@ __all__ = [
     "max_pool2d",
     "pack_csr",
     "pack_int4",
+    "requantize",
     "rms_norm",
     "rms_norm_backward",
     "rnn",
@@ -68,6 +69,9 @@ __all__ = [
     "sgd_step",
     "softmax",
     "softmax_backward",
+    "static_add",
+    "static_conv2d",
+    "static_linear",
     "table",
     "unpack_csr",
     "unpack_int4",
@@ -344,6 +348,70 @@ def int4_linear(x: Array, w_q: Array, scale: Array, zero: Array | None = None, b
     [[32.0]]
     """
     return call("int4_linear", (x, w_q, scale, zero, b))
+
+
+# --- layers that stay in int8 ---
+
+
+def requantize(acc: Array, bias: Array, multiplier: Array, zero: int = 0, low: int = -128, high: int = 127) -> Array:
+    """y = clip(rint(float32(acc + bias) * multiplier) + zero, low, high), half to even.    (..., N) int32 -> int8
+
+    bias (N,) int32, multiplier (N,) float32; acc + bias wraps modulo 2^32. Raises ValueError for shapes that do not
+    fit and for what are no codes, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> requantize(np.int32([[5, 700]]), np.int32([0, 0]), np.float32([0.5, 0.5]), zero=1).tolist()
+    [[3, 127]]
+    """
+    return call("requantize", (acc, bias, multiplier, zero, low, high))
+
+
+def static_linear(
+    x: Array, w: Array, bias: Array, multiplier: Array, zero: int = 0, low: int = -128, high: int = 127
+) -> Array:
+    """requantize(x @ w.T, ...): a linear layer from int8 to int8.    x (..., K), w (N, K) -> y (..., N)
+
+    The family's page (int8_static) has the arithmetic. K stays below 2^16. Raises as `requantize`.
+
+    >>> import numpy as np
+    >>> one, w = np.ones(1, np.float32), np.int8([[2, 3]])
+    >>> static_linear(np.int8([10, 20]), w, np.zeros(1, np.int32), one).tolist()
+    [80]
+    """
+    return call("static_linear", (x, w, bias, multiplier, zero, low, high))
+
+
+def static_conv2d(
+    x: Array, w: Array, bias: Array, multiplier: Array, stride: Pair = 1,
+    padding: Pair | tuple[int, int, int, int] = 0, dilation: Pair = 1, groups: int = 1,
+    border: int = 0, zero: int = 0, low: int = -128, high: int = 127,
+) -> Array:  # fmt: skip
+    """conv2d from int8 to int8, channels last.    x (B, H, W, C), w (K, R, S, C / groups) -> y (B, P, Q, K)
+
+    padding is one integer, (height, width) or (top, bottom, left, right); `border` is the code around the image, x's
+    zero point. R * S * C / groups stays below 2^16. Raises as `requantize`.
+
+    >>> import numpy as np
+    >>> x, w = np.full((1, 2, 2, 1), 3, np.int8), np.ones((1, 3, 3, 1), np.int8)
+    >>> static_conv2d(x, w, np.zeros(1, np.int32), np.ones(1, np.float32), padding=1)[0, 0, 0, 0].item()
+    12
+    """
+    return call("static_conv2d", (x, w, bias, multiplier, stride, padding, dilation, groups, border, zero, low, high))
+
+
+def static_add(
+    a: Array, b: Array, a_zero: int, b_zero: int, a_ratio: float, b_ratio: float,
+    zero: int = 0, low: int = -128, high: int = 127,
+) -> Array:  # fmt: skip
+    """clip(rint((a - a_zero) * a_ratio + (b - b_zero) * b_ratio) + zero, low, high), float32.    int8, int8 -> int8
+
+    Arrays of one shape; the ratios are s_a / s_y and s_b / s_y. Raises as `requantize`.
+
+    >>> import numpy as np
+    >>> static_add(np.int8([10]), np.int8([6]), 2, 0, 0.5, 1.0).tolist()
+    [10]
+    """
+    return call("static_add", (a, b, a_zero, b_zero, a_ratio, b_ratio, zero, low, high))
 
 
 # --- sparse ---

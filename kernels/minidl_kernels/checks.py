@@ -318,6 +318,95 @@ def int8_conv2d(
     _quantized(op, x, w_q, w_scale, b, x_scale)
 
 
+def _codes(op: str, zero: Any, low: Any, high: Any) -> None:
+    for name, value in (("zero", zero), ("low", low), ("high", high)):
+        code(op, name, value)
+    if low > high:
+        raise ValueError(f"{op}: low must not be above high, got {low} and {high}")
+
+
+def code(op: str, name: str, value: Any) -> None:
+    """`value` is an int8."""
+    if integer(op, name, value, -128) > 127:
+        raise ValueError(f"{op}: {name} must be a code in -128 ... 127, got {value}")
+
+
+def _pipeline(op: str, bias: Any, multiplier: Any, n: int, zero: Any, low: Any, high: Any) -> None:
+    for name, a, kind in (("bias", bias, "int32"), ("multiplier", multiplier, "float32")):
+        array(op, name, a)
+        if tuple(a.shape) != (n,):
+            raise ValueError(f"{op}: {name} must have shape ({n},), one per output, got {tuple(a.shape)}")
+        dtype(op, name, a, kind)
+    _codes(op, zero, low, high)
+
+
+def _exact(op: str, k: int) -> None:
+    if k >= 1 << 16:  # |x w| <= 2^14: the sum stays below 2^30, and so does the bias
+        raise ValueError(f"{op}: {k} products per output could overflow int32; split them below {1 << 16}")
+
+
+def requantize(acc: Any, bias: Any, multiplier: Any, zero: Any, low: Any, high: Any) -> None:
+    """acc (..., N) int32, bias (N,) int32, multiplier (N,) float32."""
+    array("requantize", "acc", acc)
+    if acc.ndim < 1:
+        raise ValueError("requantize: acc must have at least one axis (..., N)")
+    dtype("requantize", "acc", acc, "int32")
+    _pipeline("requantize", bias, multiplier, acc.shape[-1], zero, low, high)
+
+
+def static_linear(x: Any, w: Any, bias: Any, multiplier: Any, zero: Any, low: Any, high: Any) -> None:
+    """x (..., K) int8, w (N, K) int8."""
+    op = "static_linear"
+    array(op, "x", x)
+    array(op, "w", w, 2, "(N, K)")
+    _rows(op, x, w)
+    dtype(op, "x", x, "int8")
+    dtype(op, "w", w, "int8")
+    _exact(op, w.shape[1])
+    _pipeline(op, bias, multiplier, w.shape[0], zero, low, high)
+
+
+def static_conv2d(
+    x: Any, w: Any, bias: Any, multiplier: Any, stride: Any, padding: Any, dilation: Any, groups: Any, border: Any,
+    zero: Any, low: Any, high: Any,
+) -> None:  # fmt: skip
+    """x (B, H, W, C) int8, w (K, R, S, C / groups) int8."""
+    op = "static_conv2d"
+    array(op, "x", x, 4, "(B, H, W, C)")
+    array(op, "w", w, 4, "(K, R, S, C / groups)")
+    dtype(op, "x", x, "int8")
+    dtype(op, "w", w, "int8")
+    if isinstance(padding, (tuple, list)) and len(padding) == 4:
+        top, bottom, left, right = (integer(op, "padding", v, 0) for v in padding)
+    else:
+        top, left = pair(op, "padding", padding, 0)
+        bottom, right = top, left
+    (n, h, wide, c), (k, r, s, cg) = x.shape, w.shape
+    padded = (n, c, h + top + bottom, wide + left + right)
+    conv_geometry(op, padded, (k, cg, r, s), stride, 0, dilation, groups)
+    code(op, "border", border)
+    _exact(op, r * s * cg)
+    _pipeline(op, bias, multiplier, k, zero, low, high)
+
+
+def static_add(
+    a: Any, b: Any, a_zero: Any, b_zero: Any, a_ratio: Any, b_ratio: Any, zero: Any, low: Any, high: Any
+) -> None:
+    """a, b int8 of one shape."""
+    op = "static_add"
+    for name, array_ in (("a", a), ("b", b)):
+        array(op, name, array_)
+        dtype(op, name, array_, "int8")
+    if tuple(a.shape) != tuple(b.shape):
+        raise ValueError(f"{op}: a {tuple(a.shape)} and b {tuple(b.shape)} must have one shape")
+    for name, value in (("a_zero", a_zero), ("b_zero", b_zero)):
+        code(op, name, value)
+    for name, value in (("a_ratio", a_ratio), ("b_ratio", b_ratio)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
+            raise ValueError(f"{op}: {name} must be a positive number below 1e30, got {value!r}")
+    _codes(op, zero, low, high)
+
+
 def int4_linear(x: Any, w_q: Any, scale: Any, zero: Any, b: Any) -> None:
     """x (..., K) float, w_q (N, K / 2) uint8, scale (N, K / G) float32, zero (N, K / G) uint8, b (N,)."""
     op = "int4_linear"

@@ -53,6 +53,7 @@ FAMILIES = (
     "attn",
     "gemm_int8",
     "gemm_int4",
+    "int8_static",
     "sparse",
     "pool",
     "prob",
