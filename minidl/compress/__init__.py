@@ -5,7 +5,9 @@ says what a model holds and how it does, `save_model` writes it as small as it i
 """
 
 from minidl.compress.anatomy import Structure, structure
+from minidl.compress.distillation import Distillation, distillation_loss
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
+from minidl.compress.low_rank import factors, low_rank, rank_of
 from minidl.compress.prune import (
     Movement,
     Pruner,
@@ -48,7 +50,9 @@ from minidl.compress.quantize import (
     quantize_array,
 )
 from minidl.compress.reports import Report, Row, latencies, report
+from minidl.compress.sharing import kmeans_codebook, share_weights_
 from minidl.compress.slimming import SlimError, slim
+from minidl.compress.transfer import freeze_, groups_by_depth, new_head_, swap_, unfreeze_
 
 __all__ = [
     # pruning: models, then mask makers, scores that data give, and pruning over time
@@ -96,6 +100,20 @@ __all__ = [
     "Percentile",
     "MSE",
     "KL",
+    # other ways to a smaller model
+    "low_rank",
+    "rank_of",
+    "factors",
+    "share_weights_",
+    "kmeans_codebook",
+    "distillation_loss",
+    "Distillation",
+    # from one task to the next
+    "freeze_",
+    "unfreeze_",
+    "swap_",
+    "new_head_",
+    "groups_by_depth",
     # files
     "save_model",
     "load_model",

@@ -8,7 +8,7 @@ metadata (JSON) says which:
     {"kind": "float", "shape": ..., "bits": ..., "values": ...}     bits (uint8, 8 weights each, first weight lowest): 1
                                                                     where a weight is kept; values: the kept ones
     {"kind": "int8", "scale": ..., "x_scale": ..., and data or shape, bits, values as above, of int8}
-    {"kind": "codes" or "int4", "storage": packed storage, and bits if masked}      2 to 8 bits a weight
+    {"kind": "codes", "int4" or "codebook", "storage": packed storage, and bits if masked}      1 to 8 bits a weight
     "masked": true says that the bits are the parameter's mask
 
 Only a -0.0 in the place of a pruned weight, which an optimizer's product with the mask may leave, comes back as 0.0.
@@ -28,7 +28,7 @@ import numpy as np
 from minidl.devices import move
 from minidl.io import CheckpointError, load, save
 from minidl.io.npz import MAX_BYTES
-from minidl.storage import Codes, Int4, Int8, Packed
+from minidl.storage import Codebook, Codes, Int4, Int8, Packed
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["load_model", "load_state", "save_model", "stored_bytes"]
@@ -101,7 +101,7 @@ def load_state(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
             return value
         if not isinstance(name, str) or not isinstance(value, dict):
             raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor of a model's state")
-        held = [v.scale if isinstance(v, Packed) else v for v in value.values()]
+        held = [next(iter(v.arrays().values())) if isinstance(v, Packed) else v for v in value.values()]
         key = tuple(id(v) for v in held if isinstance(v, np.ndarray))
         if key not in made:
             made[key] = decode(value, lambda reason: CheckpointError(f"{path}: {name!r} {reason}"), max_bytes)
@@ -121,7 +121,7 @@ def encode(t: Tensor) -> Any:
     """What stands for a tensor in the file: the tensor, or the dict described at the top of this page."""
     array, mask = t.array, getattr(t, "mask", None)
     record: dict[str, Any] = {"kind": "float", "masked": mask is not None}
-    if isinstance(array, (Codes, Int4)):
+    if isinstance(array, (Codes, Int4, Codebook)):
         places = {} if mask is None else {"bits": _pack(_cpu(mask))}
         storage = type(array).from_arrays(array.arrays())  # without the mask, which is written once
         return {"kind": array.kind, "masked": mask is not None, "storage": storage} | places
@@ -150,10 +150,10 @@ def encode(t: Tensor) -> Any:
 def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes: int = MAX_BYTES) -> Any:
     """The Tensor or packed storage that a record stands for; raises error(reason) for whatever is wrong with it."""
     kind = record.get("kind")
-    if kind in (Codes.kind, Int4.kind):
+    if kind in (Codes.kind, Int4.kind, Codebook.kind):
         storage, masked = record.get("storage"), record.get("masked")
         known = {"kind", "masked", "storage"} | ({"bits"} if masked else set())
-        if set(record) != known or not isinstance(storage, (Codes, Int4)) or not isinstance(masked, bool):
+        if set(record) != known or not isinstance(storage, (Codes, Int4, Codebook)) or not isinstance(masked, bool):
             raise error("is stored in a way that this version does not know")
         storage.mask = _unpack(_array(record, "bits", error), storage.shape, error) if masked else None
         return storage

@@ -26,10 +26,11 @@ def slim(model: Any, *inputs: Any) -> Any:
     """A copy of a model without the channels, neurons and hidden units that contribute nothing.
 
     What belongs to a channel is found by watching a forward pass on the example `inputs` (see `structure`), so it works
-    on modules of your own, through batch norm, residual sums, concatenation, grouped and depthwise convolutions, flatten
-    before a dense layer, recurrent layers. A channel goes if all that reads it would read zeros, or multiplies it by
-    zeros: `prune_channels_` makes such channels; a mask that happens to empty a row does, too. At least one of each layer
-    stays. The rest is computed as before, which is verified on `inputs` (up to the rounding of sums of fewer terms).
+    on modules of your own, through batch norm, residual sums, concatenation, grouped and depthwise convolutions,
+    flatten before a dense layer, recurrent layers. A channel goes if all that reads it would read zeros, or multiplies
+    it by zeros: `prune_channels_` makes such channels; a mask that happens to empty a row does, too. At least one of
+    each layer stays. The rest is computed as before, which is verified on `inputs` (up to
+    the rounding of sums of fewer terms).
 
     Masks are cut like the weights, and dropped where nothing is left for them to hold. Names and the module tree stay;
     the shapes are new, so a file of it is loaded into a slimmed model, and a new optimizer is needed. Raises SlimError,

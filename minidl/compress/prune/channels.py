@@ -1,4 +1,4 @@
-"""Whole channels, neurons and hidden units of a model, with all that belongs to them, so that `slim` can remove them."""
+"""Whole channels, neurons and hidden units of a model, with all that is theirs, so that `slim` can remove them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def prune_channels_(
         skip: names of parameters or modules whose channels are left alone; ``*`` stands for anything.
 
     Raises ValueError for a sparsity outside [0, 1), an unknown rule or scope, a name in `skip` that matches nothing,
-    NaN weights, "gamma" without a batch norm, and a model none of whose channels can go, with the reasons; TypeError for
-    packed parameters. The model is then as it was.
+    NaN weights, "gamma" without a batch norm, and a model none of whose channels can go, with the reasons; TypeError
+    for packed parameters. The model is then as it was.
     """
     check_sparsity(sparsity)
     if scope not in ("layer", "global"):
