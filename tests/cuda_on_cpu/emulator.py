@@ -26,7 +26,8 @@ STATIC_SHARED = 48 << 10  # bytes that a kernel gets without asking for more, on
 CANARY = 1 << 14  # bytes on both sides of an array
 
 _COMMON = (
-    "-std=c++17", "-fPIC", "-g", "-w", "-fno-strict-aliasing", "-fno-threadsafe-statics", "-ffp-contract=fast", "-mfma",
+    "-std=c++17", "-fPIC", "-g", "-w", "-fno-strict-aliasing", "-fno-threadsafe-statics", "-fno-gnu-unique",
+    "-ffp-contract=fast", "-mfma",
 )  # fmt: skip
 _FAST = ("-O2",)
 _CHECKED = (
@@ -122,7 +123,7 @@ class Module:
     def __init__(self, source, options=(), checked=True):
         self.names, self.checked = entries(source), checked
         defines = tuple(o for o in options if o.startswith("-D"))
-        text = translate(source) + "\n" + "\n".join(f"EMU_EXPORT({name})" for name in self.names)
+        text = translate(source) + "\n#undef T\n" + "\n".join(f"EMU_EXPORT({name})" for name in self.names)
         flags = (*_COMMON, *(_CHECKED if checked else _FAST))
         key = _hash(text, *flags, *defines, *_texts("shim"), *_texts("runtime"), *_texts("."))
         self.path = cache() / f"{key}.so"
@@ -241,11 +242,9 @@ class _Memory:
 
     @staticmethod
     def _scalar(i, a, kind, size):
-        if a is None:
-            if kind != "P":
-                raise KernelError(f"argument {i}: None for a parameter that is no pointer")
-            return ctypes.c_void_p(0)
         v = np.asarray(a)  # CuPy packs int as int64 and float as float64
+        if kind == "P" and v.dtype == np.uintp and not v:
+            return ctypes.c_void_p(0)  # a null pointer
         if v.itemsize != size or {"u": "i", "b": "i"}.get(v.dtype.kind, v.dtype.kind) != kind:
             raise KernelError(f"argument {i}: {v.dtype} by value for a parameter of {size} bytes, kind {kind!r}")
         return ctypes.create_string_buffer(v.tobytes())

@@ -31,6 +31,20 @@ def _backward_cost(dout: Any, q: Any, k: Any, *rest: Any) -> float:
     return 1.0 if _few_queries(q, k) else 3.0
 
 
+def _fits(q: Any, v: Any) -> bool:
+    """What the kernels of attn.cu have registers and shared memory for."""
+    most = 256 if q.dtype == "float32" else 128
+    return max(q.shape[3], v.shape[3]) <= most and q.shape[0] * q.shape[1] <= 65535
+
+
+def _fits_forward(q: Any, k: Any, v: Any, *rest: Any) -> bool:
+    return _fits(q, v)
+
+
+def _fits_backward(dout: Any, q: Any, k: Any, v: Any, *rest: Any) -> bool:
+    return _fits(q, v)
+
+
 OPS = tuple(
     Op(
         name,
@@ -54,10 +68,18 @@ OPS = tuple(
                 cost=2.0,
                 note="blocks of keys stream past blocks of queries; scores never leave the cache",
             ),
+            Variant(
+                "streaming",
+                load=f"minidl_kernels.attn.cuda:{name}",
+                device="cuda",
+                accepts=fits,
+                needs="at most 256 features (float64: 128), batch times heads at most 65535",
+                note="blocks of keys stream past queries through shared memory; scores are never stored",
+            ),
         ),
     )
-    for name, check, cost in (
-        ("attention", checks.attention, _forward_cost),
-        ("attention_backward", checks.attention_backward, _backward_cost),
+    for name, check, cost, fits in (
+        ("attention", checks.attention, _forward_cost, _fits_forward),
+        ("attention_backward", checks.attention_backward, _backward_cost, _fits_backward),
     )
 )

@@ -177,6 +177,12 @@ OPS = tuple(
             *(() if name == "conv2d_dw" else (_filters(name, of),)),
             _winograd(name, of),
             _depthwise(name, of),
+            Variant(
+                "implicit",
+                load=f"minidl_kernels.conv.cuda:{name}",
+                device="cuda",
+                note="a matrix product by register tiles that read the image where it is",
+            ),
         ),
     )
     for name, check, of in (

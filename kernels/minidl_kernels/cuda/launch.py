@@ -5,7 +5,7 @@
 
 CuPy passes whatever it is given as raw bytes. Here every argument is checked against the parameter list of the .cu file
 itself: arrays have the declared dtype, are C-contiguous and on the current device; numbers are cast to the declared
-width, and refused where they do not fit. One source serves float32 and float64: NVRTC gets -DT=float or -DT=double.
+width, and refused where they do not fit. One source serves float32 and float64: `#define T float` goes in front of it.
 
 The same strings are compiled for real chips and run on a CPU by tests/cuda_on_cpu.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Element types of pointers and types of numbers, as a .cu file writes them. T is the dtype that the kernel was asked for.
+# Types of elements and of numbers, as a .cu file writes them. T is the dtype that the kernel was asked for.
 C_TYPES = {
     "float": "float32", "double": "float64", "int": "int32", "long long": "int64", "unsigned": "uint32",
     "unsigned long long": "uint64", "signed char": "int8", "unsigned char": "uint8", "bool": "bool",
@@ -82,12 +82,20 @@ def parameters(path: str, entry: str, dtype: str) -> tuple[Parameter, ...]:
     return tuple(listed)
 
 
-class Kernel:
-    """A kernel for one dtype (and further definitions). Compiled at the first launch, then kept per device."""
+OPTIONS = ("--std=c++17",)
 
-    def __init__(self, path: str, entry: str, dtype: str, defines: tuple[tuple[str, Any], ...] = ()) -> None:
-        self.path, self.entry, self.parameters = path, entry, parameters(path, entry, dtype)
-        self.options = ("--std=c++17", f"-DT={C_NAMES[dtype]}", *(f"-D{name}={value}" for name, value in defines))
+
+def code(path: str, dtype: str) -> str:
+    """What is compiled: a .cu file with T defined; lines keep their numbers."""
+    return f"#define T {C_NAMES[dtype]}\n#line 1\n{source(path)}"
+
+
+class Kernel:
+    """A kernel for one dtype. Compiled at the first launch, then kept per device."""
+
+    def __init__(self, path: str, entry: str, dtype: str) -> None:
+        self.path, self.entry, self.dtype = path, entry, dtype
+        self.parameters = parameters(path, entry, dtype)
         self._functions: dict[int, Any] = {}
 
     def __call__(self, grid: Any, block: Any, *args: Any, shared: int = 0) -> None:
@@ -115,6 +123,8 @@ class Kernel:
         if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
         function(grid, block, tuple(checked), shared_mem=shared)
+        if _debugging:
+            module.cuda.runtime.deviceSynchronize()
 
     def _argument(self, p: Parameter, a: Any, device: int) -> Any:
         if not p.array:
@@ -136,7 +146,7 @@ class Kernel:
 
     def _compile(self, module: ModuleType) -> Any:
         try:
-            return module.RawModule(code=source(self.path), options=self.options).get_function(self.entry)
+            return module.RawModule(code=code(self.path, self.dtype), options=OPTIONS).get_function(self.entry)
         except Exception as error:
             missing = explained(error)
             if missing is None:
@@ -157,14 +167,14 @@ def _number(entry: str, p: Parameter, a: Any) -> np.generic:
         return p.dtype.type(a)
 
 
-@functools.lru_cache(maxsize=1024)
-def _kernel(path: str, entry: str, dtype: str, defines: tuple[tuple[str, Any], ...]) -> Kernel:
-    return Kernel(path, entry, dtype, defines)
+@functools.cache
+def _kernel(path: str, entry: str, dtype: str) -> Kernel:
+    return Kernel(path, entry, dtype)
 
 
-def kernel(path: str, entry: str, dtype: Any = "float32", **defines: Any) -> Kernel:
-    """The kernel `entry` of a .cu file, made once for each dtype and set of definitions."""
-    return _kernel(path, entry, np.dtype(dtype).name, tuple(sorted(defines.items())))
+def kernel(path: str, entry: str, dtype: Any = "float32") -> Kernel:
+    """The kernel `entry` of a .cu file, made once for each dtype."""
+    return _kernel(path, entry, np.dtype(dtype).name)
 
 
 # --- what is missing ---
@@ -178,7 +188,10 @@ def explained(error: BaseException) -> str | None:
     if "CUDA headers" in text or "cuda_fp16.h" in text:
         return f"CuPy does not find CUDA's headers; {INSTALL} brings them"
     if "cudaErrorInsufficientDriver" in text:
-        return "there is no NVIDIA driver, or it is older than CuPy's CUDA; `nvidia-smi` shows what there is: install or update it"
+        return (
+            "there is no NVIDIA driver, or it is older than CuPy's CUDA: install or update it "
+            "(`nvidia-smi` shows what there is)"
+        )
     if "cudaErrorNoDevice" in text:
         return "the NVIDIA driver finds no GPU; see `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES"
     if "invalid value for --gpu-architecture" in text or "unsupported gpu architecture" in text.lower():
@@ -208,3 +221,45 @@ def rows(a: Any) -> int:
 def lanes(n: int, most: int = 256) -> int:
     """Threads for n columns: a power of two from a warp to `most`."""
     return min(most, max(32, 1 << max(n - 1, 0).bit_length()))
+
+
+# --- debugging ---
+
+_debugging = False
+
+
+class debug:
+    """In this block every launch is waited for, so that a fault shows where it was made, and indices are checked on the
+    host. Slow: for looking for mistakes.
+
+    >>> from minidl_kernels.cuda import launch
+    >>> with launch.debug():
+    ...     pass
+    """
+
+    def __enter__(self) -> None:
+        global _debugging
+        self._before, _debugging = _debugging, True
+
+    def __exit__(self, *exc: object) -> None:
+        global _debugging
+        _debugging = self._before
+
+
+def check_index(op: str, what: str, index: Any, most: int, besides: int | None = None) -> None:
+    """IndexError where an index is outside 0 .. most - 1 and not `besides`; only while debugging: it needs a copy to
+    the host. Otherwise kernels give NaN for such an index, or leave it out; they never touch memory there.
+    """
+    if not _debugging or not index.size:
+        return
+    values = cupy().asnumpy(index)
+    bad = (values < 0) | (values >= most)
+    if besides is not None:
+        bad &= values != besides
+    if bad.any():
+        raise IndexError(f"{op}: {what} {int(values[bad][0])} is out of bounds: there are {most}")
+
+
+def spread(n: int, threads: int = 256) -> int:
+    """Blocks for n elements where each thread steps over the grid: enough to fill a GPU, not more."""
+    return min(ceil_div(n, threads), 1 << 12)

@@ -20,6 +20,12 @@ OPS = tuple(
         variants=(
             Variant("reference", load=f"minidl_kernels.drop.reference:{name}", cost=REFERENCE, note="the formula"),
             Variant("vectors", load=f"minidl_kernels.drop.cpu:{name}", note=idea),
+            Variant(
+                "elements",
+                load=f"minidl_kernels.drop.cuda:{name}",
+                device="cuda",
+                note="a thread for four elements, one block of the generator",
+            ),
         ),
     )
     for name, idea in (

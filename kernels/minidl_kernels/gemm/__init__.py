@@ -50,6 +50,33 @@ def _linear_tiled_cost(x: Any, w: Any, b: Any) -> float:
     return _tiled_cost(1, math.prod(x.shape[:-1]), *w.shape)
 
 
+def _float32(a: Any, *rest: Any) -> bool:
+    return a.dtype == "float32"
+
+
+def _float16(a: Any, *rest: Any) -> bool:
+    return a.dtype == "float16"
+
+
+def _cuda(op: str) -> tuple[Variant, ...]:
+    """The ladder on a GPU. Its costs are ranks, not measurements: no GPU was at hand. Variants that round the operands
+    run only where they are asked for."""
+
+    def row(name: str, cost: float, note: str, accepts: Any = _float32, needs: str = "float32") -> Variant:
+        load = f"minidl_kernels.gemm.cuda:{op}_{name}"
+        return Variant(name, load, device="cuda", accepts=accepts, needs=needs, cost=cost, note=note)
+
+    floats = (_floats, "float32 or float64")
+    return (
+        row("naive", 1e6, "a thread for each result", *floats),
+        row("shared_tiles", 1e5, "squares of 16 x 16 in shared memory", *floats),
+        row("register_tiles", 1.0, "64 x 64 by a block, 4 x 4 in the registers of each thread", *floats),
+        row("tf32x3", 2.0, "tensor cores: float32 from three products in tf32"),
+        row("tf32", 1e8, "tensor cores, operands rounded to 11 bits: only where asked for"),
+        row("bf16", 1e8, "tensor cores, operands rounded to 8 bits: only where asked for"),
+    )
+
+
 OPS = (
     Op(
         "matmul",
@@ -93,6 +120,22 @@ OPS = (
                 cost=_matmul_tiled_cost,
                 note="packed panels and a tile in registers",
             ),
+            *_cuda("matmul"),
+            Variant(
+                "f16",
+                load="minidl_kernels.gemm.cuda:matmul_f16",
+                device="cuda",
+                accepts=_float16,
+                needs="float16",
+                note="tensor cores, sums in float32",
+            ),
+            Variant(
+                "library",
+                load="minidl_kernels.gemm.cuda:matmul_library",
+                device="cuda",
+                cost=3.0,
+                note="CuPy's own, cuBLAS for floats: what runs for integers",
+            ),
         ),
     ),
     Op(
@@ -107,6 +150,7 @@ OPS = (
                 cost=_linear_tiled_cost,
                 note="packed panels and a tile in registers that starts from the bias",
             ),
+            *_cuda("linear"),
         ),
     ),
 )

@@ -38,6 +38,16 @@ def _cost(work: int) -> float:
     return 1.0 if work >= 1 << 12 else 3.0
 
 
+def _cuda(op: str) -> tuple[Variant, ...]:
+    """Costs are ranks, not measurements: no GPU was at hand."""
+    ways = (("dp4a", 2.0, "four products of bytes in an instruction"), ("mma", 1.0, "tensor cores"))
+    return tuple(
+        Variant(way, load=f"minidl_kernels.gemm_int8.cuda:{op[5:]}_{way}", device="cuda", cost=cost, note=note)
+        for way, cost, note in ways
+        if (op, way) != ("int8_conv2d", "dp4a")
+    )
+
+
 def _op(name: str, check: Any, cost: Any) -> Op:
     return Op(
         name,
@@ -61,6 +71,7 @@ def _op(name: str, check: Any, cost: Any) -> Op:
                 cost=cost,
                 note="the register tile with the CPU's integer dot product",
             ),
+            *_cuda(name),
         ),
     )
 

@@ -31,6 +31,12 @@ OPS = tuple(
         variants=(
             Variant("reference", load=f"minidl_kernels.norm.reference:{name}", cost=REFERENCE, note="the formula"),
             Variant("vectors", load=f"minidl_kernels.norm.cpu:{name}", note=idea),
+            Variant(
+                "stretches",
+                load=f"minidl_kernels.norm.cuda:{name}",
+                device="cuda",
+                note="a block of threads for each stretch that is normalised together",
+            ),
         ),
     )
     for name, idea in (

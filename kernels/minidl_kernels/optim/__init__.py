@@ -36,6 +36,9 @@ OPS = tuple(
                 load=f"minidl_kernels.optim.cpu:{name}",
                 note="one pass over all parameters in one call, pieces of them shared among the threads",
             ),
+            Variant(
+                "elements", load=f"minidl_kernels.optim.cuda:{name}", device="cuda", note="one pass over each parameter"
+            ),
         ),
     )
     for name in ("sgd_step", "adam_step")

@@ -31,6 +31,12 @@ OPS = tuple(
                 load=f"minidl_kernels.pointwise.cpu:{name}",
                 note="one pass in vectors, polynomials for the exponentials, blocks shared among the threads",
             ),
+            Variant(
+                "elements",
+                load=f"minidl_kernels.pointwise.cuda:{name}",
+                device="cuda",
+                note="a thread steps over elements",
+            ),
         ),
     )
     for name, check in (("activation", checks.activation), ("activation_backward", checks.activation_backward))

@@ -33,6 +33,14 @@ OPS = tuple(
                 cost=1.0,
                 note="one pass over each plane, planes shared among the threads",
             ),
+            Variant(
+                "places",
+                load=f"minidl_kernels.pool.cuda:{name}",
+                device="cuda",
+                accepts=_floats,
+                needs="float32 or float64",
+                note="a thread for each place that is written",
+            ),
         ),
     )
     for name, check, idea in (

@@ -30,6 +30,9 @@ OPS = tuple(
         variants=(
             Variant("reference", load=f"minidl_kernels.prob.reference:{name}", cost=REFERENCE, note="the formula"),
             Variant("vectors", load=f"minidl_kernels.prob.cpu:{name}", note=idea),
+            Variant(
+                "rows", load=f"minidl_kernels.prob.cuda:{name}", device="cuda", note="a block of threads for each row"
+            ),
         ),
     )
     for name, idea in (

@@ -36,6 +36,12 @@ OPS = tuple(
         variants=(
             Variant("reference", load=f"minidl_kernels.recurrent.reference:{name}", cost=REFERENCE, note="the formula"),
             Variant("fused", load=f"minidl_kernels.recurrent.cpu:{name}", note=idea),
+            Variant(
+                "steps",
+                load=f"minidl_kernels.recurrent.cuda:{name}",
+                device="cuda",
+                note="a product and a kernel for the gates at each step",
+            ),
         ),
     )
     for name, idea in (

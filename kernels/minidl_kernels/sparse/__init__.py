@@ -22,6 +22,7 @@ OPS = tuple(
         variants=(
             Variant("reference", load=f"minidl_kernels.sparse.reference:{name}", cost=REFERENCE, note="row by row"),
             Variant("panels", load=f"minidl_kernels.sparse.cpu:{name}", note=idea),
+            Variant("warps", load=f"minidl_kernels.sparse.cuda:{name}", device="cuda", note="a warp for each result"),
         ),
     )
     for name, idea in (

@@ -1,0 +1,44 @@
+// Reductions over a block whose size is a multiple of a warp: every thread gets the result, and it is put together in an
+// order that depends on the size of the block alone, so its bits do not change from run to run.
+struct Add {
+  template <class V>
+  static __device__ __forceinline__ V join(V a, V b) { return a + b; }
+};
+struct Greater {  // of numbers; a NaN loses
+  template <class V>
+  static __device__ __forceinline__ V join(V a, V b) { return a > b || b != b ? a : b; }
+};
+
+template <class Join, class V>
+__device__ __forceinline__ V warp_reduce(V v) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) v = Join::join(v, __shfl_xor_sync(0xffffffffu, v, o));
+  return v;
+}
+
+template <class Join, class V>
+__device__ __forceinline__ V block_reduce(V v) {
+  __shared__ V part[32];
+  v = warp_reduce<Join>(v);
+  __syncthreads();  // the reduction before this one has been read
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  v = part[0];
+  for (int w = 1; w < blockDim.x / 32; w++) v = Join::join(v, part[w]);
+  return v;
+}
+
+// Column sums of a (rows, n) matrix: the last step where blocks left partial sums. Block (32, 8), grid (n / 32).
+extern "C" __global__ void __launch_bounds__(256) column_sums(const T* __restrict__ x, T* __restrict__ y, int rows, int n) {
+  __shared__ T part[8][33];
+  int c = blockIdx.x * 32 + threadIdx.x;
+  T sum = 0;
+  if (c < n)
+    for (int r = threadIdx.y; r < rows; r += 8) sum += x[(size_t)r * n + c];
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y == 0 && c < n) {
+    for (int i = 1; i < 8; i++) sum += part[i][threadIdx.x];
+    y[c] = sum;
+  }
+}

@@ -1,0 +1,452 @@
+"""A stand-in for the cupy module: NumPy's memory, CuPy's manners, RawModule on the emulator. For tests only.
+
+Strict where CuPy is: no implicit way to NumPy, no mixing with NumPy arrays, 0-d arrays from reductions, garbage from
+`empty`, no name and no argument that the installed CuPy has not (it imports without a GPU). Stricter where a GPU would
+be silent: an index out of range and a place written twice raise. Every copy to the host is counted in `syncs`.
+"""
+
+import contextlib
+import functools
+import inspect
+import re
+import sys
+import types
+
+import cupy as _real
+import numpy as np
+from emulator import STATIC_SHARED, Module
+
+__version__ = _real.__version__
+
+syncs = 0  # copies from the device to the host
+mode = types.SimpleNamespace(checked=True, order="random", seed=0)  # how kernels run
+launches = []  # names of the kernels that ran
+
+
+@contextlib.contextmanager
+def installed():
+    """In this block `import cupy` gives the stand-in."""
+    me = sys.modules[__name__]
+    real = sys.modules["cupy"]
+    sys.modules["cupy"] = me
+    try:
+        yield me
+    finally:
+        sys.modules["cupy"] = real
+
+
+def _synchronise():
+    global syncs
+    syncs += 1
+
+
+# --- arrays ---
+
+
+class _Memory:
+    """What stands behind `ndarray.data`."""
+
+    def __init__(self, address):
+        self.ptr = address
+
+
+class _Device:
+    """A GPU by its number."""
+
+    def __init__(self, id=0):
+        self.id = int(id)
+        if self.id != 0:
+            raise cuda.runtime.CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    compute_capability = "90"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+    def synchronize(self):
+        _synchronise()
+
+
+class ndarray:
+    """An array on the pretended GPU."""
+
+    __hash__ = None
+    __slots__ = ("_a",)
+
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
+        self._a = _garbage(np.empty(shape, dtype, order))
+
+    # what it is
+    shape = property(lambda self: self._a.shape, lambda self, v: setattr(self._a, "shape", v))
+    dtype = property(lambda self: self._a.dtype)
+    strides = property(lambda self: self._a.strides)
+    ndim = property(lambda self: self._a.ndim)
+    size = property(lambda self: self._a.size)
+    nbytes = property(lambda self: self._a.nbytes)
+    itemsize = property(lambda self: self._a.itemsize)
+    flags = property(lambda self: self._a.flags)
+    T = property(lambda self: _wrap(self._a.T))
+    mT = property(lambda self: _wrap(self._a.mT))
+    base = property(lambda self: None if self._a.base is None else _wrap(self._a.base))
+    device = property(lambda self: cuda.Device(0))
+    data = property(lambda self: _Memory(self._a.ctypes.data))
+    __cuda_array_interface__ = property(
+        lambda self: {"shape": self._a.shape, "typestr": self._a.dtype.str, "version": 3}
+    )
+
+    # ways to the host: all counted
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        _synchronise()
+        return np.array(self._a, order=order)
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def tobytes(self, order="C"):
+        return self.get().tobytes(order)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one explicitly."
+        )
+
+    def __float__(self):
+        return float(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __index__(self):
+        return self.get().__index__()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __repr__(self):
+        return repr(self.get())
+
+    __str__ = __repr__
+
+    def __format__(self, how):
+        return format(self.get(), how)
+
+    def __len__(self):
+        return len(self._a)
+
+    def __iter__(self):
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    # NumPy's protocols, as in cupy/_core/core.pyx
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__" or ufunc.signature is not None:
+            return NotImplemented
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        if not hasattr(_real, ufunc.__name__):
+            return NotImplemented
+        if any(isinstance(x, np.ndarray) and x.ndim for x in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return _module_function(ufunc.__name__)(*inputs, **kwargs)
+
+    def __array_function__(self, func, types, args, kwargs):
+        module = _real
+        for part in func.__module__.split(".")[1:]:
+            module = getattr(module, part, None)
+        if getattr(module, func.__name__, None) is None or not all(t in (ndarray, np.ndarray) for t in types):
+            return NotImplemented
+        return _checked(func, getattr(module, func.__name__))(*args, **kwargs)
+
+    def __dlpack__(self, **options):
+        raise BufferError("the stand-in has no DLPack")
+
+    # parts
+    def __getitem__(self, index):
+        return _wrap(self._a[_index(index, self._a)])
+
+    def __setitem__(self, index, value):
+        index = _index(index, self._a)
+        if any(
+            isinstance(i, np.ndarray) and i.dtype.kind in "iu" for i in (index if type(index) is tuple else (index,))
+        ):
+            times = np.zeros(self.shape, np.int32)
+            np.add.at(times, index, 1)
+            if (times > 1).any():
+                raise ValueError("a place is written twice: which value stays is undefined on a GPU")
+        if isinstance(value, np.ndarray) and value.ndim:
+            value = asarray(value)  # CuPy copies it to the device
+        self._a[index] = _unwrap(value)
+
+    def view(self, dtype=None, type=None):
+        return _wrap(self._a.view(dtype))
+
+    def copy(self, order="C"):
+        return _wrap(self._a.copy(order))
+
+    def set(self, arr, stream=None):
+        if arr.shape != self.shape or arr.dtype != self.dtype:
+            raise ValueError("array shape or dtype mismatch")
+        self._a[...] = arr
+
+    def __getattr__(self, name):
+        if name.startswith("__") or not hasattr(_real.ndarray, name):
+            raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
+        return _method(name)(self)
+
+
+ndarray.__module__ = "cupy"
+
+_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift eq ne lt le gt ge"
+_NAMES = [f"__{n}__" for n in _BINARY.split()]
+_NAMES += [f"__{p}{n}__" for p in "ri" for n in _BINARY.split()[:12]] + ["__neg__", "__abs__", "__invert__", "__pos__"]
+
+
+def _operator(name):
+    def method(self, *others):
+        for other in others:
+            if isinstance(other, np.ndarray) and other.ndim:
+                raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+            if not isinstance(other, (ndarray, np.ndarray, np.generic, int, float, complex, bool)):
+                return NotImplemented
+        y = getattr(self._a, name)(*[_unwrap(o) for o in others])
+        return y if y is NotImplemented else self if name in _IN_PLACE else _wrap(y)
+
+    return method
+
+
+_IN_PLACE = {n for n in _NAMES if n.startswith("__i") and n != "__invert__"}
+for _name in _NAMES:
+    setattr(ndarray, _name, _operator(_name))
+
+
+def _garbage(a):
+    """Memory that nobody wrote: NaN in floats, -1 in integers."""
+    if a.size:
+        a.reshape(-1).view(np.uint8)[:] = 0xFF if a.dtype.kind != "b" else 1
+    return a
+
+
+def _wrap(a):
+    """NumPy's results as the device's; scalars as 0-d arrays."""
+    if isinstance(a, (np.ndarray, np.generic)):
+        y = object.__new__(ndarray)
+        y._a = np.asarray(a)
+        return y
+    return (
+        type(a)(*map(_wrap, a)) if hasattr(a, "_fields") else type(a)(map(_wrap, a)) if type(a) in (list, tuple) else a
+    )
+
+
+def _unwrap(x):
+    if isinstance(x, ndarray):
+        return x._a
+    if isinstance(x, np.ndarray) and x.ndim:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    return type(x)(map(_unwrap, x)) if type(x) in (list, tuple) else x
+
+
+def _index(index, a):
+    """An index for NumPy. Out of range raises, where a GPU would wrap around; boolean masks are a synchronisation."""
+
+    def one(i):
+        if isinstance(i, ndarray):
+            i = i._a
+            if i.dtype == bool:
+                _synchronise()
+            elif not i.ndim:
+                _synchronise()
+                return int(i)
+        return i
+
+    return tuple(map(one, index)) if type(index) is tuple else one(index)
+
+
+# --- functions: NumPy's, under the names and with the arguments that CuPy has ---
+
+_UFUNC_ARGUMENTS = {"out", "dtype", "casting"}
+_ASKS = {
+    "nonzero",
+    "flatnonzero",
+    "argwhere",
+    "unique",
+    "extract",
+    "compress",
+    "array_equiv",
+}  # sizes known only after a copy
+
+
+def _bound(real, name, args, kwargs):
+    """TypeError for what CuPy's function does not take."""
+    if isinstance(real, _real.ufunc):
+        wrong = set(kwargs) - _UFUNC_ARGUMENTS
+        if wrong:
+            raise TypeError(f"Wrong arguments {wrong} for cupy.{name}")
+        return
+    with contextlib.suppress(ValueError):
+        _signature(real).bind(*args, **kwargs)
+
+
+@functools.cache
+def _signature(real):
+    if isinstance(real, types.FunctionType):
+        return inspect.signature(real)
+    words = re.match(r"_?\w*\.?\w+\((.*?)\)( ->|\n|$)", real.__doc__ or "")  # Cython writes it into the docstring
+    if not words:
+        raise ValueError(f"no signature of {real}")
+    names = [re.sub(r"^\s*\w+ (?=\w)", "", part).strip() for part in words[1].replace("\\", "").split(",")]
+    return inspect.signature(eval("lambda " + ", ".join(names) + ": None"))
+
+
+def _checked(function, real):
+    """NumPy's `function` with the manners of CuPy's."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        _bound(real, function.__name__, args, kwargs)
+        if function.__name__ in _ASKS:
+            _synchronise()
+        out = kwargs.get("out")
+        y = function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
+        return out if out is not None else _wrap(y)
+
+    return call
+
+
+@functools.cache
+def _module_function(name):
+    return _checked(getattr(np, name), getattr(_real, name))
+
+
+@functools.cache
+def _method(name):
+    real = getattr(_real.ndarray, name)
+
+    def bind(self):
+        value = getattr(self._a, name)
+        if not callable(value):
+            return _wrap(value)
+
+        def call(*args, **kwargs):
+            _bound(real, name, (self, *args), kwargs)
+            out = kwargs.get("out")
+            y = value(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
+            return out if out is not None else _wrap(y)
+
+        return call
+
+    return bind
+
+
+def empty(shape, dtype=float, order="C"):
+    return _wrap(_garbage(np.empty(shape, dtype, order)))
+
+
+def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
+    return _wrap(_garbage(np.empty_like(prototype._a, dtype, order, shape=shape)))
+
+
+def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
+    if isinstance(a, ndarray):
+        return (
+            a
+            if (dtype is None or a.dtype == dtype) and order is None and not copy
+            else _wrap(np.array(a._a, dtype, order=order))
+        )
+    return _wrap(np.array(_unwrap(a) if type(a) in (list, tuple) else a, dtype, order=order or "K"))
+
+
+def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
+    return asarray(obj, dtype, order, copy=copy)
+
+
+def ascontiguousarray(a, dtype=None):
+    if isinstance(a, ndarray) and a.flags.c_contiguous and dtype in (None, a.dtype):
+        return a
+    return _wrap(np.ascontiguousarray(asarray(a)._a, dtype).reshape(a.shape))
+
+
+def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
+    return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+def get_array_module(*args):
+    return sys.modules[__name__] if any(isinstance(a, ndarray) for a in args) else np
+
+
+def __getattr__(name):
+    if name.startswith("__") or not hasattr(_real, name) or not hasattr(np, name):
+        raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+    value = getattr(np, name)
+    return value if isinstance(value, type) or not callable(value) else _module_function(name)
+
+
+# --- kernels ---
+
+
+class RawModule:
+    """cupy.RawModule, compiled by g++."""
+
+    def __init__(self, *, code, options=(), backend="nvrtc", name_expressions=None):
+        self.module = Module(code, options, mode.checked)
+
+    def get_function(self, name):
+        return _Function(self.module, name)
+
+
+class _Function:
+    def __init__(self, module, name):
+        self.module, self.name, self.max_dynamic_shared_size_bytes = module, name, STATIC_SHARED
+
+    def __call__(self, grid, block, args, *, shared_mem=0, stream=None):
+        launches.append(self.name)
+        mode.seed += 1
+        self.module.launch(
+            self.name,
+            grid,
+            block,
+            [_unwrap(a) for a in args],
+            shared_mem,
+            mode.order,
+            mode.seed,
+            self.max_dynamic_shared_size_bytes,
+        )
+
+
+class _Pool:
+    def free_all_blocks(self):
+        pass
+
+    def used_bytes(self):
+        return 0
+
+    def total_bytes(self):
+        return 0
+
+
+def get_default_memory_pool():
+    return _Pool()
+
+
+class CUDARuntimeError(RuntimeError):
+    """As cupy.cuda.runtime's."""
+
+
+cuda = types.SimpleNamespace(
+    Device=_Device,
+    runtime=types.SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        setDevice=lambda i: _Device(i) and None,
+        deviceSynchronize=_synchronise,
+        getDeviceProperties=lambda i: {"name": b"a CPU that stands in for a GPU"},
+    ),
+)
+cuda.Device.__module__ = "cupy.cuda.device"

@@ -1,0 +1,31 @@
+"""Every CUDA variant against the reference, in the emulator (checked, threads in random order) or on a real GPU."""
+
+import inspect
+
+import cuda_cases
+import cuda_runs
+import pytest
+
+import minidl_kernels as mk
+from minidl_kernels import registry
+
+VARIANTS = cuda_runs.variants()
+RUNS = [
+    pytest.param(op, variant, case, id=f"{op}-{variant}-{i}")
+    for op, variant in VARIANTS
+    for i, case in enumerate(cuda_cases.CASES.get(op, ()))
+]
+
+
+@pytest.mark.parametrize(("op", "variant", "case"), RUNS)
+def test_variants_are_as_good_as_the_reference(xp, op, variant, case):
+    args = case("float16" if variant == "f16" else "float32")
+    cuda_runs.check(xp, op, variant, args)
+
+
+@pytest.mark.parametrize(("op", "variant"), VARIANTS)
+def test_every_variant_has_cases_and_the_signature_of_its_function(op, variant):
+    assert cuda_cases.CASES[op]
+    (row,) = [v for v in registry.ops()[op].variants if (v.name, v.device) == (variant, "cuda")]
+    assert list(inspect.signature(row.kernel()).parameters) == list(inspect.signature(getattr(mk, op)).parameters)
+    assert row.note
