@@ -58,7 +58,24 @@ def cnn_digits(found, printed, full):
     assert beside["nearest mean"] == pytest.approx(0.91, abs=0.02)
 
 
-REACHED = {1: gradient_descent, 2: cnn_digits}
+def rnn_surnames(found, printed, full):
+    accuracy, beside = found["test accuracy of the LSTM"]
+    if full:
+        assert accuracy > beside["naive Bayes"] > 0.7
+    assert accuracy > 0.55 > 0.25 > beside["most frequent"]
+    share = {n.strip(): float(x) for n, x in re.findall(r"60 steps ago, (.{16}) (\S+) of", printed)}
+    assert share["RNN"] < 1e-3 * share["LSTM"] < 1e-6 * share["LSTM, b_f = 3"]
+    assert share["RNN, weights x 5"] > 10
+
+
+def lstm_sunspots(found, printed, full):
+    share, beside = found["share of persistence's error"]
+    assert share <= (0.65 if full else 0.75)
+    assert beside["autoregression"] == pytest.approx(0.595, abs=0.001)
+    assert found["mean absolute error"][1]["persistence"] == pytest.approx(25.44, abs=0.01)
+
+
+REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots}
 
 
 def test_every_page_says_here_what_it_must_reach():

@@ -5,7 +5,7 @@ import pytest
 
 import minidl
 from minidl import nn, optim
-from minidl.models import DigitsCNN, mnist_cnn
+from minidl.models import DigitsCNN, Forecaster, RecurrentClassifier, mnist_cnn
 from minidl.tensors import wrap
 
 
@@ -70,3 +70,46 @@ def test_it_learns_what_eight_images_are():
         optimizer.step()
     assert loss.item() < 0.1
     assert (model.eval()(x).array.argmax(1) == np.arange(8)).all()
+
+
+# -- recurrent ---------------------------------------------------------------------------------------------------------
+
+
+def test_forecaster_counts():
+    """Keras counts 10,451 for LSTM(50) and Dense(1): one bias for each gate. torch has two, so 4 x 50 more."""
+    model = Forecaster()
+    assert parameters(model) == 10_651
+    assert parameters(model) - model.lstm.bias_hh_l0.numel() == 10_451
+    assert list(model.state_dict()) == [
+        "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0", "fc.weight", "fc.bias",
+    ]  # fmt: skip
+
+
+def test_forecaster_looks_at_the_whole_window():
+    x = minidl.randn(1, 50, 1, requires_grad=True)
+    (dx,) = minidl.autograd.grad(Forecaster()(x).sum(), [x])
+    assert (dx.numpy() != 0).all()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_padding_changes_nothing(kind, layers):
+    """Logits and gradients of padded sequences are those of each alone; what stands in the padding does not matter."""
+    model = RecurrentClassifier(20, 4, 8, 12, kind, num_layers=layers).double()
+    lengths = [5, 1, 7, 3]
+    ids = minidl.randint(1, 20, (4, 9))
+    together = model(ids, minidl.tensor(lengths))
+    together.square().sum().backward()
+    whole = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for i, n in enumerate(lengths):
+        alone = model(ids[i : i + 1, :n], minidl.tensor([n]))
+        np.testing.assert_allclose(together[i].detach().numpy(), alone[0].detach().numpy(), rtol=1e-12, atol=1e-14)
+        alone.square().sum().backward()
+    for name, p in model.named_parameters():
+        np.testing.assert_allclose(p.grad.numpy(), whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_recurrent_kinds():
+    with pytest.raises(ValueError, match="RNN"):
+        RecurrentClassifier(5, 2, kind="lstm")

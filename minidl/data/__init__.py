@@ -1,4 +1,4 @@
-"""Data: shipped digits, readers for well-known files, datasets, and the loader that makes batches of them."""
+"""Data: shipped digits and sunspots, readers for well-known files, datasets, and the loader that makes batches."""
 
 from minidl.data.any_file import load_data
 from minidl.data.bpe import BPETokenizer
@@ -29,6 +29,7 @@ from minidl.data.samplers import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from minidl.data.series import sunspots
 from minidl.data.splits import random_split, train_test_split
 from minidl.data.text_files import load_lines, load_text
 from minidl.data.tokenizers import CharTokenizer, Vocab, WordTokenizer
@@ -57,6 +58,7 @@ from minidl.data.workers import WorkerInfo, get_worker_info
 __all__ = [
     # real data
     "digits",
+    "sunspots",
     "load_data",
     "load_images",
     "load_idx",
