@@ -1,13 +1,16 @@
 """Reports: every count against a count by hand, every byte against the file."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 
 import minidl
+import minidl_kernels as kernels
 from minidl import nn
-from minidl.compress import Report, latencies, prune_, quantize_, report, save_model, stored_bytes
+from minidl.compress import Report, latencies, pack_weight, prune_, quantize_, report, save_model, stored_bytes
+from minidl.compress.layers import sqnr
 from minidl.data import DataLoader, TensorDataset
 from minidl.tensors import wrap
 
@@ -111,6 +114,93 @@ def test_as_text_and_as_json():
     assert again["parameters"] == made.parameters
     assert [r["bytes"] for r in again["layers"]] == [r.bytes for r in made.rows]
     assert isinstance(made, Report)
+
+
+@pytest.fixture(scope="module")
+def looked_at():
+    """A small net, looked at in every way once."""
+    minidl.random.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    prune_(model, 0.5, skip="4")
+    x, y = minidl.random.normal((12, 1, 4, 4)), np.arange(12) % 3
+    before = {n: p.array.copy() for n, p in model.named_parameters()}
+    made = report(model, (x, y), repeats=4)
+    assert all((p.array == before[n]).all() and p.requires_grad for n, p in model.named_parameters())
+    return model, x, y, made
+
+
+def test_every_layer_that_runs_has_its_operations_and_kernels(looked_at):
+    model, x, _, made = looked_at
+    by_name = {r.name: r for r in made.rows}
+    assert list(by_name) == ["Sequential", "0", "1", "2", "3", "4"]
+    assert by_name["0"].macs == 12 * 4 * 2 * 2 * 9
+    assert by_name["4"].macs == 12 * 16 * 3
+    assert by_name["4"].flops == 2 * by_name["4"].macs
+    assert by_name["2"].macs is None
+    with kernels.listen() as heard:
+        model.eval()(wrap(x))
+    assert [k for r in made.rows for k in r.kernels] == [f"{op}: {variant}" for op, variant in heard]
+    assert by_name["4"].kernels[0].startswith("linear: ")
+    assert all(r.ms is not None and r.ms >= 0 for r in made.rows)
+    assert made.layers_ms == pytest.approx(sum(r.ms for r in made.rows))
+    assert made.pass_ms > 0
+
+
+def test_bytes_and_noise_at_each_precision_are_those_of_the_packed_weight(looked_at, tmp_path):
+    model, _, _, made = looked_at
+    for row in made.rows:
+        if not row.at:
+            continue
+        weight = model.get_submodule(row.name).weight
+        for bits in (8, 4):
+            other = copy.deepcopy(model)
+            p = other.get_submodule(row.name).weight
+            p.requires_grad_(False)
+            p.array = pack_weight(weight.array, bits, mask=p.mask)
+            again = {r.name: r for r in report(other).rows}
+            assert row.at[bits] == again[row.name].bytes
+            noise = weight.array.astype(np.float64) - p.array.dequantize()
+            wanted = 10 * np.log10((weight.array.astype(np.float64) ** 2).sum() / (noise**2).sum())
+            assert row.sqnr[bits] == pytest.approx(wanted)
+    assert {r.name for r in made.rows if r.at} == {"0", "4"}
+    file = tmp_path / "net.safetensors"
+    assert made.file_bytes == save_model(model, file)
+    assert made.bytes == sum(r.bytes for r in made.rows) == tensor_bytes(file)
+    assert made.file_bytes - made.bytes == 8 + int.from_bytes(file.read_bytes()[:8], "little")
+
+
+def test_drops_are_those_of_a_model_with_that_layer_compressed(looked_at):
+    model, x, y, made = looked_at
+    for row in made.rows:
+        for way, drop in row.drop.items():
+            other = copy.deepcopy(model).eval()
+            p = other.get_submodule(row.name).weight
+            if way.startswith("int"):
+                p.requires_grad_(False)
+                p.array = pack_weight(p.array, int(way[3:]), mask=p.mask)
+            else:
+                prune_(nn.ParameterList([p]), float(way.split()[1]) / 100)
+            share = (other(wrap(x)).array.argmax(1) == y).mean()
+            assert drop == pytest.approx(made.accuracy - share)
+    assert {w for r in made.rows for w in r.drop} == {"int8", "int4", "prune 50 %", "prune 80 %"}
+    assert report(model, (x, y), repeats=1, sensitivity=False).rows[1].drop == {}
+
+
+def test_all_of_it_as_text_and_json(looked_at):
+    _, _, _, made = looked_at
+    text = str(made)
+    for words in ("MACs", "FLOPs", "dB at 8", "points of accuracy lost", "bytes on disk", "linear: "):
+        assert words in text
+    layer = json.loads(json.dumps(made.to_dict()))["layers"][1]
+    assert layer["flops"] == 2 * layer["macs"]
+    assert set(layer["drop"]) == {"int8", "int4", "prune 50 %", "prune 80 %"}
+
+
+def test_signal_to_noise():
+    w = np.float32([3, 4])
+    assert sqnr(w, w) == float("inf")
+    assert sqnr(np.zeros(2, np.float32), w) == float("-inf")
+    assert sqnr(w, np.zeros(2)) == 0
 
 
 def test_latencies_are_medians_of_interleaved_calls():

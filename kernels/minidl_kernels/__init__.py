@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import checks, memory
-from .registry import call, table, use, variants, which
+from .registry import call, listen, table, use, variants, which
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "linear",
+    "listen",
     "log_softmax",
     "log_softmax_backward",
     "lstm",

@@ -39,6 +39,7 @@ __all__ = [
     "call",
     "choose",
     "device_of",
+    "listen",
     "ops",
     "table",
     "use",
@@ -195,6 +196,7 @@ class _Forced(threading.local):
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
+        self.heard: list[tuple[str, str]] | None = None  # what `listen` notes
 
 
 _forced = _Forced()
@@ -235,6 +237,33 @@ class use:
 
     def __exit__(self, *exc: object) -> None:
         _forced.names = self._outer.pop()
+
+
+class listen:
+    """Note what runs inside a `with` block in this thread: a list of (operation, variant), one for each call.
+
+    >>> import numpy as np, minidl_kernels as mk
+    >>> with mk.listen() as heard, mk.use("reference"):
+    ...     y = mk.matmul(np.ones((2, 3)), np.ones((3, 2)))
+    >>> heard
+    [('matmul', 'reference')]
+    """
+
+    def __init__(self) -> None:
+        self._outer: list[Any] = []
+
+    def __enter__(self) -> list[tuple[str, str]]:
+        self._outer.append((_forced.names, _forced.heard))
+        heard: list[tuple[str, str]] = []
+        # A name that is no operation's leads every call past the cache, where it is noted; nothing else has to ask.
+        _forced.names, _forced.heard = {**_forced.names, _LISTENING: ""}, heard
+        return heard
+
+    def __exit__(self, *exc: object) -> None:
+        _forced.names, _forced.heard = self._outer.pop()
+
+
+_LISTENING = "(listening)"
 
 
 # --- choosing ---
@@ -292,7 +321,10 @@ def call(name: str | Op, args: tuple[Any, ...]) -> Any:
         key = None
     args = tuple([_normal(a) for a in args])
     op.check(*args)
-    kernel = choose(op, args).kernel()
+    variant = choose(op, args)
+    if _forced.heard is not None:
+        _forced.heard.append((op.name, variant.name))
+    kernel = variant.kernel()
     if key is not None and _odd not in key:
         if len(op.cache) >= CACHE_LIMIT:
             op.cache.clear()

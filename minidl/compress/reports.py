@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minidl.compress.files import stored_bytes
+from minidl.compress import layers
+from minidl.compress.files import save_model, stored_bytes
 from minidl.devices import array_module, is_cuda_array
+from minidl.nn.parameter import Parameter
 from minidl.storage import Packed
 from minidl.tensors import Tensor, wrap
 
@@ -18,7 +22,18 @@ __all__ = ["Report", "Row", "latencies", "report"]
 
 @dataclass(frozen=True)
 class Row:
-    """One layer: its path, its class, the shape and storage of its weight, and what its own parameters come to."""
+    """One layer: its path, its class, the shape and storage of its weight, and what its own parameters come to.
+
+    With data also:
+
+        ms        milliseconds of its own in a forward pass of the batch, without the layers that it calls
+        macs      multiply-adds of linear, convolution and attention layers; None for others
+        flops     floating point operations: 2 for each multiply-add
+        kernels   the kernels that ran, as "operation: variant"
+        at        bytes with its weight in so many bits, {8: ..., 4: ...}; of float32 weights
+        sqnr      signal to noise of its weight in so many bits, decibels
+        drop      points of accuracy lost (without classes: loss gained) when only this layer is compressed
+    """
 
     name: str
     layer: str
@@ -27,6 +42,17 @@ class Row:
     parameters: int
     nonzeros: int
     bytes: int
+    ms: float | None = None
+    macs: int | None = None
+    kernels: tuple[str, ...] = ()
+    at: dict[int, int] = field(default_factory=dict)
+    sqnr: dict[int, float] = field(default_factory=dict)
+    drop: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def flops(self) -> int | None:
+        """2 for each multiply-add."""
+        return None if self.macs is None else 2 * self.macs
 
 
 @dataclass(frozen=True)
@@ -34,11 +60,14 @@ class Report:
     """A model's layers and totals; `print(report)` shows the table.
 
     Attributes:
-        rows: one for each layer that has parameters or buffers of its own.
+        rows: one for each layer that has parameters or buffers of its own; with data also for those that take time.
         parameters, nonzeros: numbers of the parameters.
         bytes: what parameters and buffers take in a file of `save_model`, without the file's header.
         loss, accuracy: over the given data; None without data, accuracy also when the targets are no classes.
         infer_ms_batch, infer_ms_one: median milliseconds for a batch of `batch` inputs, and for one; None without data.
+        file_bytes: the size of the file of `save_model`, measured with data: `bytes`, and the rest is its header.
+        layers_ms, pass_ms: the sum of the layers' milliseconds, and of passes in between, which nothing cut into parts:
+            they differ by what looking on costs.
     """
 
     rows: tuple[Row, ...]
@@ -50,11 +79,15 @@ class Report:
     infer_ms_batch: float | None = None
     infer_ms_one: float | None = None
     batch: int | None = None
+    file_bytes: int | None = None
+    layers_ms: float | None = None
+    pass_ms: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         fields = {k: v for k, v in vars(self).items() if k != "rows"}
-        return {"layers": [{**vars(r), "shape": list(r.shape)} for r in self.rows], **fields}
+        rows = [{**vars(r), "shape": list(r.shape), "flops": r.flops, "kernels": list(r.kernels)} for r in self.rows]
+        return {"layers": rows, **fields}
 
     def __str__(self) -> str:
         head = ("layer", "", "weight", "stored as", "parameters", "nonzeros", "", "bytes")
@@ -77,17 +110,76 @@ class Report:
             measured.append(f"accuracy {self.accuracy:.4f}")
         if self.infer_ms_batch is not None and self.infer_ms_one is not None:
             measured.append(f"{self.infer_ms_batch:.3f} ms for {self.batch}, {self.infer_ms_one:.3f} ms for one")
-        return "\n".join([*lines, *([", ".join(measured)] if measured else [])])
+        if self.file_bytes is not None:
+            measured.append(f"{self.file_bytes:,} bytes on disk, {self.file_bytes - self.bytes:,} of them header")
+        text = [*lines, *([", ".join(measured)] if measured else [])]
+        if self.layers_ms is not None:
+            text += ["", *self._ran(), "", *self._borne()]
+        return "\n".join(text).rstrip()
+
+    def _ran(self) -> list[str]:
+        """Time and operations."""
+        rows = [r for r in self.rows if r.ms is not None]
+        body = [
+            (
+                r.name, r.layer, "; ".join(r.kernels), _count(r.macs), _count(r.flops), f"{r.ms:.3f}",
+                _percent(r.ms, self.layers_ms),
+            )
+            for r in rows
+        ]  # fmt: skip
+        macs = sum(r.macs or 0 for r in rows)
+        total = ("total", "", "", f"{macs:,}", f"{2 * macs:,}", f"{self.layers_ms:.3f}", "")
+        head = ("layer", "", "kernel", "MACs", "FLOPs", "ms", "")
+        lines = table(head, [*body, total], left=3, rule_before_last=True)
+        title = f"one forward pass of {self.batch}, layer by layer ({self.pass_ms:.3f} ms when not cut in parts):"
+        return [title, *lines]
+
+    def _borne(self) -> list[str]:
+        """What other precisions would take and cost."""
+        bits = sorted({b for r in self.rows for b in r.at}, reverse=True)
+        ways = list(dict.fromkeys(way for r in self.rows for way in r.drop))
+        rows = [r for r in self.rows if r.at or r.drop]
+        if not rows:
+            return []
+        head = ["layer", "bytes", *(f"int{b}" for b in bits), *(f"dB at {b}" for b in bits), *ways]
+        sign = 100 if self.accuracy is not None else 1
+        body = [
+            [
+                r.name, f"{r.bytes:,}", *(f"{r.at[b]:,}" if b in r.at else "" for b in bits),
+                *(f"{r.sqnr[b]:.1f}" if b in r.sqnr else "" for b in bits),
+                *(f"{sign * r.drop[w]:+.2f}" if w in r.drop else "" for w in ways),
+            ]
+            for r in rows
+        ]  # fmt: skip
+        what = "points of accuracy lost" if self.accuracy is not None else "loss gained"
+        return [
+            "bytes and signal to noise of the weight in so many bits"
+            + (f"; {what} when only that layer is compressed:" if ways else ":"),
+            *table(head, body),
+        ]
 
 
-def report(model: Any, data: Any = None, *, loss: Callable[[Any, Any], Any] | None = None, repeats: int = 20) -> Report:
-    """Count a model's parameters layer by layer, and with `data` also measure its loss, accuracy and inference time.
+def report(
+    model: Any,
+    data: Any = None,
+    *,
+    loss: Callable[[Any, Any], Any] | None = None,
+    repeats: int = 20,
+    bits: Sequence[int] = (8, 4),
+    prune: Sequence[float] = (0.5, 0.8),
+    sensitivity: bool = True,
+) -> Report:
+    """Count a model's parameters layer by layer; with `data` also measure its loss, accuracy, time, and each layer's.
 
     Args:
         data: (x, y), arrays or Tensors, or an iterable of such batches, a DataLoader for instance. The model runs in
             evaluation mode, without gradients, and is left in the mode it was in. Times are of the first batch.
         loss: of (output, target), a mean over the batch; default cross_entropy.
         repeats: how often the inference is timed.
+        bits: the precisions to try for each weight, 2 ... 8.
+        prune: the sparsities to try for each weight.
+        sensitivity: evaluate the model with each layer alone compressed, in each of these ways. That takes an
+            evaluation for each layer and way; False leaves it out.
 
     Raises ValueError for data without a batch.
 
@@ -111,12 +203,75 @@ def report(model: Any, data: Any = None, *, loss: Callable[[Any, Any], Any] | No
     try:
         mean, accuracy, x = _score(model, data, loss)
         ms = latencies({"batch": lambda: model(x), "one": lambda: model(wrap(x.array[:1]))}, repeats)
+        rows, pass_ms = _measured(model, rows, x, repeats, tuple(bits))
+        if sensitivity:
+            rows = _with_drops(model, rows, data, loss, mean, accuracy, tuple(bits), tuple(prune))
     finally:
         for module, mode in modes:
             module.training = mode
     return Report(
-        rows, **totals, loss=mean, accuracy=accuracy, infer_ms_batch=ms["batch"], infer_ms_one=ms["one"], batch=len(x)
-    )
+        rows, **totals, loss=mean, accuracy=accuracy, infer_ms_batch=ms["batch"], infer_ms_one=ms["one"], batch=len(x),
+        file_bytes=_file_bytes(model),
+        layers_ms=sum(r.ms or 0.0 for r in rows), pass_ms=pass_ms,
+    )  # fmt: skip
+
+
+def _file_bytes(model: Any) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return save_model(model, os.path.join(folder, "model.safetensors"))
+
+
+def _measured(model: Any, rows: tuple[Row, ...], x: Any, repeats: int, bits: tuple) -> tuple[tuple[Row, ...], float]:
+    """The rows with times, operations, kernels and precisions, and rows for what has no parameters but takes time."""
+    found, total = layers.ran(model, x, repeats)
+    own = {r.name: r for r in rows}
+    made = []
+    for name, module in model.named_modules():
+        title = name or type(module).__name__
+        row = own.get(title)
+        if name not in found:
+            made += [row] if row is not None else []
+            continue
+        did = found[name]
+        if row is None:
+            row = Row(title, type(module).__name__, (), "", 0, 0, 0)
+        at: dict[int, int] = {}
+        noise: dict[int, float] = {}
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            for b, (packed, db) in layers.precisions(weight, bits).items():
+                at[b] = row.bytes - stored_bytes(weight) + stored_bytes(_as_packed(packed, weight.mask))
+                noise[b] = db
+        made.append(replace(row, ms=did.ms, macs=did.macs, kernels=tuple(did.kernels), at=at, sqnr=noise))
+    return tuple(made), total
+
+
+def _as_packed(packed: Any, mask: Any) -> Any:
+    p = Parameter(packed)
+    p.mask = mask
+    return p
+
+
+def _with_drops(
+    model: Any, rows: tuple[Row, ...], data: Any, loss: Any, mean: float, accuracy: float | None, bits: tuple,
+    prune: tuple,
+) -> tuple[Row, ...]:  # fmt: skip
+    """The rows with what is lost when only that layer is compressed."""
+
+    def lost(changed: Any) -> float:
+        other, share, _ = _score(changed, data, loss)
+        return other - mean if accuracy is None or share is None else accuracy - share
+
+    found = layers.bears(model, lost, bits, prune)
+    names = {id(p): name for name, p in model.named_parameters()}
+    made = []
+    for row in rows:
+        try:
+            weight = model.get_submodule(row.name)._parameters.get("weight")
+        except AttributeError:
+            weight = model._parameters.get("weight")
+        made.append(replace(row, drop=found.get(names.get(id(weight), ""), {})))
+    return tuple(made)
 
 
 def _rows(model: Any) -> Iterable[Row]:
@@ -156,7 +311,11 @@ def _storage(t: Tensor) -> str:
     return kind if getattr(t, "mask", None) is None else f"{kind}, pruned"
 
 
-def _percent(part: int, whole: int) -> str:
+def _count(n: int | None) -> str:
+    return "" if n is None else f"{n:,}"
+
+
+def _percent(part: Any, whole: Any) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
