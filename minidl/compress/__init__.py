@@ -8,6 +8,7 @@ from minidl.compress.anatomy import Structure, structure
 from minidl.compress.distillation import Distillation, distillation_loss
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
 from minidl.compress.low_rank import factors, low_rank, rank_of
+from minidl.compress.packing import Choice, Packing, pack_, packing
 from minidl.compress.prune import (
     Movement,
     Pruner,
@@ -81,6 +82,10 @@ __all__ = [
     "rewind_",
     # removing what is masked
     "slim",
+    "pack_",
+    "packing",
+    "Packing",
+    "Choice",
     "SlimError",
     "structure",
     "Structure",

@@ -8,6 +8,7 @@ metadata (JSON) says which:
     {"kind": "float", "shape": ..., "bits": ..., "values": ...}     bits (uint8, 8 weights each, first weight lowest): 1
                                                                     where a weight is kept; values: the kept ones
     {"kind": "int8", "scale": ..., "x_scale": ..., and data or shape, bits, values as above, of int8}
+    {"kind": "csr", ...}                                            as float, to become sparse rows again
     {"kind": "codes", "int4" or "codebook", "storage": packed storage, and bits if masked}      1 to 8 bits a weight
     "masked": true says that the bits are the parameter's mask
 
@@ -28,7 +29,7 @@ import numpy as np
 from minidl.devices import move
 from minidl.io import CheckpointError, load, save
 from minidl.io.npz import MAX_BYTES
-from minidl.storage import Codebook, Codes, Int4, Int8, Packed
+from minidl.storage import CSR, Codebook, Codes, Int4, Int8, Packed
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["load_model", "load_state", "save_model", "stored_bytes"]
@@ -125,7 +126,9 @@ def encode(t: Tensor) -> Any:
         places = {} if mask is None else {"bits": _pack(_cpu(mask))}
         storage = type(array).from_arrays(array.arrays())  # without the mask, which is written once
         return {"kind": array.kind, "masked": mask is not None, "storage": storage} | places
-    if isinstance(array, Packed):
+    if isinstance(array, CSR):
+        record["kind"], array = "csr", array.dequantize()
+    elif isinstance(array, Packed):
         if not isinstance(array, Int8):
             raise TypeError(f"cannot save a parameter packed as {array.kind}")
         record |= {"kind": "int8", "scale": _cpu(array.scale), "x_scale": array.x_scale}
@@ -141,7 +144,7 @@ def encode(t: Tensor) -> Any:
         kept = int(np.count_nonzero(bits))
         fits = data.ndim > 1 and data.size // 8 + kept * data.itemsize < data.nbytes // 2
     if not fits and mask is None:
-        return record | {"data": data} if record["kind"] == "int8" else wrap(array)
+        return wrap(array) if record["kind"] == "float" else record | {"data": data}
     if not fits:
         return record | {"data": data, "bits": _pack(bits)}
     return record | {"shape": list(data.shape), "bits": _pack(bits), "values": data[bits]}
@@ -158,7 +161,7 @@ def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes:
         storage.mask = _unpack(_array(record, "bits", error), storage.shape, error) if masked else None
         return storage
     known = {"kind", "masked", "data", "shape", "bits", "values", *(("scale", "x_scale") if kind == "int8" else ())}
-    if kind not in ("float", "int8") or set(record) - known or not isinstance(record.get("masked"), bool):
+    if kind not in ("float", "int8", "csr") or set(record) - known or not isinstance(record.get("masked"), bool):
         raise error("is stored in a way that this version does not know")
     mask = None
     if "data" in record:
@@ -194,6 +197,10 @@ def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes:
             raise error(f"is not valid int8 storage: {problem}") from problem
     if data.dtype.kind != "f":
         raise error(f"holds {data.dtype} values, not floats")
+    if kind == "csr":
+        if data.dtype != np.float32 or data.ndim != 2:
+            raise error(f"has sparse rows of {data.dtype} and shape {data.shape}, not of a float32 matrix")
+        return CSR.from_dense(data, mask)
     t = wrap(data)
     if mask is not None:
         t.mask = mask
