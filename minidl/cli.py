@@ -1,8 +1,8 @@
 """The command ``minidl``: `demo` trains, compresses and measures; `examples` lists and runs the pages of the tour;
-`bench` times the kernels; `info` tells what this machine would run.
+`sweep` compresses one model in many ways; `bench` times the kernels; `info` tells what this machine would run.
 
-Exit codes: 0 done; 1 `bench` found a fault or a real slowdown; 2 wrong usage, or input and output that cannot be used
-(one line on stderr says why); 130 interrupted.
+Exit codes: 0 done; 1 `bench` found a fault or a real slowdown, `sweep` did not meet a budget; 2 wrong usage, or input
+and output that cannot be used (one line on stderr says why); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from minidl.demo import main as command
         elif arguments.command == "bench":
             from minidl.bench.command import main as command  # type: ignore[assignment]
+        elif arguments.command == "sweep":
+            from minidl.sweep.command import main as command  # type: ignore[assignment]
         elif arguments.command == "examples":
             from minidl.examples import command  # type: ignore[assignment]
         else:
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     examples.add_argument("page", metavar="N", nargs="?", help="number or name of a page")
     examples.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="options of the page")
 
+    _sweep(commands)
     _bench(commands)
 
     info = commands.add_parser(
@@ -105,6 +108,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("--json", action="store_true", help="as JSON")
     return parser
+
+
+def _sweep(commands: argparse._SubParsersAction) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        allow_abbrev=False,
+        help="prune and quantize one model in many ways, and measure accuracy, bytes and milliseconds of each",
+        description="Train a model, remove channels, prune and retrain it, put it into fewer bits, in every "
+        "combination and over several seeds; measure accuracy, file and time of each; mark what others dominate. With "
+        "a limit, also choose a treatment for each layer that meets it, and explain the choices. Exit code 1 if that "
+        "fails.",
+    )
+    sweep.add_argument(
+        "model", metavar="MODEL", help="cnn, mlp, mnist-cnn, resnet, or FILE.py:FUNCTION(image_shape, classes)"
+    )
+    sweep.add_argument("--data", metavar="PATH", help="your images, as for demo (default: the package's digits)")
+    sweep.add_argument("--channels", metavar="LIST", help="shares of channels to remove, such as 0,0.5 (default 0)")
+    sweep.add_argument("--prune", metavar="LIST", help="shares of weights to prune (default 0,0.5,0.8,0.9,0.95)")
+    sweep.add_argument("--bits", metavar="LIST", help="32 for floats, 2 ... 8 (default 32,8,4)")
+    sweep.add_argument("--seeds", metavar="N", type=_epochs, help="how many seeds, from 0 on (default 3)")
+    sweep.add_argument("--epochs", metavar="N", type=_epochs, help="of the dense training; half of it to retrain")
+    sweep.add_argument("--quick", action="store_true", help="few points, one seed, a tenth of the training")
+    sweep.add_argument("--max-bytes", metavar="N", type=_epochs, help="limit on the stored parameters, in bytes")
+    sweep.add_argument("--max-ms", metavar="MS", type=_positive, help="limit on a forward pass, in milliseconds")
+    sweep.add_argument("--min-accuracy", metavar="A", type=_positive, help="limit on the accuracy, such as 0.97")
+    sweep.add_argument("--out", metavar="DIR", help="keep models and points there; the same command then goes on there")
+    sweep.add_argument("--json", metavar="FILE", help="write all points and means as JSON")
+    sweep.add_argument("--csv", metavar="FILE", help="write the means as CSV")
+    sweep.add_argument("--plot", metavar="FILE", help="draw accuracy over bytes and milliseconds (.png, .svg, .pdf)")
 
 
 def _bench(commands: argparse._SubParsersAction) -> None:
@@ -135,6 +167,16 @@ def _bench(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--quick", action="store_true", help="one small shape per kernel, briefly: to see it work")
     bench.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     bench.add_argument("--plot", metavar="FILE", help="draw the roofline as a picture (.png, .svg, .pdf)")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -23,7 +23,7 @@ FLOORS = [
     {"nn", "linalg", "gradchecks", "func", "testing", "distributions"},
     {"optim", "compress", "io", "models", "data", "metrics", "utils"},
     {"train"},
-    {"cli", "bench", "demo", "examples", "info", "inside", "outputs", "plots", "stub"},
+    {"cli", "bench", "demo", "examples", "info", "inside", "outputs", "plots", "stub", "sweep"},
     {"__main__"},
 ]
 TABLE_OF_CONTENTS = "__init__"  # lists the public names of every floor; only the floors of commands may import it

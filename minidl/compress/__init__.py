@@ -5,6 +5,7 @@ says what a model holds and how it does, `save_model` writes it as small as it i
 """
 
 from minidl.compress.anatomy import Structure, structure
+from minidl.compress.budget import Budget, Step, meet_budget_
 from minidl.compress.distillation import Distillation, distillation_loss
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
 from minidl.compress.low_rank import factors, low_rank, rank_of
@@ -124,7 +125,10 @@ __all__ = [
     "load_model",
     "load_state",
     "stored_bytes",
-    # what it gained and cost
+    # what it gained and cost, and how much it may
+    "meet_budget_",
+    "Budget",
+    "Step",
     "report",
     "Report",
     "Row",

@@ -42,7 +42,8 @@ class CSR(Packed):
     @classmethod
     def from_dense(cls, w: np.ndarray, mask: Any = None) -> CSR:
         """The weights of a float32 matrix (N, K) that are not zero."""
-        return cls(*kernels.pack_csr(w), w.shape[1], mask)
+        values, indices, indptr = kernels.pack_csr(w)
+        return cls(values, indices, indptr, w.shape[1], mask)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """values, indices, indptr, and the number of columns."""
