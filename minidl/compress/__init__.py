@@ -9,6 +9,7 @@ from minidl.compress.budget import Budget, Step, meet_budget_
 from minidl.compress.distillation import Distillation, distillation_loss
 from minidl.compress.files import load_model, load_state, save_model, stored_bytes
 from minidl.compress.low_rank import factors, low_rank, rank_of
+from minidl.compress.nets import load_net, save_net
 from minidl.compress.packing import Choice, Packing, pack_, packing
 from minidl.compress.prune import (
     Movement,
@@ -38,6 +39,7 @@ from minidl.compress.prune import (
 from minidl.compress.quantize import (
     KL,
     MSE,
+    IntegerNet,
     MinMax,
     MovingAverage,
     Observer,
@@ -45,12 +47,15 @@ from minidl.compress.quantize import (
     absmax_scale,
     dequantize_,
     dequantize_array,
+    fold,
     minmax_scale,
     pack_int8,
     pack_weight,
     quantize_,
     quantize_array,
+    quantize_static,
 )
+from minidl.compress.record import Recorded, record
 from minidl.compress.reports import Report, Row, latencies, report
 from minidl.compress.sharing import kmeans_codebook, share_weights_
 from minidl.compress.slimming import SlimError, slim
@@ -99,6 +104,12 @@ __all__ = [
     "pack_int8",
     "quantize_array",
     "dequantize_array",
+    # whole networks: recorded, folded, in integers from end to end
+    "record",
+    "Recorded",
+    "fold",
+    "quantize_static",
+    "IntegerNet",
     # what range activations have
     "Observer",
     "MinMax",
@@ -125,6 +136,8 @@ __all__ = [
     "load_model",
     "load_state",
     "stored_bytes",
+    "save_net",
+    "load_net",
     # what it gained and cost, and how much it may
     "meet_budget_",
     "Budget",

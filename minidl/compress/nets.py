@@ -1,0 +1,208 @@
+"""Whole networks in one file: the ops or integer steps beside the weights, so that loading needs none of the code.
+
+A file holds a dict as `minidl.io.save` writes it: "net" ("recorded" or "integer"), "steps", "output", "sample", and
+"state", the parameters and buffers by name, parameters as small as `save_model` makes them (masks as bits, packed
+weights packed). Of the ops in a file only those of minidl itself are known, by name; nothing else can be called.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.compress.files import decode, encode
+from minidl.compress.quantize.static import Float, IntegerNet
+from minidl.compress.quantize.steps import Quant, plain, steps_by_name
+from minidl.compress.record import Const, Recorded, State, Step, Value, ops
+from minidl.io import CheckpointError, load, save
+from minidl.io.npz import MAX_BYTES
+from minidl.nn.parameter import Buffer, Parameter
+from minidl.storage import Packed
+from minidl.tensors import Tensor, wrap
+
+__all__ = ["load_net", "save_net"]
+
+Path = str | os.PathLike[str]
+
+
+def save_net(net: Recorded | IntegerNet, path: Path) -> int:
+    """Write a network that `record`, `fold` or `quantize_static` made, whole or not at all; returns the file's bytes.
+
+    `path` ends in .safetensors (or .npz). Raises TypeError for another kind of model (save_model writes its state,
+    record makes a network of it), and for an op whose arguments are no plain values.
+
+    >>> import tempfile
+    >>> from minidl import nn
+    >>> from minidl.compress import record
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
+    >>> x = np.ones((2, 3), np.float32)
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> size = save_net(record(model, x), path)
+    >>> bool((load_net(path)(wrap(x)) == model(wrap(x))).all())
+    True
+    """
+    if not isinstance(net, (Recorded, IntegerNet)):
+        raise TypeError(
+            f"save_net writes what record or quantize_static made, not a {type(net).__name__}; record(model, example) "
+            "first, or save_model for its state alone"
+        )
+    params = dict(net.named_parameters(remove_duplicate=False))
+    made: dict[int, Any] = {}  # a parameter that has two names is one object in the file
+    for t in params.values():
+        if id(t) not in made:
+            made[id(t)] = encode(t)
+    content: dict[str, Any] = {
+        "net": "recorded" if isinstance(net, Recorded) else "integer",
+        "sample": list(net.sample),
+        "parameters": {name: made[id(t)] for name, t in params.items()},
+        "buffers": {name: wrap(t.array) for name, t in net.named_buffers(remove_duplicate=False)},
+    }
+    if isinstance(net, Recorded):
+        content |= {"output": net.output.index, "steps": [_call(s) for s in net.steps]}
+    else:
+        steps = [
+            {"step": "Float", "call": _call(s.call), "out": s.out, "y": s.y and (s.y.scale, s.y.zero)}
+            if isinstance(s, Float) else plain(s)
+            for s in net.steps
+        ]  # fmt: skip
+        quants = {str(i): (q.scale, q.zero) for i, q in net.quants.items()}
+        content |= {"output": net.output, "steps": steps, "quants": quants}
+    save(content, path)
+    return os.path.getsize(path)
+
+
+def load_net(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
+    """The network in a file of `save_net`, ready to run; nothing of the code that made it is needed.
+
+    Raises CheckpointError, naming the file and the reason, for a file that is missing, truncated or inconsistent, holds
+    no network, or asks for an op that minidl does not have.
+    """
+    content = load(path, max_bytes=max_bytes)
+    if not isinstance(content, dict) or content.get("net") not in ("recorded", "integer"):
+        raise CheckpointError(f"{path}: holds no network; load_model reads the state of a model into it")
+    try:
+        return _network(content, path, max_bytes)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        raise CheckpointError(f"{path}: its network is inconsistent ({problem!r})") from problem
+
+
+def _network(content: dict[str, Any], path: Path, max_bytes: int) -> Any:
+    state: dict[str, Tensor] = {}
+    made: dict[int, Tensor] = {}
+    for name, value in content["parameters"].items():
+        key = _key(value)
+        if key not in made:
+            if isinstance(value, dict):
+                value = decode(value, partial(_damaged, path, name), max_bytes)
+            p = Parameter(value)
+            p.mask = getattr(value, "mask", None)
+            made[key] = p
+        state[name] = made[key]
+    for name, value in content["buffers"].items():
+        state[name] = Buffer(value.array if isinstance(value, Tensor) else value)
+    sample, known = tuple(content["sample"]), ops()
+    net: Any
+    if content["net"] == "recorded":
+        steps = [_step(record, known) for record in content["steps"]]
+        net = Recorded(steps, Value(content["output"]), state, sample)
+        read = [ref for step in steps for ref in step.refs()]
+    else:
+        kinds = steps_by_name()
+        built: list[Any] = []
+        for record in content["steps"]:
+            record = dict(record)
+            name = record.pop("step")
+            if name == "Float":
+                built.append(Float(_step(record["call"], known), record["out"], _quant(record["y"])))
+                continue
+            wanted = {f.name for f in fields(kinds[name]) if f.name != "ready"}
+            if set(record) != wanted:
+                raise ValueError(f"a step {name} has {sorted(record)}, not {sorted(wanted)}")
+            for part in ("x_quant", "b_quant", "y"):
+                if part in record:
+                    record[part] = _quant(record[part])
+            built.append(kinds[name](**record))
+        quants = {int(i): _quant(q) for i, q in content["quants"].items()}
+        net = IntegerNet(built, content["output"], quants, state, sample)  # type: ignore[arg-type]
+        read = [ref for s in built if isinstance(s, Float) for ref in s.call.refs()]
+        read += [State(n) for s in net.layers() for n in (s.weight, s.bias) if n is not None]
+    missing = {ref.name for ref in read if not isinstance(ref, Value)} - set(state)
+    if missing:
+        raise ValueError(f"its steps read {sorted(missing)}, which are not there")
+    return net.eval()
+
+
+def _damaged(path: Path, name: str, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {name!r} {reason}")
+
+
+def _key(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return id(value.array)
+    held = [v.scale if isinstance(v, Packed) else v for v in value.values()]
+    return hash(tuple(id(v) for v in held if isinstance(v, np.ndarray)))
+
+
+def _quant(pair: Any) -> Quant | None:
+    if pair is None:
+        return None
+    scale, zero = pair
+    if not (isinstance(scale, float) and 0 < scale < float("inf") and type(zero) is int and -128 <= zero <= 127):
+        raise ValueError(f"{pair!r} is no scale and zero point")
+    return Quant(scale, zero)
+
+
+def _call(step: Step) -> dict[str, Any]:
+    return {
+        "op": step.op, "args": _plain(step.args, step), "kwargs": _plain(step.kwargs, step), "outs": list(step.outs),
+        "scope": step.scope,
+    }  # fmt: skip
+
+
+def _step(record: dict[str, Any], known: dict[str, Any]) -> Step:
+    if record["op"] not in known:
+        raise ValueError(f"minidl has no op {record['op']!r}")
+    return Step(record["op"], _args(record["args"]), _args(record["kwargs"]), tuple(record["outs"]), record["scope"])
+
+
+def _plain(tree: Any, step: Step) -> Any:
+    """Arguments as values that a file can hold."""
+    if isinstance(tree, Value):
+        return {"value": tree.index}
+    if isinstance(tree, State):
+        return {"state": tree.name}
+    if isinstance(tree, Const):
+        return {"const": tree.index}
+    if isinstance(tree, slice):
+        return {"slice": [tree.start, tree.stop, tree.step]}
+    if tree is Ellipsis:
+        return {"ellipsis": True}
+    if isinstance(tree, (np.dtype, dtypes.DType)) or (isinstance(tree, type) and issubclass(tree, np.generic)):
+        return {"dtype": dtypes.as_numpy(tree).name}
+    if isinstance(tree, dict):
+        return {"dict": [[k, _plain(v, step)] for k, v in tree.items()]}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_plain(t, step) for t in tree) if type(tree) in (tuple, list) else tuple(map(int, tree))
+    if tree is None or isinstance(tree, (bool, int, float, str, np.generic)):
+        return tree
+    raise TypeError(f"save_net: op {step.op} in {step.scope or 'the network'} has an argument {type(tree).__name__}")
+
+
+def _args(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        ((kind, value),) = tree.items()
+        makers: dict[str, Any] = {
+            "value": Value, "state": State, "const": Const, "dtype": np.dtype, "slice": lambda v: slice(*v),
+            "ellipsis": lambda v: Ellipsis, "dict": lambda v: {k: _args(t) for k, t in v},
+        }  # fmt: skip
+        return makers[kind](value)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_args(t) for t in tree)
+    return tree

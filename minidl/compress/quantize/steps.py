@@ -1,0 +1,450 @@
+"""The steps of a network in integers: what each does with codes and, in training, with the floats they stand for.
+
+A `Quant` is a scale and a zero point: codes q stand for x = s (q - z). Images travel with channels last. Every step has
+two faces that compute the same numbers: `integer` takes and gives codes; `straight` takes and gives floats that codes
+stand for, calls `integer` in between, and lets gradients through as if nothing had been rounded (Bengio, Leonard &
+Courville 2013, arXiv:1308.3432), but not where a code was cut off at an end of its range.
+
+docs/quantization.md has the arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+import minidl_kernels as kernels
+from minidl.autograd import Op
+from minidl.compress.quantize.arrays import absmax_scale, quantize_array
+from minidl.ops.conv import conv2d_dw, conv2d_dx
+from minidl.ops.linalg import matmul
+from minidl.ops.padding import pad
+from minidl.ops.pool import avg_pool2d_dx, max_pool2d
+from minidl.ops.reduce import sum as sum_over
+from minidl.ops.shapes import reshape
+from minidl.storage import Int8
+
+__all__ = ["Codes", "Quant", "codes_of", "floats_of", "steps_by_name"]
+
+ROOM = 2**28  # of a bias in units of its sums: beside sums below 2^30 nothing can leave int32
+
+
+@dataclass(frozen=True)
+class Quant:
+    """x = scale (q - zero), q in -128 ... 127."""
+
+    scale: float
+    zero: int
+
+    def code(self, value: float) -> int:
+        """The code of a number, inside the range."""
+        return int(np.clip(np.rint(np.float32(value) / np.float32(self.scale)) + self.zero, -128, 127))
+
+
+@dataclass
+class Codes:
+    """int8 codes with what they stand for; images (N, H, W, C)."""
+
+    q: np.ndarray
+    quant: Quant
+
+
+def codes_of(x: np.ndarray, quant: Quant) -> Codes:
+    """Floats as codes: clip(rint(x / s) + z, -128, 127), float32, half to even, NaN as z; images (N, H, W, C)."""
+    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    with np.errstate(all="ignore"):
+        v = np.rint(x.astype(np.float32, copy=False) / np.float32(quant.scale)) + np.float32(quant.zero)
+        v = np.nan_to_num(v, nan=quant.zero, posinf=127, neginf=-128)
+    return Codes(np.clip(v, -128, 127).astype(np.int8), quant)
+
+
+def floats_of(codes: Codes) -> np.ndarray:
+    """float32(q - z) * s; images become (N, C, H, W) again."""
+    x = (codes.q.astype(np.int32) - np.int32(codes.quant.zero)).astype(np.float32) * np.float32(codes.quant.scale)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+
+
+class rounded(Op):
+    """Floats through codes and back, straight-through: dx = dy where the code was not cut off."""
+
+    def forward(ctx, x: Any, quant: Quant) -> Any:
+        codes = codes_of(x, quant)
+        ctx.inside = _inside(codes.q, -128, 127)
+        return floats_of(codes)
+
+    def backward(ctx, dy: Any) -> Any:
+        return (dy * ctx.inside,)
+
+
+def _inside(q: np.ndarray, low: int, high: int) -> np.ndarray:
+    """1 where a gradient passes, as floats in the layout of the floats."""
+    inside = ((q > low) & (q < high)).astype(np.float32)
+    return inside.transpose(0, 3, 1, 2) if q.ndim == 4 else inside
+
+
+# -- layers with weights ------------------------------------------------------------------------------------------
+
+
+def weight_codes(w: Any, b: Any, x: Quant) -> Int8:
+    """A layer's weight as int8 with a scale per output, w (N, ...) float or packed already.
+
+    The scale is max|w| / 127, but never so small that the bias, in units of s_x s_w, needs more room than int32 has: an
+    output that is all bias keeps it.
+    """
+    if isinstance(w, Int8):
+        return w
+    scale = absmax_scale(w)
+    if b is not None:
+        least = np.abs(b).astype(np.float64) / (x.scale * ROOM)
+        scale = np.maximum(scale, (least * (1 + 1e-6)).astype(np.float32))
+    return Int8(quantize_array(w, scale), scale)
+
+
+@dataclass
+class _Layer:
+    """What convolution and linear share. `y` None: the result stays float, as the last layer's."""
+
+    x: int
+    out: int
+    weight: str
+    bias: str | None
+    x_quant: Quant
+    y: Quant | None
+    low: int = -128
+    high: int = 127
+    ready: Any = field(default=None, repr=False, compare=False)  # what was made of packed weights
+
+    def prepared(self, w: Any, b: Any) -> tuple[Any, ...]:
+        """(weight as the kernel reads it, bias int32, multiplier float32) of a float or packed weight."""
+        if self.ready is not None and self.ready[0] is w and self.ready[1] is b:
+            return self.ready[2]
+        packed = weight_codes(w, b, self.x_quant)
+        q = self.turned(packed.q)
+        unit = np.float64(self.x_quant.scale) * packed.scale.astype(np.float64)
+        offset = np.zeros(len(q)) if b is None else np.rint(np.clip(b.astype(np.float64) / unit, -ROOM, ROOM))
+        offset = offset - self.x_quant.zero * q.reshape(len(q), -1).sum(1, dtype=np.int64)
+        step = 1.0 if self.y is None else self.y.scale
+        made = q, offset.astype(np.int32), (unit / step).astype(np.float32)
+        if isinstance(w, Int8):
+            self.ready = w, b, made
+        return made
+
+    def turned(self, q: np.ndarray) -> np.ndarray:
+        """The codes of the weight as the kernel reads them."""
+        return q
+
+    def integer(self, x: Codes, w: Any, b: Any) -> Codes | np.ndarray:
+        """Codes in, codes (or floats) out."""
+        w, bias, multiplier = self.prepared(w, b)
+        if self.y is None:
+            acc = self.sums(x.q, w)
+            return (acc + bias).astype(np.float32) * multiplier
+        return Codes(self.codes(x.q, w, bias, multiplier, self.y), self.y)
+
+    def straight(self, x: Any, w: Any, b: Any) -> Any:
+        """Floats in, floats out."""
+        return straight_layer(x, w, b, self)
+
+    # Both kinds of layer have these.
+    def codes(self, q: Any, w: Any, bias: Any, multiplier: Any, y: Quant) -> Any: ...
+    def sums(self, q: Any, w: Any) -> Any: ...
+    def dx(self, dy: Any, w: Any, shape: Any) -> Any: ...
+    def dw(self, dy: Any, x: Any, shape: Any) -> Any: ...
+    def db(self, dy: Any) -> Any: ...
+
+
+class straight_layer(Op):
+    """The integer layer on floats: forward by the kernel, gradients as of the float layer with the rounded weight."""
+
+    def forward(ctx, x: Any, w: Any, b: Any, layer: Any) -> Any:
+        ctx.save(x, w)
+        ctx.layer, ctx.seen = layer, weight_codes(w, b, layer.x_quant).dequantize()
+        y = layer.integer(codes_of(x, layer.x_quant), w, b)
+        if layer.y is None:
+            ctx.inside = None
+            return y
+        ctx.inside = _inside(y.q, layer.low, layer.high)
+        return floats_of(y)
+
+    def backward(ctx, dy: Any) -> Any:
+        x, w = ctx.saved
+        dy = dy if ctx.inside is None else dy * ctx.inside
+        return ctx.wanted(
+            lambda: ctx.layer.dx(dy, ctx.seen, x.shape),
+            lambda: ctx.layer.dw(dy, x, w.shape),
+            lambda: ctx.layer.db(dy),
+        )
+
+
+@dataclass
+class Linear(_Layer):
+    """x (..., K) -> y (..., N)"""
+
+    def codes(self, q: Any, w: Any, bias: Any, multiplier: Any, y: Quant) -> Any:
+        return kernels.static_linear(q, w, bias, multiplier, y.zero, self.low, self.high)
+
+    def sums(self, q: Any, w: Any) -> Any:
+        return kernels.int8_matmul(q, w.T)
+
+    def dx(self, dy: Any, w: Any, shape: Any) -> Any:
+        return matmul(dy, w)
+
+    def dw(self, dy: Any, x: Any, shape: Any) -> Any:
+        return matmul(reshape(dy, (-1, shape[0])).T, reshape(x, (-1, shape[1])))
+
+    def db(self, dy: Any) -> Any:
+        return sum_over(reshape(dy, (-1, dy.shape[-1])), 0)
+
+
+@dataclass
+class Conv2d(_Layer):
+    """x (N, C, H, W) -> y (N, K, P, Q); padding (top, bottom, left, right)."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def turned(self, q: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(q.transpose(0, 2, 3, 1))
+
+    def codes(self, q: Any, w: Any, bias: Any, multiplier: Any, y: Quant) -> Any:
+        return kernels.static_conv2d(
+            q, w, bias, multiplier, self.stride, self.padding, self.dilation, self.groups, self.x_quant.zero,
+            y.zero, self.low, self.high,
+        )  # fmt: skip
+
+    def _border(self) -> tuple[int, int, int, int]:
+        """What F.pad takes."""
+        top, bottom, left, right = self.padding
+        return left, right, top, bottom
+
+    def dx(self, dy: Any, w: Any, shape: Any) -> Any:
+        left, right, top, bottom = self._border()
+        n, c, h, wide = shape
+        size = (n, c, h + top + bottom, wide + left + right)
+        d = conv2d_dx(dy, w, size, self.stride, (0, 0), self.dilation, self.groups)
+        return d[:, :, top : top + h, left : left + wide]
+
+    def dw(self, dy: Any, x: Any, shape: Any) -> Any:
+        return conv2d_dw(dy, pad(x, self._border()), shape, self.stride, (0, 0), self.dilation, self.groups)
+
+    def db(self, dy: Any) -> Any:
+        return sum_over(dy, (0, 2, 3))
+
+
+# -- steps without weights ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Add:
+    """A residual sum of two results of one shape, each with a scale of its own."""
+
+    x: int
+    b: int
+    out: int
+    x_quant: Quant
+    b_quant: Quant
+    y: Quant
+    low: int = -128
+    high: int = 127
+
+    def integer(self, a: Codes, b: Codes) -> Codes:
+        """Codes in, codes out."""
+        left, right = (float(np.float32(q.scale / self.y.scale)) for q in (self.x_quant, self.b_quant))
+        zeros = self.x_quant.zero, self.b_quant.zero
+        q = kernels.static_add(a.q, b.q, *zeros, left, right, self.y.zero, self.low, self.high)
+        return Codes(q, self.y)
+
+    def straight(self, a: Any, b: Any) -> Any:
+        """Floats in, floats out."""
+        return straight_add(a, b, self)
+
+
+class straight_add(Op):
+    """The integer sum on floats, straight-through."""
+
+    def forward(ctx, a: Any, b: Any, step: Any) -> Any:
+        y = step.integer(codes_of(a, step.x_quant), codes_of(b, step.b_quant))
+        ctx.inside = _inside(y.q, step.low, step.high)
+        return floats_of(y)
+
+    def backward(ctx, dy: Any) -> Any:
+        dy = dy * ctx.inside
+        return dy, dy
+
+
+@dataclass
+class MaxPool2d:
+    """The greatest code of each window: exact, since codes are in the order of what they stand for."""
+
+    x: int
+    out: int
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    size: tuple[int, int]
+    y: Quant
+
+    def integer(self, x: Codes) -> Codes:
+        """Codes in, codes out."""
+        (p, q), (sh, sw), (dh, dw) = self.size, self.stride, self.dilation
+        n, h, w, c = x.q.shape
+        ph, pw = self.padding
+        rows = max(h + 2 * ph, (p - 1) * sh + dh * (self.window[0] - 1) + 1)
+        columns = max(w + 2 * pw, (q - 1) * sw + dw * (self.window[1] - 1) + 1)
+        wide = x.q
+        if (rows, columns) != (h, w):
+            wide = np.full((n, rows, columns, c), -128, np.int8)
+            wide[:, ph : ph + h, pw : pw + w] = x.q
+        best: Any = None
+        for i in range(self.window[0]):
+            for j in range(self.window[1]):
+                top, left = i * dh, j * dw
+                tap = wide[:, top : top + (p - 1) * sh + 1 : sh, left : left + (q - 1) * sw + 1 : sw]
+                best = tap.copy() if best is None else np.maximum(best, tap, out=best)
+        return Codes(best, x.quant)
+
+    def straight(self, x: Any) -> Any:
+        """Floats in, floats out: the same elements win."""
+        h, w = x.shape[-2:]
+        spans = ((h, 0), (w, 1))
+        exact = all(
+            (n + 2 * self.padding[i] - self.dilation[i] * (self.window[i] - 1) - 1) // self.stride[i] + 1
+            == self.size[i]
+            for n, i in spans
+        )
+        return max_pool2d(x, self.window, self.stride, self.padding, self.dilation, ceil_mode=not exact)
+
+
+@dataclass
+class AvgPool2d:
+    """The mean of windows of one size, without a border: an exact sum, then the output pipeline."""
+
+    x: int
+    out: int
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    x_quant: Quant
+    y: Quant
+
+    def integer(self, x: Codes) -> Codes:
+        """Codes in, codes out."""
+        count = self.window[0] * self.window[1]
+        if x.q.shape[1:3] == self.window:
+            acc = x.q.sum((1, 2), dtype=np.int32, keepdims=True)
+        else:
+            taps = np.lib.stride_tricks.sliding_window_view(x.q, self.window, (1, 2))
+            acc = taps[:, :: self.stride[0], :: self.stride[1]].sum((-2, -1), dtype=np.int32)
+        c = acc.shape[-1]
+        bias = np.full(c, -count * self.x_quant.zero, np.int32)
+        multiplier = np.full(c, self.x_quant.scale / (count * self.y.scale), np.float32)
+        return Codes(kernels.requantize(acc, bias, multiplier, self.y.zero), self.y)
+
+    def straight(self, x: Any) -> Any:
+        """Floats in, floats out."""
+        return straight_mean(x, self)
+
+
+class straight_mean(Op):
+    """The integer mean on floats, straight-through."""
+
+    def forward(ctx, x: Any, step: Any) -> Any:
+        y = step.integer(codes_of(x, step.x_quant))
+        ctx.inside, ctx.size = _inside(y.q, -128, 127), x.shape
+        count = step.window[0] * step.window[1]
+        out = ctx.inside.shape[2:]
+        ctx.how = (step.window, step.stride, (0, 0), out, np.full(out, 1 / count))
+        return floats_of(y)
+
+    def backward(ctx, dy: Any) -> Any:
+        return (avg_pool2d_dx(dy * ctx.inside, ctx.size, *ctx.how),)
+
+
+@dataclass
+class Clamp:
+    """A relu or relu6 that no layer before took in: exact on codes."""
+
+    x: int
+    out: int
+    low: int
+    high: int
+    y: Quant
+
+    def integer(self, x: Codes) -> Codes:
+        """Codes in, codes out."""
+        return Codes(np.clip(x.q, np.int8(self.low), np.int8(self.high)), x.quant)
+
+    def straight(self, x: Any) -> Any:
+        """Floats in, floats out."""
+        return straight_clamp(x, self)
+
+
+class straight_clamp(Op):
+    """The integer clamp on floats."""
+
+    def forward(ctx, x: Any, step: Any) -> Any:
+        codes = step.integer(codes_of(x, step.y))
+        ctx.inside = _inside(codes.q, step.low, step.high)
+        return floats_of(codes)
+
+    def backward(ctx, dy: Any) -> Any:
+        return (dy * ctx.inside,)
+
+
+@dataclass
+class Pad:
+    """Zeros around images, (left, right, top, bottom): the zero point, exact."""
+
+    x: int
+    out: int
+    border: tuple[int, ...]
+    y: Quant
+
+    def integer(self, x: Codes) -> Codes:
+        """Codes in, codes out."""
+        left, right, top, bottom = self.border
+        widths = ((0, 0), (top, bottom), (left, right), (0, 0))
+        return Codes(np.pad(x.q, widths, constant_values=x.quant.zero), x.quant)
+
+    def straight(self, x: Any) -> Any:
+        """Floats in, floats out."""
+        return pad(x, self.border)
+
+
+@dataclass
+class Reshape:
+    """Another shape (-1, ...) of the same codes; sizes are those of (N, C, H, W)."""
+
+    x: int
+    out: int
+    shape: tuple[int, ...]
+    y: Quant
+
+    def integer(self, x: Codes) -> Codes:
+        """Codes in, codes out."""
+        q = x.q.transpose(0, 3, 1, 2) if x.q.ndim == 4 else x.q
+        q = q.reshape(self.shape)
+        return Codes(np.ascontiguousarray(q.transpose(0, 2, 3, 1)) if q.ndim == 4 else q, x.quant)
+
+    def straight(self, x: Any) -> Any:
+        """Floats in, floats out."""
+        return reshape(x, self.shape)
+
+
+def steps_by_name() -> dict[str, Any]:
+    """The kinds of steps, as files call them."""
+    return {cls.__name__: cls for cls in (Linear, Conv2d, Add, MaxPool2d, AvgPool2d, Clamp, Pad, Reshape)}
+
+
+def plain(step: Any) -> dict[str, Any]:
+    """A step as plain values, for files."""
+    found: dict[str, Any] = {"step": type(step).__name__}
+    for f in fields(step):
+        if f.name != "ready":
+            value = getattr(step, f.name)
+            found[f.name] = (value.scale, value.zero) if isinstance(value, Quant) else value
+    return found
