@@ -256,6 +256,7 @@ _LATER = {
     "predict": "train",
     "autocast": "amp",
     "vmap": "func",
+    "explain": "inside",
 }
 
 
@@ -294,5 +295,6 @@ if _TYPE_CHECKING:
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck
+    from minidl.inside import explain
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

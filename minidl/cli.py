@@ -1,5 +1,6 @@
 """The command ``minidl``: `demo` trains, compresses and measures; `examples` lists and runs the pages of the tour;
-`sweep` compresses one model in many ways; `bench` times the kernels; `info` tells what this machine would run.
+`sweep` compresses one model in many ways; `bench` times the kernels; `explain` tells of an op, a layer or a kernel;
+`info` tells what this machine would run.
 
 Exit codes: 0 done; 1 `bench` found a fault or a real slowdown, `sweep` did not meet a budget; 2 wrong usage, or input
 and output that cannot be used (one line on stderr says why); 130 interrupted.
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from minidl.sweep.command import main as command  # type: ignore[assignment]
         elif arguments.command == "examples":
             from minidl.examples import command  # type: ignore[assignment]
+        elif arguments.command == "explain":
+            from minidl.inside.command import main as command  # type: ignore[assignment]
         else:
             from minidl.info import main as command  # type: ignore[assignment]
         code: int | None = command(arguments)  # type: ignore[func-returns-value]
@@ -99,6 +102,18 @@ def _parser() -> argparse.ArgumentParser:
 
     _sweep(commands)
     _bench(commands)
+
+    explain = commands.add_parser(
+        "explain",
+        allow_abbrev=False,
+        help="tell of an op, a layer or a kernel: formula, source, derivation, cost, a live check",
+        description="Formula, shape rule, sources, derivation, kernels, FLOPs and bytes, place on this machine's "
+        "roofline, live gradient check and an example. Without a name: all names.",
+    )
+    explain.add_argument("name", metavar="NAME", nargs="?", help="such as conv2d, Conv2d or minidl_kernels.conv2d")
+    explain.add_argument("--shapes", metavar="SIZES", nargs="+", help="of its inputs, such as 64x128 128x32")
+    explain.add_argument("--html", metavar="FILE", help="write a page for a browser instead")
+    explain.add_argument("--quick", action="store_true", help="leave out the roofline, which takes a second to measure")
 
     info = commands.add_parser(
         "info",

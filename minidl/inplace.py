@@ -18,7 +18,10 @@ from minidl.tensors import Tensor, wrap
 
 
 class view_write(Op):
-    """`base` after a part of it, ``view(base)``, has become `value`. The memory holds the new values already."""
+    """`base` after a part of it, ``view(base)``, has become `value`. The memory holds the new values already.
+
+    Why: what was overwritten no longer reaches y; the value is copied to its place.
+    """
 
     def forward(ctx, base: Any, value: Any, view: Any = None) -> Any:
         ctx.view = view

@@ -31,10 +31,13 @@ TABLE_OF_CONTENTS = "__init__"  # lists the public names of every floor; only th
 # What may be imported where, apart from the standard library. minidl and its kernels never import torch; the pages of
 # the benchmark's peers do, and they are imported only where the peer is asked for.
 ALLOWED = {
-    "minidl": {"minidl", "minidl_kernels", "numpy", "safetensors", "tqdm", "matplotlib", "cupy", "PIL"},
+    "minidl": {"minidl", "minidl_kernels", "numpy", "safetensors", "tqdm", "matplotlib", "cupy", "PIL", "rich"},
     "minidl_kernels": {"minidl_kernels", "numpy", "numba", "llvmlite", "cupy", "cupyx"},
 }
-NOT_AT_THE_TOP = {"minidl": {"safetensors", "tqdm", "matplotlib", "cupy", "PIL"}, "minidl_kernels": {"cupy", "cupyx"}}
+NOT_AT_THE_TOP = {
+    "minidl": {"safetensors", "tqdm", "matplotlib", "cupy", "PIL", "rich"},
+    "minidl_kernels": {"cupy", "cupyx"},
+}
 
 PAGES = {
     "minidl.bench.peers.with_torch": {"torch"},

@@ -2,6 +2,8 @@
 
 traces.py     trace: a backward pass, one node at a time; diamonds.py: why in topological order
 verdicts.py   blame: which node's backward is wrong?
+explanations.py  explain: an op, a layer, a model, a kernel, a graph; pages.py reads their docstrings,
+              counting.py counts operations, looking.py sees kernels and time, roofs.py draws the roofline
 showing.py    values, places and pages as text and as HTML, without network or display
 """
 
@@ -10,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidl.inside.diamonds import diamond
+    from minidl.inside.explanations import Explanation, explain
     from minidl.inside.traces import Trace, trace
     from minidl.inside.verdicts import Verdict, blame
 
-__all__ = ["Trace", "Verdict", "blame", "diamond", "trace"]
+__all__ = ["Explanation", "Trace", "Verdict", "blame", "diamond", "explain", "trace"]
 
 # Pages are opened when first used: each needs other rooms of the house.
 _PAGES = {
     "Trace": "traces",
     "trace": "traces",
     "diamond": "diamonds",
+    "Explanation": "explanations",
+    "explain": "explanations",
     "Verdict": "verdicts",
     "blame": "verdicts",
 }

@@ -20,7 +20,10 @@ class _InPlace(Module):
 
 
 class ReLU(_InPlace):
-    """y = max(x, 0)"""
+    """y = max(x, 0)
+
+    Try: ReLU()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -28,7 +31,10 @@ class ReLU(_InPlace):
 
 
 class ReLU6(_InPlace):
-    """y = min(max(x, 0), 6); Howard et al. 2017 (arXiv:1704.04861)"""
+    """y = min(max(x, 0), 6); Howard et al. 2017 (arXiv:1704.04861)
+
+    Try: ReLU6()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -36,7 +42,10 @@ class ReLU6(_InPlace):
 
 
 class LeakyReLU(Module):
-    """y = x where x > 0, else negative_slope x"""
+    """y = x where x > 0, else negative_slope x
+
+    Try: LeakyReLU()(randn(3, 4))
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
         super().__init__()
@@ -51,7 +60,10 @@ class LeakyReLU(Module):
 
 
 class GELU(Module):
-    """y = x Phi(x); ``approximate="tanh"`` as in GPT-2. Hendrycks & Gimpel 2016 (arXiv:1606.08415)"""
+    """y = x Phi(x); ``approximate="tanh"`` as in GPT-2. Hendrycks & Gimpel 2016 (arXiv:1606.08415)
+
+    Try: GELU()(randn(3, 4))
+    """
 
     def __init__(self, approximate: str = "none"):
         super().__init__()
@@ -66,7 +78,10 @@ class GELU(Module):
 
 
 class SiLU(_InPlace):
-    """y = x sigmoid(x)"""
+    """y = x sigmoid(x)
+
+    Try: SiLU()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -74,7 +89,10 @@ class SiLU(_InPlace):
 
 
 class Sigmoid(Module):
-    """y = 1 / (1 + e^-x)"""
+    """y = 1 / (1 + e^-x)
+
+    Try: Sigmoid()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -82,7 +100,10 @@ class Sigmoid(Module):
 
 
 class Tanh(Module):
-    """y = tanh x"""
+    """y = tanh x
+
+    Try: Tanh()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -90,7 +111,10 @@ class Tanh(Module):
 
 
 class Softplus(Module):
-    """y = ln(1 + e^(beta x)) / beta, x itself where beta x > threshold"""
+    """y = ln(1 + e^(beta x)) / beta, x itself where beta x > threshold
+
+    Try: Softplus()(randn(3, 4))
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         super().__init__()
@@ -116,7 +140,10 @@ def _dim(dim: int | None, ndim: int, name: str) -> int:
 
 
 class Softmax(Module):
-    """y_i = e^(x_i) / sum_j e^(x_j) along `dim`. Give it: without, torch's old guess is taken, with a warning."""
+    """y_i = e^(x_i) / sum_j e^(x_j) along `dim`. Give it: without, torch's old guess is taken, with a warning.
+
+    Try: Softmax(1)(randn(3, 4))
+    """
 
     def __init__(self, dim: int | None = None):
         super().__init__()
@@ -131,7 +158,10 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """y_i = x_i - ln sum_j e^(x_j) along `dim`"""
+    """y_i = x_i - ln sum_j e^(x_j) along `dim`
+
+    Try: LogSoftmax(1)(randn(3, 4))
+    """
 
     def __init__(self, dim: int | None = None):
         super().__init__()

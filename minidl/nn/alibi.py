@@ -32,6 +32,8 @@ class ALiBi(Module):
 
     >>> ALiBi(8)(1, 3).tolist()[0]
     [[-1.0, -0.5, 0.0]]
+
+    Try: ALiBi(2)(3, 3)
     """
 
     def __init__(self, num_heads: int, causal: bool = False):

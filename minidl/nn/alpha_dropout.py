@@ -12,7 +12,10 @@ __all__ = ["AlphaDropout", "Dropout1d", "Dropout3d", "FeatureAlphaDropout", "RRe
 
 
 class Dropout1d(_Dropout):
-    """Dropout of whole channels of (N, C, L) or (C, L); Tompson et al. 2015 (arXiv:1411.4280)."""
+    """Dropout of whole channels of (N, C, L) or (C, L); Tompson et al. 2015 (arXiv:1411.4280).
+
+    Try: Dropout1d()(randn(2, 3, 4))
+    """
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
@@ -20,7 +23,10 @@ class Dropout1d(_Dropout):
 
 
 class Dropout3d(_Dropout):
-    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W); Tompson et al. 2015 (arXiv:1411.4280)."""
+    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W); Tompson et al. 2015 (arXiv:1411.4280).
+
+    Try: Dropout3d()(randn(2, 3, 2, 2, 2))
+    """
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
@@ -28,7 +34,10 @@ class Dropout3d(_Dropout):
 
 
 class AlphaDropout(_Dropout):
-    """Dropout that keeps mean 0 and variance 1, to go with SELU; Klambauer et al. 2017 (arXiv:1706.02515)."""
+    """Dropout that keeps mean 0 and variance 1, to go with SELU; Klambauer et al. 2017 (arXiv:1706.02515).
+
+    Try: AlphaDropout()(randn(3, 4))
+    """
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
@@ -36,7 +45,10 @@ class AlphaDropout(_Dropout):
 
 
 class FeatureAlphaDropout(_Dropout):
-    """AlphaDropout of whole channels of (N, C, ...)."""
+    """AlphaDropout of whole channels of (N, C, ...).
+
+    Try: FeatureAlphaDropout()(randn(2, 3, 4))
+    """
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
@@ -46,6 +58,8 @@ class FeatureAlphaDropout(_Dropout):
 class RReLU(Module):
     """x where x > 0, else s x, s uniform on [lower, upper) in training and their middle in evaluation; Xu et al. 2015
     (arXiv:1505.00853).
+
+    Try: RReLU()(randn(3, 4))
     """
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False):

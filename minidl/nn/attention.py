@@ -59,6 +59,8 @@ class MultiheadAttention(Module):
 
     Parameters are torch's: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight, v_proj_weight when kdim or vdim
     differ; in_proj_bias (3 E,); out_proj. Raises ValueError when the heads do not divide embed_dim.
+
+    Try: MultiheadAttention(4, 2)(randn(3, 1, 4), randn(3, 1, 4), randn(3, 1, 4))
     """
 
     in_proj_weight: Any
@@ -183,7 +185,7 @@ class MultiheadAttention(Module):
 
     def _thirds(self, weight: Any) -> tuple:
         """The rows of q, of k and of v."""
-        if not weight.packed:
+        if not getattr(weight, "packed", False):
             return chunk(weight, 3, 0)
         e = self.embed_dim
         return tuple(Parameter(weight.array.rows(i * e, (i + 1) * e)) for i in range(3))
@@ -276,6 +278,8 @@ class TransformerEncoderLayer(Module):
 
     With `norm_first` the norms stand before the two blocks (Xiong et al. 2020, arXiv:2002.04745). activation: "relu",
     "gelu" or a function. src (T, B, d_model), with `batch_first` (B, T, d_model), without a batch (T, d_model).
+
+    Try: TransformerEncoderLayer(4, 2, 8, 0.0)(randn(3, 1, 4))
     """
 
     def __init__(
@@ -318,6 +322,8 @@ class TransformerEncoder(Module):
 
     The copies start with equal weights, as torch's do; draw others with nn.init to make the layers differ from the
     start. The last two arguments are taken for torch's sake: nothing depends on them here.
+
+    Try: TransformerEncoder(TransformerEncoderLayer(4, 2, 8, 0.0), 2)(randn(3, 1, 4))
     """
 
     def __init__(

@@ -109,6 +109,8 @@ class CausalSelfAttention(Module):
 
     in_proj_weight holds the rows of q, k and v, in this order: (3 E, E) without groups, and then parameters and results
     are those of MultiheadAttention with a causal mask. Raises ValueError when heads do not divide.
+
+    Try: CausalSelfAttention(8, 2)(randn(1, 3, 8))
     """
 
     in_proj_bias: Any

@@ -11,7 +11,10 @@ __all__ = ["MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss"
 
 
 class MultiMarginLoss(_Loss):
-    """sum over other classes c of w_t max(0, margin - x_t + x_c)^p, over C; Weston & Watkins 1999. p is 1 or 2."""
+    """sum over other classes c of w_t max(0, margin - x_t + x_c)^p, over C; Weston & Watkins 1999. p is 1 or 2.
+
+    Try: MultiMarginLoss()(randn(3, 4), randint(0, 4, (3,)))
+    """
 
     weight: Any
 
@@ -30,7 +33,10 @@ class MultiMarginLoss(_Loss):
 
 
 class MultiLabelMarginLoss(_Loss):
-    """sum over right classes t and wrong ones c of max(0, 1 - x_t + x_c), over C. Targets list classes, up to a -1."""
+    """sum over right classes t and wrong ones c of max(0, 1 - x_t + x_c), over C. Targets list classes, up to a -1.
+
+    Try: MultiLabelMarginLoss()(randn(2, 4), tensor([[1, 3, -1, 0], [2, -1, 0, 0]]))
+    """
 
     def __init__(self, *, reduction: str = "mean"):
         super().__init__(reduction)
@@ -41,7 +47,10 @@ class MultiLabelMarginLoss(_Loss):
 
 
 class MultiLabelSoftMarginLoss(_Loss):
-    """-(y ln sigmoid(x) + (1 - y) ln sigmoid(-x)), the mean over classes; `weight` (C,) rescales them."""
+    """-(y ln sigmoid(x) + (1 - y) ln sigmoid(-x)), the mean over classes; `weight` (C,) rescales them.
+
+    Try: MultiLabelSoftMarginLoss()(randn(3, 4), randint(0, 2, (3, 4)).float())
+    """
 
     weight: Any
 

@@ -87,6 +87,8 @@ class Sequential(_Row):
       (0): Linear(in_features=2, out_features=3, bias=True)
       (1): ReLU()
     )
+
+    Try: Sequential(Linear(4, 3), ReLU())(randn(2, 4))
     """
 
     in_order = True  # what the children are given: for errors that name the layer before
@@ -129,7 +131,10 @@ class Sequential(_Row):
 
 
 class ModuleList(_Row):
-    """A list of modules whose parameters are found; it has no forward of its own."""
+    """A list of modules whose parameters are found; it has no forward of its own.
+
+    Try: ModuleList([Linear(4, 3)])[0](randn(2, 4))
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None):
         super().__init__()
@@ -162,7 +167,10 @@ class ModuleList(_Row):
 
 
 class ModuleDict(Module):
-    """A dict of modules whose parameters are found, in order of insertion; it has no forward of its own."""
+    """A dict of modules whose parameters are found, in order of insertion; it has no forward of its own.
+
+    Try: ModuleDict({'head': Linear(4, 3)})['head'](randn(2, 4))
+    """
 
     def __init__(self, modules: Any = None):
         super().__init__()
@@ -229,7 +237,10 @@ class ModuleDict(Module):
 
 
 class ParameterList(Module):
-    """A list of parameters that are found, under the names 0, 1, 2, ...; Tensors become Parameters."""
+    """A list of parameters that are found, under the names 0, 1, 2, ...; Tensors become Parameters.
+
+    Try: ParameterList([ones(3)])
+    """
 
     def __init__(self, values: Iterable[Any] | None = None):
         super().__init__()

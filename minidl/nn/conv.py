@@ -105,7 +105,10 @@ class _Conv(Module):
 
 
 class Conv1d(_Conv):
-    """Convolution of signals.    (N, in_channels, L) or (in_channels, L) -> (N, out_channels, M)"""
+    """Convolution of signals.    (N, in_channels, L) or (in_channels, L) -> (N, out_channels, M)
+
+    Try: Conv1d(2, 3, 3)(randn(1, 2, 6))
+    """
 
     dims = 1
 
@@ -130,6 +133,8 @@ class Conv2d(_Conv):
 
     P = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1; padding may be "same" or "valid".
     Raises ValueError for arguments that do not fit together.
+
+    Try: Conv2d(2, 3, 3, padding=1)(randn(1, 2, 5, 5))
     """
 
     def __init__(
@@ -152,6 +157,8 @@ class ConvTranspose2d(_Conv):
     """The gradient of a Conv2d as a layer: it makes images larger.    (N, in_channels, H, W) -> (N, out_channels, P, Q)
 
     P = (H - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; weight (in, out / groups, R, S).
+
+    Try: ConvTranspose2d(2, 3, 2, stride=2)(randn(1, 2, 3, 3))
     """
 
     transposed = True

@@ -14,7 +14,10 @@ __all__ = ["GaussianNLLLoss", "PoissonNLLLoss", "TripletMarginWithDistanceLoss"]
 
 
 class GaussianNLLLoss(_Loss):
-    """(ln var + (x - y)^2 / var) / 2 for predicted means and variances; `full` adds ln(2 pi) / 2."""
+    """(ln var + (x - y)^2 / var) / 2 for predicted means and variances; `full` adds ln(2 pi) / 2.
+
+    Try: GaussianNLLLoss()(randn(4, 3), randn(4, 3), rand(4, 3) + 0.5)
+    """
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
         super().__init__(reduction)
@@ -26,7 +29,10 @@ class GaussianNLLLoss(_Loss):
 
 
 class PoissonNLLLoss(_Loss):
-    """e^x - y x of predicted logarithms of rates, or x - y ln(x + eps) of rates; `full` adds Stirling's ln y!"""
+    """e^x - y x of predicted logarithms of rates, or x - y ln(x + eps) of rates; `full` adds Stirling's ln y!
+
+    Try: PoissonNLLLoss()(randn(4, 3), rand(4, 3) + 0.5)
+    """
 
     def __init__(self, log_input: bool = True, full: bool = False, *, eps: float = 1e-8, reduction: str = "mean"):
         super().__init__(reduction)
@@ -40,7 +46,10 @@ class PoissonNLLLoss(_Loss):
 
 
 class TripletMarginWithDistanceLoss(_Loss):
-    """max(0, d(a, p) - d(a, n) + margin) with any distance d, by default PairwiseDistance; see TripletMarginLoss."""
+    """max(0, d(a, p) - d(a, n) + margin) with any distance d, by default PairwiseDistance; see TripletMarginLoss.
+
+    Try: TripletMarginWithDistanceLoss()(randn(4, 3), randn(4, 3), randn(4, 3))
+    """
 
     def __init__(
         self, *, distance_function: Callable | None = None, margin: float = 1.0, swap: bool = False,

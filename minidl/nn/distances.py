@@ -11,7 +11,10 @@ __all__ = ["CosineSimilarity", "Fold", "PairwiseDistance", "Unfold"]
 
 
 class PairwiseDistance(Module):
-    """(sum |x1 - x2 + eps|^p)^(1/p) over the last dimension.    (N, D), (N, D) -> (N,)"""
+    """(sum |x1 - x2 + eps|^p)^(1/p) over the last dimension.    (N, D), (N, D) -> (N,)
+
+    Try: PairwiseDistance()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
         super().__init__()
@@ -23,7 +26,10 @@ class PairwiseDistance(Module):
 
 
 class CosineSimilarity(Module):
-    """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`"""
+    """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`
+
+    Try: CosineSimilarity()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, dim: int = 1, eps: float = 1e-8):
         super().__init__()
@@ -35,7 +41,10 @@ class CosineSimilarity(Module):
 
 
 class Unfold(Module):
-    """The windows of an image as columns (im2col).    (N, C, H, W) -> (N, C R S, P Q)"""
+    """The windows of an image as columns (im2col).    (N, C, H, W) -> (N, C R S, P Q)
+
+    Try: Unfold(2)(randn(1, 2, 4, 3))
+    """
 
     def __init__(self, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1):
         super().__init__()
@@ -50,7 +59,10 @@ class Unfold(Module):
 
 
 class Fold(Unfold):
-    """Columns laid back as windows of an image of `output_size`, overlaps added.    (N, C R S, P Q) -> (N, C, H, W)"""
+    """Columns laid back as windows of an image of `output_size`, overlaps added.    (N, C R S, P Q) -> (N, C, H, W)
+
+    Try: Fold((4, 3), 2)(randn(1, 8, 6))
+    """
 
     def __init__(self, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1):
         super().__init__(kernel_size, dilation, padding, stride)

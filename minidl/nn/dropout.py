@@ -24,6 +24,8 @@ class Dropout(_Dropout):
     """Each element becomes 0 with probability p, the others grow by 1 / (1 - p); Srivastava et al. 2014.
 
     `inplace` is taken for torch's sake: the result is always memory of its own.
+
+    Try: Dropout()(randn(3, 4))
     """
 
     def forward(self, input: Any) -> Any:
@@ -32,7 +34,10 @@ class Dropout(_Dropout):
 
 
 class Dropout2d(_Dropout):
-    """Dropout of whole channels of (N, C, H, W); Tompson et al. 2015 (arXiv:1411.4280)."""
+    """Dropout of whole channels of (N, C, H, W); Tompson et al. 2015 (arXiv:1411.4280).
+
+    Try: Dropout2d()(randn(2, 3, 2, 2))
+    """
 
     def forward(self, input: Any) -> Any:
         """The same shape."""

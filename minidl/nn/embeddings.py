@@ -73,6 +73,8 @@ class Embedding(_Table):
     >>> import minidl
     >>> tuple(Embedding(10, 3)(minidl.tensor([[1, 2], [4, 9]])).shape)
     (2, 2, 3)
+
+    Try: Embedding(5, 3)(randint(0, 5, (2, 4)))
     """
 
     shown = (("padding_idx", None), ("max_norm", None), ("norm_type", 2), ("scale_grad_by_freq", False))
@@ -123,6 +125,8 @@ class EmbeddingBag(_Table):
     >>> bags = EmbeddingBag(10, 3, mode="sum")
     >>> tuple(bags(minidl.tensor([1, 2, 4, 9]), minidl.tensor([0, 3])).shape)
     (2, 3)
+
+    Try: EmbeddingBag(5, 3)(randint(0, 5, (2, 4)))
     """
 
     shown = (("max_norm", None), ("norm_type", 2), ("scale_grad_by_freq", False), ("mode", None), ("padding_idx", None))

@@ -27,6 +27,8 @@ class GlobalAvgPool(_Global):
     """The mean of each channel over all places; Lin et al. 2014 (arXiv:1312.4400).    (N, C, ...) -> (N, C)
 
     With `keepdim` (N, C, 1, ...), as AdaptiveAvgPool2d(1) gives.
+
+    Try: GlobalAvgPool()(randn(2, 3, 4, 4))
     """
 
     def forward(self, x: Any) -> Any:
@@ -35,7 +37,10 @@ class GlobalAvgPool(_Global):
 
 
 class GlobalMaxPool(_Global):
-    """The greatest value of each channel.    (N, C, ...) -> (N, C), or with `keepdim` (N, C, 1, ...)"""
+    """The greatest value of each channel.    (N, C, ...) -> (N, C), or with `keepdim` (N, C, 1, ...)
+
+    Try: GlobalMaxPool()(randn(2, 3, 4, 4))
+    """
 
     def forward(self, x: Any) -> Any:
         """(N, C, ...) -> (N, C)"""

@@ -12,7 +12,10 @@ __all__ = ["Softmax2d", "UpsamplingBilinear2d", "UpsamplingNearest2d"]
 
 
 class Softmax2d(Module):
-    """Softmax over the channels of each place.    (N, C, H, W) or (C, H, W) -> the same shape"""
+    """Softmax over the channels of each place.    (N, C, H, W) or (C, H, W) -> the same shape
+
+    Try: Softmax2d()(randn(1, 3, 2, 2))
+    """
 
     def forward(self, x: Any) -> Any:
         """(N, C, H, W) -> (N, C, H, W)"""
@@ -22,14 +25,20 @@ class Softmax2d(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """Upsample to the nearest pixel.    (N, C, H, W) -> (N, C, P, Q)"""
+    """Upsample to the nearest pixel.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: UpsamplingNearest2d(scale_factor=2)(randn(1, 2, 3, 3))
+    """
 
     def __init__(self, size: Any = None, scale_factor: Any = None):
         super().__init__(size, scale_factor, "nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """Upsample by bilinear interpolation between corners that stay in place.    (N, C, H, W) -> (N, C, P, Q)"""
+    """Upsample by bilinear interpolation between corners that stay in place.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: UpsamplingBilinear2d(scale_factor=2)(randn(1, 2, 3, 3))
+    """
 
     def __init__(self, size: Any = None, scale_factor: Any = None):
         super().__init__(size, scale_factor, "bilinear", align_corners=True)

@@ -37,12 +37,18 @@ class _InstanceNorm(_BatchNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of (N, C, L) or (C, L); Ulyanov et al. 2016 (arXiv:1607.08022)."""
+    """Instance normalisation of (N, C, L) or (C, L); Ulyanov et al. 2016 (arXiv:1607.08022).
+
+    Try: InstanceNorm1d(3)(randn(2, 3, 4))
+    """
 
     ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of (N, C, H, W) or (C, H, W), as InstanceNorm1d."""
+    """Instance normalisation of (N, C, H, W) or (C, H, W), as InstanceNorm1d.
+
+    Try: InstanceNorm2d(3)(randn(2, 3, 3, 2))
+    """
 
     ranks = (3, 4)

@@ -15,7 +15,10 @@ from minidl.ops.shapes import flatten, unflatten
 
 
 class Identity(Module):
-    """y = x. Takes and ignores any arguments, as a place holder."""
+    """y = x. Takes and ignores any arguments, as a place holder.
+
+    Try: Identity()(randn(3, 4))
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
@@ -29,6 +32,8 @@ class Linear(Module):
     """y = x W^T + b.    x (..., in_features) -> y (..., out_features)
 
     weight (out_features, in_features) and bias (out_features,) start uniform on +-1 / sqrt(in_features), as torch's.
+
+    Try: Linear(4, 3)(randn(2, 4))
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
@@ -58,7 +63,10 @@ class Linear(Module):
 
 
 class Bilinear(Module):
-    """y_n = x1^T A_n x2 + b_n.    x1 (..., in1_features), x2 (..., in2_features) -> y (..., out_features)"""
+    """y_n = x1^T A_n x2 + b_n.    x1 (..., in1_features), x2 (..., in2_features) -> y (..., out_features)
+
+    Try: Bilinear(3, 4, 2)(randn(2, 3), randn(2, 4))
+    """
 
     def __init__(
         self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, device: Any = None,
@@ -95,7 +103,10 @@ class Bilinear(Module):
 
 
 class Flatten(Module):
-    """Dimensions start_dim .. end_dim as one; by default all but the batch."""
+    """Dimensions start_dim .. end_dim as one; by default all but the batch.
+
+    Try: Flatten()(randn(2, 3, 2))
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
@@ -110,7 +121,10 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Dimension `dim` as several, of sizes `unflattened_size`."""
+    """Dimension `dim` as several, of sizes `unflattened_size`.
+
+    Try: Unflatten(1, (2, 3))(randn(2, 6))
+    """
 
     def __init__(self, dim: int, unflattened_size: Any):
         super().__init__()

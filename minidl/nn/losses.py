@@ -35,7 +35,10 @@ class _Loss(Module):
 
 
 class MSELoss(_Loss):
-    """(x - y)^2"""
+    """(x - y)^2
+
+    Try: MSELoss()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -46,7 +49,10 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """|x - y|"""
+    """|x - y|
+
+    Try: L1Loss()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -57,7 +63,10 @@ class L1Loss(_Loss):
 
 
 class SmoothL1Loss(_Loss):
-    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; Girshick 2015 (arXiv:1504.08083)"""
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; Girshick 2015 (arXiv:1504.08083)
+
+    Try: SmoothL1Loss()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -69,7 +78,10 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; Huber 1964"""
+    """d^2 / 2 where |d| < delta, else delta (|d| - delta / 2), d = x - y; Huber 1964
+
+    Try: HuberLoss()(randn(3, 4), randn(3, 4))
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0):
         super().__init__(reduction)
@@ -91,6 +103,8 @@ class CrossEntropyLoss(_Loss):
         label_smoothing: s in [0, 1]: the target is (1 - s) onehot + s / C.
 
     Raises IndexError for a class out of range, RuntimeError for shapes that do not fit.
+
+    Try: CrossEntropyLoss()(randn(4, 3), randint(0, 3, (4,)))
     """
 
     weight: Any
@@ -112,7 +126,10 @@ class CrossEntropyLoss(_Loss):
 
 
 class NLLLoss(_Loss):
-    """-w[t] logp[t], of log-probabilities (N, C, ...) and classes t (N, ...). Arguments as CrossEntropyLoss's."""
+    """-w[t] logp[t], of log-probabilities (N, C, ...) and classes t (N, ...). Arguments as CrossEntropyLoss's.
+
+    Try: NLLLoss()(randn(4, 3), randint(0, 3, (4,)))
+    """
 
     weight: Any
 
@@ -130,7 +147,10 @@ class NLLLoss(_Loss):
 
 
 class BCELoss(_Loss):
-    """-(y log p + (1 - y) log(1 - p)) of probabilities p; logarithms stop at -100. `weight` rescales the elements."""
+    """-(y log p + (1 - y) log(1 - p)) of probabilities p; logarithms stop at -100. `weight` rescales the elements.
+
+    Try: BCELoss()(0.1 + 0.8 * rand(3, 4), rand(3, 4))
+    """
 
     weight: Any
 
@@ -144,7 +164,10 @@ class BCELoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """BCELoss of sigmoid(x), computed so that it does not overflow. `pos_weight` multiplies the term of the ones."""
+    """BCELoss of sigmoid(x), computed so that it does not overflow. `pos_weight` multiplies the term of the ones.
+
+    Try: BCEWithLogitsLoss()(randn(3, 4), rand(3, 4))
+    """
 
     weight: Any
     pos_weight: Any
@@ -168,6 +191,8 @@ class KLDivLoss(_Loss):
     """y (log y - x) of log-probabilities x and probabilities y (or their logarithms, with log_target).
 
     "batchmean" divides the sum by N: that is the divergence; "mean" divides by all elements.
+
+    Try: KLDivLoss(reduction='batchmean')(log_softmax(randn(3, 4), 1), softmax(randn(3, 4), 1))
     """
 
     reductions = ("none", "mean", "sum", "batchmean")

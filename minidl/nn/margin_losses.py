@@ -11,7 +11,10 @@ __all__ = ["CosineEmbeddingLoss", "HingeEmbeddingLoss", "MarginRankingLoss", "So
 
 
 class HingeEmbeddingLoss(_Loss):
-    """x where y = 1, max(0, margin - x) where y = -1"""
+    """x where y = 1, max(0, margin - x) where y = -1
+
+    Try: HingeEmbeddingLoss()(randn(3, 4), sign(randn(3, 4)))
+    """
 
     def __init__(self, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -23,7 +26,10 @@ class HingeEmbeddingLoss(_Loss):
 
 
 class SoftMarginLoss(_Loss):
-    """ln(1 + e^(-y x))"""
+    """ln(1 + e^(-y x))
+
+    Try: SoftMarginLoss()(randn(3, 4), sign(randn(3, 4)))
+    """
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -34,7 +40,10 @@ class SoftMarginLoss(_Loss):
 
 
 class MarginRankingLoss(_Loss):
-    """max(0, -y (x1 - x2) + margin), y = 1 if x1 should be the larger, else -1"""
+    """max(0, -y (x1 - x2) + margin), y = 1 if x1 should be the larger, else -1
+
+    Try: MarginRankingLoss()(randn(5), randn(5), sign(randn(5)))
+    """
 
     def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -46,7 +55,10 @@ class MarginRankingLoss(_Loss):
 
 
 class CosineEmbeddingLoss(_Loss):
-    """1 - cos(x1, x2) where y = 1, max(0, cos(x1, x2) - margin) where y = -1"""
+    """1 - cos(x1, x2) where y = 1, max(0, cos(x1, x2) - margin) where y = -1
+
+    Try: CosineEmbeddingLoss()(randn(4, 3), randn(4, 3), sign(randn(4)))
+    """
 
     def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
         super().__init__(reduction_of(size_average, reduce, reduction))
@@ -60,6 +72,8 @@ class CosineEmbeddingLoss(_Loss):
 class TripletMarginLoss(_Loss):
     """max(0, |a - p| - |a - n| + margin): the positive nearer to the anchor than the negative; Schroff et al. 2015
     (arXiv:1503.03832). `swap`: the distance of positive and negative counts if it is less (Balntas et al. 2016).
+
+    Try: TripletMarginLoss()(randn(4, 3), randn(4, 3), randn(4, 3))
     """
 
     def __init__(

@@ -98,13 +98,18 @@ class BatchNorm1d(_BatchNorm):
     momentum batch, the variance in its unbiased form; ``momentum=None`` keeps the plain mean over all batches. In
     evaluation the running ones are used. Raises ValueError for inputs of another rank, and in training for a single
     value per channel.
+
+    Try: BatchNorm1d(3)(randn(4, 3))
     """
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of (N, C, H, W), as BatchNorm1d."""
+    """Batch normalisation of (N, C, H, W), as BatchNorm1d.
+
+    Try: BatchNorm2d(3)(randn(2, 3, 2, 2))
+    """
 
     ranks = (4,)
 
@@ -114,7 +119,10 @@ def _shape(normalized_shape: Any) -> tuple[int, ...]:
 
 
 class LayerNorm(_Norm):
-    """y = (x - mean) / sqrt(var + eps) weight + bias over the last dimensions; Ba et al. 2016 (arXiv:1607.06450)."""
+    """y = (x - mean) / sqrt(var + eps) weight + bias over the last dimensions; Ba et al. 2016 (arXiv:1607.06450).
+
+    Try: LayerNorm(4)(randn(2, 4))
+    """
 
     def __init__(
         self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
@@ -139,6 +147,8 @@ class RMSNorm(_Norm):
     """y = x / sqrt(mean x^2 + eps) weight over the last dimensions; Zhang & Sennrich 2019 (arXiv:1910.07467).
 
     eps None is the dtype's machine epsilon.
+
+    Try: RMSNorm(4)(randn(2, 4))
     """
 
     def __init__(
@@ -162,6 +172,8 @@ class GroupNorm(_Norm):
     """Normalise each group of channels of each example; Wu & He 2018 (arXiv:1803.08494).
 
     Raises ValueError when the channels do not divide into the groups.
+
+    Try: GroupNorm(2, 4)(randn(2, 4, 3))
     """
 
     def __init__(

@@ -14,6 +14,8 @@ class FocalLoss(_Loss):
     """-a (1 - p)^gamma ln p of logits, p the probability of the right answer; Lin et al. 2017 (arXiv:1708.02002).
 
     a is alpha for targets of 1 and 1 - alpha for 0, left out when alpha is negative.
+
+    Try: FocalLoss()(randn(3, 4), randint(0, 2, (3, 4)).float())
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *, reduction: str = "mean"):
@@ -31,6 +33,8 @@ class FocalLoss(_Loss):
 class DiceLoss(_Loss):
     """1 - (2 sum p y + eps) / (sum p + sum y + eps) for each example, of probabilities; Milletari et al. 2016
     (arXiv:1606.04797).
+
+    Try: DiceLoss()(randn(3, 4), rand(3, 4))
     """
 
     def __init__(self, eps: float = 1e-7, *, reduction: str = "mean"):

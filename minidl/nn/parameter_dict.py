@@ -28,6 +28,8 @@ class ParameterDict(Module):
     >>> choices = ParameterDict({"left": minidl.zeros(2), "right": minidl.ones(3)})
     >>> [(name, tuple(p.shape)) for name, p in choices.named_parameters()]
     [('left', (2,)), ('right', (3,))]
+
+    Try: ParameterDict({'w': ones(3)})
     """
 
     def __init__(self, parameters: Any = None):

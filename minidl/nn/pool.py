@@ -29,7 +29,10 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The greatest of each window of a signal; stride is kernel_size unless given.    (N, C, L) -> (N, C, M)"""
+    """The greatest of each window of a signal; stride is kernel_size unless given.    (N, C, L) -> (N, C, M)
+
+    Try: MaxPool1d(2)(randn(1, 2, 6))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, M), with return_indices also where"""
@@ -37,7 +40,10 @@ class MaxPool1d(_MaxPool):
 
 
 class MaxPool2d(_MaxPool):
-    """The greatest of each window of an image; stride is kernel_size unless given.    (N, C, H, W) -> (N, C, P, Q)"""
+    """The greatest of each window of an image; stride is kernel_size unless given.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: MaxPool2d(2)(randn(1, 2, 4, 6))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q), with return_indices also where, flat in H x W"""
@@ -45,7 +51,10 @@ class MaxPool2d(_MaxPool):
 
 
 class AvgPool1d(Module):
-    """The mean of each window of a signal; stride is kernel_size unless given.    (N, C, L) -> (N, C, M)"""
+    """The mean of each window of a signal; stride is kernel_size unless given.    (N, C, L) -> (N, C, M)
+
+    Try: AvgPool1d(2)(randn(1, 2, 6))
+    """
 
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
@@ -68,7 +77,10 @@ class AvgPool1d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window of an image; stride is kernel_size unless given.    (N, C, H, W) -> (N, C, P, Q)"""
+    """The mean of each window of an image; stride is kernel_size unless given.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: AvgPool2d(2)(randn(1, 2, 4, 6))
+    """
 
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
@@ -100,7 +112,10 @@ class _Adaptive(Module):
 
 
 class AdaptiveAvgPool1d(_Adaptive):
-    """The mean of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)"""
+    """The mean of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)
+
+    Try: AdaptiveAvgPool1d(2)(randn(1, 2, 5))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, output_size)"""
@@ -108,7 +123,10 @@ class AdaptiveAvgPool1d(_Adaptive):
 
 
 class AdaptiveAvgPool2d(_Adaptive):
-    """The mean of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)"""
+    """The mean of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: AdaptiveAvgPool2d(2)(randn(1, 2, 5, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q)"""

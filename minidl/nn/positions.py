@@ -39,6 +39,8 @@ class SinusoidalPositions(Module):
 
     Vaswani et al. 2017 (arXiv:1706.03762), section 3.5. x (B, T, E), or (T, B, E) with ``batch_first=False``, or (T,
     E). It has no parameters and no longest length. The table is made in float64 and rounded once to x's dtype.
+
+    Try: SinusoidalPositions(4)(randn(2, 3, 4))
     """
 
     def __init__(self, embed_dim: int, base: float = 10000.0, batch_first: bool = True):
@@ -61,6 +63,8 @@ class LearnedPositions(Module):
 
     weight (max_len, E) starts normal with deviation 0.02 (Radford et al. 2019). Layouts as SinusoidalPositions. Raises
     ShapeError for positions from max_len on.
+
+    Try: LearnedPositions(6, 4)(randn(2, 3, 4))
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class RotaryPositions(Module):
 
     so that the product of a query at m and a key at n depends on m - n only. Pairs are (i, i + D / 2), or with
     `interleaved` (2 i, 2 i + 1), the paper's. x (..., T, D), D even. Raises ValueError for an odd D.
+
+    Try: RotaryPositions(4)(randn(1, 2, 3, 4))
     """
 
     def __init__(self, dim: int, base: float = 10000.0, interleaved: bool = False):

@@ -23,7 +23,10 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """(sum x^p)^(1/p) over each window of a signal.    (N, C, L) -> (N, C, M)"""
+    """(sum x^p)^(1/p) over each window of a signal.    (N, C, L) -> (N, C, M)
+
+    Try: LPPool1d(2.0, 2)(rand(1, 2, 4) + 0.1)
+    """
 
     def forward(self, x: Any) -> Any:
         """(N, C, L) -> (N, C, M)"""
@@ -31,7 +34,10 @@ class LPPool1d(_LPPool):
 
 
 class LPPool2d(_LPPool):
-    """(sum x^p)^(1/p) over each window of an image.    (N, C, H, W) -> (N, C, P, Q)"""
+    """(sum x^p)^(1/p) over each window of an image.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: LPPool2d(2.0, 2)(rand(1, 2, 4, 4) + 0.1)
+    """
 
     def forward(self, x: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q)"""
@@ -39,7 +45,10 @@ class LPPool2d(_LPPool):
 
 
 class LocalResponseNorm(Module):
-    """x / (k + alpha mean of x^2 over `size` neighbouring channels)^beta; Krizhevsky et al. 2012."""
+    """x / (k + alpha mean of x^2 over `size` neighbouring channels)^beta; Krizhevsky et al. 2012.
+
+    Try: LocalResponseNorm(2)(randn(1, 4, 3, 3))
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()

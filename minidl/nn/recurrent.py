@@ -208,7 +208,7 @@ class RNNBase(Module):
 
     def _check_input(self, x: Any, ndim: int) -> None:
         weight = self.weight_hh_l0
-        if not weight.packed and x.dtype != weight.dtype:
+        if not getattr(weight, "packed", False) and x.dtype != weight.dtype:
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). Convert input: "
                 f"input.to({weight.dtype}), or convert model: model.to({x.dtype})"
@@ -267,6 +267,8 @@ class RNN(RNNBase):
     >>> y, h = RNN(3, 5, num_layers=2)(minidl.zeros(7, 4, 3))
     >>> tuple(y.shape), tuple(h.shape)
     ((7, 4, 5), (2, 4, 5))
+
+    Try: RNN(3, 4)(randn(5, 2, 3))
     """
 
     def __init__(
@@ -297,6 +299,8 @@ class LSTM(RNNBase):
     >>> y, (h, c) = LSTM(3, 5, bidirectional=True)(minidl.zeros(7, 4, 3))
     >>> tuple(y.shape), tuple(c.shape)
     ((7, 4, 10), (2, 4, 5))
+
+    Try: LSTM(3, 4)(randn(5, 2, 3))
     """
 
     def __init__(
@@ -322,6 +326,8 @@ class GRU(RNNBase):
     >>> y, h = GRU(3, 5, batch_first=True)(minidl.zeros(4, 7, 3))
     >>> tuple(y.shape), tuple(h.shape)
     ((4, 7, 5), (1, 4, 5))
+
+    Try: GRU(3, 4)(randn(5, 2, 3))
     """
 
     def __init__(
@@ -387,7 +393,10 @@ class RNNCellBase(Module):
 
 
 class RNNCell(RNNCellBase):
-    """One step of RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.    x (B, I) or (I,), h (B, H) or (H,)"""
+    """One step of RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.    x (B, I) or (I,), h (B, H) or (H,)
+
+    Try: RNNCell(3, 4)(randn(2, 3))
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
@@ -404,7 +413,10 @@ class RNNCell(RNNCellBase):
 
 
 class LSTMCell(RNNCellBase):
-    """One step of LSTM.    x (B, I) or (I,), (h, c) of (B, H) or (H,) -> (h', c')"""
+    """One step of LSTM.    x (B, I) or (I,), (h, c) of (B, H) or (H,) -> (h', c')
+
+    Try: LSTMCell(3, 4)(randn(2, 3))
+    """
 
     mode = "LSTM"
 
@@ -420,7 +432,10 @@ class LSTMCell(RNNCellBase):
 
 
 class GRUCell(RNNCellBase):
-    """One step of GRU.    x (B, I) or (I,), h (B, H) or (H,) -> h'"""
+    """One step of GRU.    x (B, I) or (I,), h (B, H) or (H,) -> h'
+
+    Try: GRUCell(3, 4)(randn(2, 3))
+    """
 
     mode = "GRU"
 

@@ -15,7 +15,10 @@ __all__ = [
 
 
 class Upsample(Module):
-    """F.interpolate as a layer: to a `size`, or by a `scale_factor`, by "nearest", "linear", "bilinear" ..."""
+    """F.interpolate as a layer: to a `size`, or by a `scale_factor`, by "nearest", "linear", "bilinear" ...
+
+    Try: Upsample(scale_factor=2)(randn(1, 2, 3, 3))
+    """
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
@@ -39,7 +42,10 @@ class Upsample(Module):
 
 
 class PixelShuffle(Module):
-    """(N, C r^2, H, W) -> (N, C, r H, r W); Shi et al. 2016 (arXiv:1609.05158)"""
+    """(N, C r^2, H, W) -> (N, C, r H, r W); Shi et al. 2016 (arXiv:1609.05158)
+
+    Try: PixelShuffle(2)(randn(1, 8, 2, 3))
+    """
 
     def __init__(self, upscale_factor: int):
         super().__init__()
@@ -54,7 +60,10 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """(N, C, r H, r W) -> (N, C r^2, H, W): the inverse of PixelShuffle."""
+    """(N, C, r H, r W) -> (N, C r^2, H, W): the inverse of PixelShuffle.
+
+    Try: PixelUnshuffle(2)(randn(1, 2, 4, 6))
+    """
 
     def __init__(self, downscale_factor: int):
         super().__init__()
@@ -69,7 +78,10 @@ class PixelUnshuffle(Module):
 
 
 class ChannelShuffle(Module):
-    """Channel i of group g becomes channel g of group i; Zhang et al. 2018 (arXiv:1707.01083)"""
+    """Channel i of group g becomes channel g of group i; Zhang et al. 2018 (arXiv:1707.01083)
+
+    Try: ChannelShuffle(3)(randn(1, 6, 2, 2))
+    """
 
     def __init__(self, groups: int):
         super().__init__()
@@ -93,7 +105,10 @@ class _AdaptiveMax(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMax):
-    """The largest of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)"""
+    """The largest of each of output_size regions of a signal.    (N, C, L) -> (N, C, output_size)
+
+    Try: AdaptiveMaxPool1d(2)(randn(1, 2, 5))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, L) -> (N, C, output_size), and the places if `return_indices`"""
@@ -101,7 +116,10 @@ class AdaptiveMaxPool1d(_AdaptiveMax):
 
 
 class AdaptiveMaxPool2d(_AdaptiveMax):
-    """The largest of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)"""
+    """The largest of each of P x Q regions of an image; None keeps a size.    (N, C, H, W) -> (N, C, P, Q)
+
+    Try: AdaptiveMaxPool2d(2)(randn(1, 2, 5, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, C, P, Q), and the places if `return_indices`"""
@@ -112,6 +130,8 @@ class ConvTranspose1d(_Conv):
     """The gradient of a Conv1d as a layer: it makes signals longer.    (N, in_channels, L) -> (N, out_channels, M)
 
     M = (L - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; weight (in, out / groups, K).
+
+    Try: ConvTranspose1d(2, 3, 2)(randn(1, 2, 4))
     """
 
     dims = 1

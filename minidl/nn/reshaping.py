@@ -15,6 +15,8 @@ class Reshape(Module):
     >>> import minidl
     >>> tuple(Reshape(3, -1)(minidl.zeros(2, 12)).shape)
     (2, 3, 4)
+
+    Try: Reshape(2, 3)(randn(2, 6))
     """
 
     def __init__(self, *shape: Any):

@@ -43,12 +43,17 @@ class SeparableConv2d(_Separable):
     [('depthwise.weight', (3, 1, 3, 3)), ('pointwise.weight', (8, 3, 1, 1)), ('pointwise.bias', (8,))]
     >>> tuple(layer(minidl.zeros(2, 3, 5, 5)).shape)
     (2, 8, 5, 5)
+
+    Try: SeparableConv2d(2, 3, 3)(randn(1, 2, 5, 5))
     """
 
     convolution = Conv2d
 
 
 class SeparableConv1d(_Separable):
-    """SeparableConv2d for signals.    (N, in_channels, L) -> (N, out_channels, M)"""
+    """SeparableConv2d for signals.    (N, in_channels, L) -> (N, out_channels, M)
+
+    Try: SeparableConv1d(2, 3, 3)(randn(1, 2, 6))
+    """
 
     convolution = Conv1d

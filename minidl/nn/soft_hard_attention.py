@@ -74,7 +74,10 @@ class _Attention(Module):
 
 
 class DotProductAttention(_Attention):
-    """Soft attention, score(q, k) = q . k; Luong et al. 2015 (arXiv:1508.04025). Q = K."""
+    """Soft attention, score(q, k) = q . k; Luong et al. 2015 (arXiv:1508.04025). Q = K.
+
+    Try: DotProductAttention()(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
+    """
 
     def score(self, query: Any, key: Any) -> Any:
         """q k^T"""
@@ -84,7 +87,10 @@ class DotProductAttention(_Attention):
 
 
 class ScaledDotProductAttention(DotProductAttention):
-    """Soft attention, score(q, k) = q . k / sqrt(K); Vaswani et al. 2017 (arXiv:1706.03762)."""
+    """Soft attention, score(q, k) = q . k / sqrt(K); Vaswani et al. 2017 (arXiv:1706.03762).
+
+    Try: ScaledDotProductAttention()(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
+    """
 
     def score(self, query: Any, key: Any) -> Any:
         """q k^T / sqrt(K)"""
@@ -100,6 +106,8 @@ class AdditiveAttention(_Attention):
     >>> y, weights = AdditiveAttention(3, 4, 8)(minidl.zeros(2, 5, 3), minidl.zeros(2, 7, 4))
     >>> tuple(y.shape), tuple(weights.shape)
     ((2, 5, 4), (2, 5, 7))
+
+    Try: AdditiveAttention(4, 4, 3)(randn(2, 3, 4), randn(2, 5, 4))
     """
 
     def __init__(
@@ -150,6 +158,8 @@ class StochasticAttention(_Hard):
     >>> y, weights = layer(minidl.zeros(2, 5, 3), minidl.zeros(2, 7, 4))
     >>> loss = (y**2).mean((1, 2))  # one for each example
     >>> (loss.mean() + layer.reinforce(loss)).backward()
+
+    Try: StochasticAttention(DotProductAttention())(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
     """
 
     def __init__(self, scorer: _Attention | Callable[[Any, Any], Any], decay: float = 0.9):
@@ -204,6 +214,8 @@ class GumbelAttention(_Hard):
     The weights are F.gumbel_softmax(score, tau, hard=True): values one-hot, gradients those of the soft ones (Jang et
     al. 2017, arXiv:1611.01144), which is biased, but less noisy than REINFORCE. In evaluation the place of the largest
     score is taken.
+
+    Try: GumbelAttention(DotProductAttention())(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
     """
 
     def __init__(self, scorer: _Attention | Callable[[Any, Any], Any], tau: float = 1.0):
@@ -227,6 +239,8 @@ class TopKAttention(_Hard):
 
     For k = 1 the weights are one-hot and the scores get no gradient, unless `straight_through`, which gives them that
     of the softmax of all scores. A query that sees fewer than k places looks at those.
+
+    Try: TopKAttention(DotProductAttention(), 2)(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
     """
 
     def __init__(self, scorer: _Attention | Callable[[Any, Any], Any], k: int = 1, straight_through: bool = False):
@@ -248,7 +262,10 @@ class TopKAttention(_Hard):
 
 
 class ArgmaxAttention(TopKAttention):
-    """Deterministic hard attention: the place of the largest score. As TopKAttention with k = 1."""
+    """Deterministic hard attention: the place of the largest score. As TopKAttention with k = 1.
+
+    Try: ArgmaxAttention(DotProductAttention())(randn(2, 3, 4), randn(2, 5, 4), randn(2, 5, 4))
+    """
 
     def __init__(self, scorer: _Attention | Callable[[Any, Any], Any], straight_through: bool = False):
         super().__init__(scorer, 1, straight_through)

@@ -15,6 +15,8 @@ class StochasticDepth(Module):
 
     Stands at the end of a residual branch: x + drop(branch(x)). Huang et al. 2016 (arXiv:1603.09382); torchvision's
     name and arguments. ValueError for a p outside [0, 1] or another mode.
+
+    Try: StochasticDepth(0.3, 'row')(randn(4, 3))
     """
 
     def __init__(self, p: float, mode: str):
@@ -34,7 +36,10 @@ class StochasticDepth(Module):
 
 
 class DropPath(StochasticDepth):
-    """StochasticDepth of single examples, under the name and with the argument that vision transformers use."""
+    """StochasticDepth of single examples, under the name and with the argument that vision transformers use.
+
+    Try: DropPath(0.3)(randn(4, 3))
+    """
 
     def __init__(self, drop_prob: float = 0.0):
         super().__init__(drop_prob, "row")
@@ -45,7 +50,10 @@ class DropPath(StochasticDepth):
 
 
 class GaussianNoise(Module):
-    """x + std n, n standard normal, in training; Bishop 1995 (doi 10.1162/neco.1995.7.1.108). ValueError: std < 0."""
+    """x + std n, n standard normal, in training; Bishop 1995 (doi 10.1162/neco.1995.7.1.108). ValueError: std < 0.
+
+    Try: GaussianNoise()(randn(3, 4))
+    """
 
     def __init__(self, std: float = 0.1):
         super().__init__()

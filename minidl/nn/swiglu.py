@@ -11,7 +11,10 @@ __all__ = ["SwiGLU"]
 
 
 class SwiGLU(Module):
-    """y = silu(a) b, the two halves of x along `dim`; Shazeer 2020 (arXiv:2002.05202)"""
+    """y = silu(a) b, the two halves of x along `dim`; Shazeer 2020 (arXiv:2002.05202)
+
+    Try: SwiGLU()(randn(2, 4))
+    """
 
     def __init__(self, dim: int = -1):
         super().__init__()

@@ -42,6 +42,8 @@ class TransformerDecoderLayer(Module):
     >>> layer = TransformerDecoderLayer(8, 2, 16, batch_first=True)
     >>> tuple(layer(minidl.zeros(3, 5, 8), minidl.zeros(3, 7, 8), tgt_is_causal=True).shape)
     (3, 5, 8)
+
+    Try: TransformerDecoderLayer(4, 2, 8, 0.0)(randn(2, 1, 4), randn(3, 1, 4))
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class TransformerDecoderLayer(Module):
 class TransformerDecoder(Module):
     """num_layers copies of a decoder layer, and a last `norm` if given. The copies start with equal weights, as torch's
     do.
+
+    Try: TransformerDecoder(TransformerDecoderLayer(4, 2, 8, 0.0), 2)(randn(2, 1, 4), randn(3, 1, 4))
     """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None):
@@ -124,6 +128,8 @@ class Transformer(Module):
 
     src (S, B, d_model), tgt (T, B, d_model) -> (T, B, d_model); with `batch_first` the batch comes first.
     custom_encoder and custom_decoder take the place of the own ones. Weights start as xavier_uniform.
+
+    Try: Transformer(4, 2, 1, 1, 8, 0.0)(randn(3, 1, 4), randn(2, 1, 4))
     """
 
     def __init__(

@@ -27,7 +27,10 @@ class _Unit(Module):
 
 
 class ELU(_Unit):
-    """y = x where x > 0, else alpha (e^x - 1); Clevert et al. 2016 (arXiv:1511.07289)"""
+    """y = x where x > 0, else alpha (e^x - 1); Clevert et al. 2016 (arXiv:1511.07289)
+
+    Try: ELU()(randn(3, 4))
+    """
 
     shown = ("alpha",)
 
@@ -41,7 +44,10 @@ class ELU(_Unit):
 
 
 class CELU(_Unit):
-    """y = x where x > 0, else alpha (e^(x / alpha) - 1); Barron 2017 (arXiv:1704.07483)"""
+    """y = x where x > 0, else alpha (e^(x / alpha) - 1); Barron 2017 (arXiv:1704.07483)
+
+    Try: CELU()(randn(3, 4))
+    """
 
     shown = ("alpha",)
 
@@ -55,7 +61,10 @@ class CELU(_Unit):
 
 
 class SELU(_Unit):
-    """ELU with the scales that keep mean 0 and variance 1; Klambauer et al. 2017 (arXiv:1706.02515)"""
+    """ELU with the scales that keep mean 0 and variance 1; Klambauer et al. 2017 (arXiv:1706.02515)
+
+    Try: SELU()(randn(3, 4))
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -67,7 +76,10 @@ class SELU(_Unit):
 
 
 class Mish(_Unit):
-    """y = x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681)"""
+    """y = x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681)
+
+    Try: Mish()(randn(3, 4))
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -79,7 +91,10 @@ class Mish(_Unit):
 
 
 class Hardswish(Module):
-    """y = x min(max(x + 3, 0), 6) / 6; Howard et al. 2019 (arXiv:1905.02244)"""
+    """y = x min(max(x + 3, 0), 6) / 6; Howard et al. 2019 (arXiv:1905.02244)
+
+    Try: Hardswish()(randn(3, 4))
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -91,7 +106,10 @@ class Hardswish(Module):
 
 
 class Hardsigmoid(Module):
-    """y = min(max(x + 3, 0), 6) / 6"""
+    """y = min(max(x + 3, 0), 6) / 6
+
+    Try: Hardsigmoid()(randn(3, 4))
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -103,7 +121,10 @@ class Hardsigmoid(Module):
 
 
 class Hardtanh(_Unit):
-    """y = min(max(x, min_val), max_val). Raises ValueError unless min_val < max_val."""
+    """y = min(max(x, min_val), max_val). Raises ValueError unless min_val < max_val.
+
+    Try: Hardtanh()(randn(3, 4))
+    """
 
     shown = ("min_val", "max_val")
 
@@ -119,7 +140,10 @@ class Hardtanh(_Unit):
 
 
 class Hardshrink(Module):
-    """y = x where |x| > lambd, else 0"""
+    """y = x where |x| > lambd, else 0
+
+    Try: Hardshrink()(randn(3, 4))
+    """
 
     def __init__(self, lambd: float = 0.5):
         super().__init__()
@@ -134,7 +158,10 @@ class Hardshrink(Module):
 
 
 class Softshrink(Module):
-    """y = x - lambd where x > lambd, x + lambd where x < -lambd, else 0"""
+    """y = x - lambd where x > lambd, x + lambd where x < -lambd, else 0
+
+    Try: Softshrink()(randn(3, 4))
+    """
 
     def __init__(self, lambd: float = 0.5):
         super().__init__()
@@ -149,7 +176,10 @@ class Softshrink(Module):
 
 
 class Threshold(_Unit):
-    """y = x where x > threshold, else value"""
+    """y = x where x > threshold, else value
+
+    Try: Threshold(0.5, 7.0)(randn(3, 4))
+    """
 
     shown = ("threshold", "value")
 
@@ -163,7 +193,10 @@ class Threshold(_Unit):
 
 
 class PReLU(Module):
-    """y = x where x > 0, else weight x, one learned slope or one for each channel; He et al. 2015 (arXiv:1502.01852)"""
+    """y = x where x > 0, else weight x, one learned slope or one for each channel; He et al. 2015 (arXiv:1502.01852)
+
+    Try: PReLU()(randn(3, 4))
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
         super().__init__()
@@ -184,7 +217,10 @@ class PReLU(Module):
 
 
 class LogSigmoid(Module):
-    """y = -ln(1 + e^-x)"""
+    """y = -ln(1 + e^-x)
+
+    Try: LogSigmoid()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -192,7 +228,10 @@ class LogSigmoid(Module):
 
 
 class Softsign(Module):
-    """y = x / (1 + |x|)"""
+    """y = x / (1 + |x|)
+
+    Try: Softsign()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -200,7 +239,10 @@ class Softsign(Module):
 
 
 class Tanhshrink(Module):
-    """y = x - tanh(x)"""
+    """y = x - tanh(x)
+
+    Try: Tanhshrink()(randn(3, 4))
+    """
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
@@ -208,7 +250,10 @@ class Tanhshrink(Module):
 
 
 class Softmin(Module):
-    """softmax(-x) along `dim`"""
+    """softmax(-x) along `dim`
+
+    Try: Softmin(1)(randn(3, 4))
+    """
 
     def __init__(self, dim: int | None = None):
         super().__init__()
@@ -223,7 +268,10 @@ class Softmin(Module):
 
 
 class GLU(Module):
-    """y = a sigmoid(b), the two halves of x along `dim`; Dauphin et al. 2017 (arXiv:1612.08083)"""
+    """y = a sigmoid(b), the two halves of x along `dim`; Dauphin et al. 2017 (arXiv:1612.08083)
+
+    Try: GLU()(randn(2, 4))
+    """
 
     def __init__(self, dim: int = -1):
         super().__init__()

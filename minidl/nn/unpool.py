@@ -25,7 +25,10 @@ class _Unpool(Module):
 
 
 class MaxUnpool1d(_Unpool):
-    """The partial inverse of MaxPool1d(return_indices=True).    (N, C, M) -> (N, C, L)"""
+    """The partial inverse of MaxPool1d(return_indices=True).    (N, C, M) -> (N, C, L)
+
+    Try: MaxUnpool1d(2)(randn(1, 1, 2), tensor([[[1, 2]]]))
+    """
 
     dims = 1
 
@@ -35,7 +38,10 @@ class MaxUnpool1d(_Unpool):
 
 
 class MaxUnpool2d(_Unpool):
-    """The partial inverse of MaxPool2d(return_indices=True).    (N, C, P, Q) -> (N, C, H, W)"""
+    """The partial inverse of MaxPool2d(return_indices=True).    (N, C, P, Q) -> (N, C, H, W)
+
+    Try: MaxUnpool2d(2)(randn(1, 1, 2, 2), tensor([[[[0, 3], [8, 15]]]]))
+    """
 
     dims = 2
 

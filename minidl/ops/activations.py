@@ -41,6 +41,9 @@ class exponential_unit(Elementwise):
     """y = scale x where x > 0, else scale alpha (e^(slope x) - 1)
 
     dx = scale dy where x > 0, else scale alpha slope e^(slope x) dy
+
+    Why: a line of slope `scale` on the right; on the left scale alpha slope e^(slope x), by the chain rule.
+    Try: exponential_unit(randn(3, 4))
     """
 
     promote = None
@@ -63,7 +66,10 @@ class exponential_unit(Elementwise):
 
 @op(namespace="nn.functional")
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
-    """x where x > 0, else alpha (e^x - 1); Clevert, Unterthiner & Hochreiter 2016 (arXiv:1511.07289)."""
+    """x where x > 0, else alpha (e^x - 1); Clevert, Unterthiner & Hochreiter 2016 (arXiv:1511.07289).
+
+    Try: elu(randn(3, 4))
+    """
     floating("elu", input)
     return finish(input, exponential_unit(input, alpha), inplace)
 
@@ -73,6 +79,8 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """x where x > 0, else alpha (e^(x / alpha) - 1), smooth for any alpha; Barron 2017 (arXiv:1704.07483).
 
     Raises RuntimeError for alpha = 0.
+
+    Try: celu(randn(3, 4))
     """
     floating("celu", input)
     if alpha == 0:
@@ -85,14 +93,21 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804
 
 @op(namespace="nn.functional")
 def selu(input: Any, inplace: bool = False) -> Any:
-    """scale elu(x, alpha), which keeps mean 0 and variance 1; Klambauer et al. 2017 (arXiv:1706.02515)."""
+    """scale elu(x, alpha), which keeps mean 0 and variance 1; Klambauer et al. 2017 (arXiv:1706.02515).
+
+    Try: selu(randn(3, 4))
+    """
     floating("selu", input)
     return finish(input, exponential_unit(input, _SELU_ALPHA, _SELU_SCALE), inplace)
 
 
 @op(namespace="nn.functional")
 class logsigmoid(Elementwise):
-    """y = ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|);    dx = dy sigmoid(-x)"""
+    """y = ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|);    dx = dy sigmoid(-x)
+
+    Why: ln u has the slope 1 / u, and u = s has s (1 - s): together 1 - s = sigmoid(-x).
+    Try: logsigmoid(randn(3, 4))
+    """
 
     promote = None
 
@@ -108,7 +123,10 @@ class logsigmoid(Elementwise):
 
 @op(namespace="nn.functional")
 def mish(input: Any, inplace: bool = False) -> Any:
-    """x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681)."""
+    """x tanh(ln(1 + e^x)); Misra 2019 (arXiv:1908.08681).
+
+    Try: mish(randn(3, 4))
+    """
     floating("mish", input)
     x = clone(input) if inplace else input
     return finish(input, x * tanh(softplus(x)), inplace)
@@ -119,6 +137,9 @@ class gelu(Elementwise):
     """y = x Phi(x), Phi the normal distribution function; ``approximate="tanh"`` as in GPT-2 (Hendrycks & Gimpel 2016)
 
     dx = dy (Phi(x) + x phi(x))
+
+    Why: the product rule: Phi(x) + x phi(x), phi = Phi' the normal density; by tanh the same with its approximation.
+    Try: gelu(randn(3, 4))
     """
 
     def forward(ctx, x: Any, approximate: str = "none") -> Any:
@@ -148,7 +169,11 @@ _GELU = {"none": "gelu", "tanh": "gelu_tanh"}  # the kernels' names
 
 @op(namespace="nn.functional")
 class silu(Elementwise):
-    """y = x sigmoid(x);    dx = dy s (1 + x (1 - s)),  s = sigmoid(x)"""
+    """y = x sigmoid(x);    dx = dy s (1 + x (1 - s)),  s = sigmoid(x)
+
+    Why: the product rule on x s, with s' = s (1 - s): s + x s (1 - s) = s (1 + x (1 - s)).
+    Try: silu(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
@@ -169,7 +194,11 @@ def silu_or_write(input: Any, inplace: bool = False) -> Any:
 
 @op(namespace="nn.functional")
 class softplus(Elementwise):
-    """y = ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold;    dx = dy sigmoid(beta x)"""
+    """y = ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold;    dx = dy sigmoid(beta x)
+
+    Why: e^(bx) b / ((1 + e^(bx)) b) = sigmoid(b x), and 1 where y = x.
+    Try: softplus(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
         ctx.save(x)
@@ -194,6 +223,8 @@ def glu(input: Any, dim: int = -1) -> Any:
     """a sigmoid(b), a and b the two halves of x along `dim`; Dauphin et al. 2017 (arXiv:1612.08083).
 
     Raises RuntimeError for a 0-d input, ShapeError for an odd size.
+
+    Try: glu(randn(2, 4))
     """
     floating("glu", input)
     if not len(input.shape):
@@ -207,7 +238,10 @@ def glu(input: Any, dim: int = -1) -> Any:
 
 @op(namespace="nn.functional")
 def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
-    """softmax(-x) along `dim`: the least element gets the greatest weight."""
+    """softmax(-x) along `dim`: the least element gets the greatest weight.
+
+    Try: softmin(randn(3, 4), 1)
+    """
     if dim is None:
         raise ValueError("softmin: which dimension is to sum to 1? pass dim=...")
     return softmax(-input if dtype is None else cast(-input, dtypes.as_numpy(dtype)), dim)
@@ -215,11 +249,17 @@ def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 
 @op(namespace="nn.functional")
 def softsign(input: Any) -> Any:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    Try: softsign(randn(3, 4))
+    """
     return input / (abs(input) + 1)
 
 
 @op(namespace="nn.functional")
 def tanhshrink(input: Any) -> Any:
-    """x - tanh x."""
+    """x - tanh x.
+
+    Try: tanhshrink(randn(3, 4))
+    """
     return input - tanh(input)

@@ -29,6 +29,8 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
 
     Region i along a dimension is from floor(i H / P) to ceil((i + 1) H / P), so regions may overlap. A None in
     output_size keeps that size. With return_indices also where, flat in H x W. The gradient goes to that element.
+
+    Try: adaptive_max_pool2d(randn(1, 2, 4, 4), 2)
     """
     shape = tuple(input.shape)
     require(len(shape) in (3, 4), "adaptive_max_pool2d: (N, C, H, W) or (C, H, W) is expected, got {}", shape)
@@ -59,7 +61,10 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
 
 @op()
 def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """As adaptive_max_pool2d, on (N, C, L) or (C, L)."""
+    """As adaptive_max_pool2d, on (N, C, L) or (C, L).
+
+    Try: adaptive_max_pool1d(randn(1, 2, 4), 2)
+    """
     require(
         len(input.shape) in (2, 3), "adaptive_max_pool1d: (N, C, L) or (C, L) is expected, got {}", tuple(input.shape)
     )

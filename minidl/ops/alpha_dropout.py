@@ -36,13 +36,19 @@ def _channels(name: str, x: Any, p: float, training: bool, ranks: tuple[int, int
 
 @op(namespace="nn.functional")
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    """Dropout of whole channels of (N, C, L) or (C, L); Tompson et al. 2015 (arXiv:1411.4280)."""
+    """Dropout of whole channels of (N, C, L) or (C, L); Tompson et al. 2015 (arXiv:1411.4280).
+
+    Try: dropout1d(randn(2, 3, 4), 0.4)
+    """
     return _channels("dropout1d", input, p, training, (2, 3))
 
 
 @op(namespace="nn.functional")
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W); Tompson et al. 2015 (arXiv:1411.4280)."""
+    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W); Tompson et al. 2015 (arXiv:1411.4280).
+
+    Try: dropout3d(randn(2, 3, 2, 2, 2), 0.4)
+    """
     return _channels("dropout3d", input, p, training, (4, 5))
 
 
@@ -62,13 +68,18 @@ def _alpha(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
 def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
     """a x + b, elements with probability p put to selu's lowest value first, with a and b such that mean 0 and variance
     1 stay as they are; Klambauer et al. 2017 (arXiv:1706.02515). x itself unless training.
+
+    Try: alpha_dropout(randn(3, 4), 0.4, True)
     """
     return _alpha(input, p, training, tuple(input.shape))
 
 
 @op(namespace="nn.functional")
 def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
-    """alpha_dropout of whole channels of (N, C, ...)."""
+    """alpha_dropout of whole channels of (N, C, ...).
+
+    Try: feature_alpha_dropout(randn(2, 3, 4), 0.4, True)
+    """
     require(input.ndim >= 2 or not training, "Feature dropout requires at least 2 dimensions in the input")
     return _alpha(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2)))
 
@@ -79,6 +90,8 @@ def rrelu(
 ) -> Any:
     """x where x > 0, else s x, with s uniform on [lower, upper) for each element in training, and their middle
     otherwise; Xu et al. 2015 (arXiv:1505.00853).
+
+    Try: rrelu(randn(3, 4), training=True)
     """
     if lower > upper:
         raise RuntimeError(f"rrelu: lower must be less than or equal to upper, got {lower} and {upper}")

@@ -38,7 +38,11 @@ def _scaled(b: Any, alpha: Any, like: Any) -> Any:
 
 @op(method="add", operator="add", inplace=True)
 class add(Binary):
-    """y = a + alpha b"""
+    """y = a + alpha b
+
+    Why: y moves one for one with a, and alpha for one with b.
+    Try: add(randn(3, 4), randn(3, 4))
+    """
 
     alpha: Any = 1
 
@@ -59,7 +63,11 @@ class add(Binary):
 
 @op(method="sub", operator="sub", inplace=True)
 class sub(Binary):
-    """y = a - alpha b"""
+    """y = a - alpha b
+
+    Why: y moves one for one with a, and by -alpha with b.
+    Try: sub(randn(3, 4), randn(3, 4))
+    """
 
     def promote(arrays: Any) -> Any:  # type: ignore[override]
         for x in arrays[:2]:
@@ -79,7 +87,11 @@ class sub(Binary):
 
 @op(method="mul", operator="mul", inplace=True)
 class mul(Binary):
-    """y = a b"""
+    """y = a b
+
+    Why: (a + h) b = a b + h b: the slope in a is b, in b it is a.
+    Try: mul(randn(3, 4), randn(3, 4))
+    """
 
     def forward(ctx, a: Any, b: Any) -> Any:
         if ctx.recording:
@@ -94,7 +106,11 @@ class mul(Binary):
 
 @op(operator="truediv")
 class true_divide(Binary):
-    """y = a / b;    da = dy / b,    db = -dy y / b"""
+    """y = a / b;    da = dy / b,    db = -dy y / b
+
+    Why: y b = a, so dy b + y db = da: dy/da = 1 / b and dy/db = -y / b.
+    Try: true_divide(randn(3, 4), rand(3, 4) + 0.5)
+    """
 
     promote = staticmethod(meet_float)
 
@@ -112,7 +128,11 @@ class true_divide(Binary):
 
 @op()
 class rounded_divide(Binary):
-    """y = a / b rounded down ("floor") or towards 0 ("trunc"), integers staying integers; its gradient is 0"""
+    """y = a / b rounded down ("floor") or towards 0 ("trunc"), integers staying integers; its gradient is 0
+
+    Why: a rounded quotient is constant between its jumps: its slope is 0.
+    Try: rounded_divide(randn(2, 3), rand(3) + 0.5, 'floor')
+    """
 
     def forward(ctx, a: Any, b: Any, rounding_mode: str) -> Any:
         ctx.sizes(a, b)
@@ -138,13 +158,20 @@ class rounded_divide(Binary):
 
 @op(method="div", inplace=True)
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
-    """a / b; with ``rounding_mode`` "floor" or "trunc" the rounded quotient, whose gradient is 0."""
+    """a / b; with ``rounding_mode`` "floor" or "trunc" the rounded quotient, whose gradient is 0.
+
+    Try: div(randn(3, 4), rand(3, 4) + 0.5)
+    """
     return true_divide(a, b) if rounding_mode is None else rounded_divide(a, b, rounding_mode)
 
 
 @op(method="pow", operator="pow", inplace=True)
 class pow(Binary):
-    """y = a^b;    da = dy b a^(b-1),    db = dy y log a    (0 where b = 0, and where a = 0 and b >= 0)"""
+    """y = a^b;    da = dy b a^(b-1),    db = dy y log a    (0 where b = 0, and where a = 0 and b >= 0)
+
+    Why: a^b = e^(b ln a): in a the slope is a^b b / a, in b it is a^b ln a.
+    Try: pow(rand(3, 4) + 0.5, randn(3, 4))
+    """
 
     def forward(ctx, a: Any, b: Any) -> Any:
         _no_bool(a, b)
@@ -196,7 +223,11 @@ def _integer_power(a: Any, b: Any) -> Any:
 
 @op(method="maximum")
 class maximum(Binary):
-    """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors."""
+    """y = max(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors.
+
+    Why: y copies the greater of the two, so dy goes there; at a tie it bends, and each gets half.
+    Try: maximum(randn(3, 4), randn(3, 4))
+    """
 
     promote = staticmethod(of_tensors(meet, "maximum"))
 
@@ -219,7 +250,11 @@ class maximum(Binary):
 
 @op(method="minimum")
 class minimum(maximum):  # type: ignore[misc, valid-type]
-    """y = min(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors."""
+    """y = min(a, b); NaN wins; where a = b each gets half of the gradient (as torch). Both must be tensors.
+
+    Why: y copies the lesser of the two, so dy goes there; at a tie it bends, and each gets half.
+    Try: minimum(randn(3, 4), randn(3, 4))
+    """
 
     promote = staticmethod(of_tensors(meet, "minimum"))
 
@@ -233,7 +268,11 @@ class minimum(maximum):  # type: ignore[misc, valid-type]
 
 @op(method="remainder", operator="mod", inplace=True)
 class remainder(Binary):
-    """y = a - b floor(a / b), with the sign of b"""
+    """y = a - b floor(a / b), with the sign of b
+
+    Why: floor(a / b) is constant between its jumps, so y is a line in a of slope 1 and in b of slope -floor(a / b).
+    Try: remainder(randn(3, 4), rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, a: Any, b: Any) -> Any:
         _no_zero_division(a, b)
@@ -249,7 +288,11 @@ class remainder(Binary):
 
 @op(method="floor_divide", operator="floordiv", inplace=True)
 class floor_divide(Binary):
-    """y = floor(a / b); no gradient"""
+    """y = floor(a / b); no gradient
+
+    Why: a rounded quotient is constant between its jumps: its slope is 0 wherever it has one.
+    Try: floor_divide(randn(3, 4), rand(3, 4) + 0.5)
+    """
 
     differentiable = False
 
@@ -292,9 +335,12 @@ def _comparison(name: str, operator: str, symbol: str, function: Any) -> Any:
         y = function(a, b)
         return y if type(y) is np.ndarray else _of_arrays(y, a, b)
 
-    page = OpType(
-        name, (_Compare,), {"forward": forward, "__doc__": f"y = (a {symbol} b), bool", "__module__": __name__}
-    )
+    doc = f"""y = (a {symbol} b), bool
+
+    Why: the result is a truth value: it has no slope.
+    Try: {name}(randn(3, 4), randn(3, 4))
+    """
+    page = OpType(name, (_Compare,), {"forward": forward, "__doc__": doc, "__module__": __name__})
     return op(method=name, operator=operator)(page)
 
 
@@ -312,9 +358,12 @@ def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
             raise NotImplementedError(f"{name} is not defined for floating point numbers")
         return function(a, b)
 
-    page = OpType(
-        name, (_Compare,), {"forward": forward, "__doc__": f"y = a {symbol} b, on bits", "__module__": __name__}
-    )
+    doc = f"""y = a {symbol} b, on bits
+
+    Why: bits jump: they have no slope.
+    Try: {name}(randint(0, 99, (3, 4)), randint(0, 99, (4,)))
+    """
+    page = OpType(name, (_Compare,), {"forward": forward, "__doc__": doc, "__module__": __name__})
     return op(method=name, operator=operator)(page)
 
 
@@ -328,6 +377,9 @@ class fmod(Binary):
     """y = a - b trunc(a / b), with the sign of a;    da = dy,  db = -dy trunc(a / b)
 
     Raises RuntimeError for an integer division by 0.
+
+    Why: trunc(a / b) is constant between its jumps, so y is a line in a of slope 1 and in b of slope -trunc(a / b).
+    Try: fmod(randn(3, 4), rand(3, 4) + 0.5)
     """
 
     def forward(ctx, a: Any, b: Any) -> Any:
@@ -355,7 +407,11 @@ def _invert(self: Tensor) -> Any:
 
 @op(method="bitwise_not")
 class bitwise_not(Elementwise):
-    """y = ~x: every bit flipped; for bool, not x"""
+    """y = ~x: every bit flipped; for bool, not x
+
+    Why: bits and truth values jump: they have no slope.
+    Try: bitwise_not(rand(3) > 0.5)
+    """
 
     promote = None
     differentiable = False

@@ -28,6 +28,10 @@ class attention(Op):
     mask: bool, True = attend, or numbers to add, broadcast to (B, H, T, S). causal: row t sees columns s <= t. A
     row that
     sees nothing gives 0. The scores are never stored: backward computes them again from each row's log-sum-exp.
+
+    Why: out = P V with P = softmax(S), S = scale Q K^T: dV = P^T dout, dP = dout V^T, dS = P (dP - row sums of dP P),
+         dQ = scale dS K, dK = scale dS^T Q.
+    Try: attention(randn(1, 2, 3, 2), randn(1, 2, 3, 2), randn(1, 2, 3, 2))
     """
 
     def shape(q: Any, k: Any, v: Any, mask: Any = None, *_: Any, **__: Any) -> Any:  # type: ignore[override]
@@ -106,6 +110,8 @@ def scaled_dot_product_attention(
     query (..., T, D), key (..., S, D), value (..., S, E) -> (..., T, E). A bool mask is True where a query may
     look; a float
     mask is added. Raises RuntimeError for a mask together with is_causal, and ShapeError for shapes that do not fit.
+
+    Try: scaled_dot_product_attention(randn(1, 2, 3, 2), randn(1, 2, 3, 2), randn(1, 2, 3, 2))
     """
     if attn_mask is not None and is_causal:
         raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")

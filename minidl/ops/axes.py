@@ -13,7 +13,10 @@ from minidl.tensors import Tensor
 
 
 class _Permute(Op):
-    """y's dimension i is x's dimension dims[i];    dx = dy permuted back"""
+    """y's dimension i is x's dimension dims[i];    dx = dy permuted back
+
+    Why: the dimensions change places and nothing else, so gradients change places back.
+    """
 
     is_view = True
 
@@ -39,13 +42,19 @@ permute_op = _Permute
 
 @op(method="permute")
 def permute(x: Any, *dims: Any) -> Any:
-    """Dimensions in another order, a view: y's dimension i is x's dimension dims[i]."""
+    """Dimensions in another order, a view: y's dimension i is x's dimension dims[i].
+
+    Try: permute(randn(2, 3, 2), (2, 0, 1))
+    """
     return permute_op(x, _sizes(dims))
 
 
 @op(method="transpose")
 def transpose(x: Any, dim0: int, dim1: int) -> Any:
-    """Two dimensions exchanged, a view."""
+    """Two dimensions exchanged, a view.
+
+    Try: transpose(randn(2, 3, 2), 0, 2)
+    """
     d0, d1 = one_dim(dim0, x.ndim), one_dim(dim1, x.ndim)
     order = list(range(x.ndim))
     if order:
@@ -55,13 +64,19 @@ def transpose(x: Any, dim0: int, dim1: int) -> Any:
 
 @op(method="swapaxes")
 def swapaxes(x: Any, axis0: int, axis1: int) -> Any:
-    """NumPy's name of transpose."""
+    """NumPy's name of transpose.
+
+    Try: swapaxes(randn(2, 3, 2), 0, 2)
+    """
     return transpose(x, axis0, axis1)
 
 
 @op(method="movedim")
 def movedim(x: Any, source: Any, destination: Any) -> Any:
-    """Dimensions `source` moved to `destination`, the others in their order."""
+    """Dimensions `source` moved to `destination`, the others in their order.
+
+    Try: movedim(randn(2, 3, 2), 0, 2)
+    """
     src, dst = (
         many_dims(source if isinstance(source, (tuple, list)) else (source,), x.ndim),
         many_dims(destination if isinstance(destination, (tuple, list)) else (destination,), x.ndim),
@@ -75,7 +90,10 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
 
 @op(method="t")
 def t(x: Any) -> Any:
-    """The transpose of a matrix; vectors as they are. Raises RuntimeError beyond two dimensions."""
+    """The transpose of a matrix; vectors as they are. Raises RuntimeError beyond two dimensions.
+
+    Try: t(randn(2, 3))
+    """
     if x.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {x.ndim}D")
     return permute_op(x, tuple(range(x.ndim))[::-1])
@@ -97,7 +115,11 @@ attach("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 @op()
 class flip(Op):
-    """y has the elements of x in reverse order along dims;    dx = dy flipped"""
+    """y has the elements of x in reverse order along dims;    dx = dy flipped
+
+    Why: the elements change places and nothing else, so gradients change places back.
+    Try: flip(randn(3, 4), (0,))
+    """
 
     def shape(x: Any, *_: Any) -> Any:  # type: ignore[override]
         return x
@@ -120,7 +142,11 @@ attach("flip", _flip)
 
 @op(method="roll")
 class roll(Op):
-    """y_{i + shift} = x_i, around the end;    dx = dy rolled back"""
+    """y_{i + shift} = x_i, around the end;    dx = dy rolled back
+
+    Why: the elements change places and nothing else, so gradients roll back.
+    Try: roll(randn(3, 4), 2)
+    """
 
     def shape(x: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         return x

@@ -15,6 +15,8 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     """y_n = x1^T A_n x2 + b_n.    x1 (..., I), x2 (..., J), weight A (N, I, J), bias (N,) -> (..., N)
 
     Raises RuntimeError for sizes that do not fit.
+
+    Try: bilinear(randn(3, 2), randn(3, 4), randn(2, 2, 4), randn(2))
     """
     require(
         len(weight.shape) == 3 and tuple(input1.shape[:-1]) == tuple(input2.shape[:-1])

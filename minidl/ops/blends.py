@@ -33,7 +33,11 @@ class _Three(Op):
 
 @op(method="addcmul", inplace=True)
 class addcmul(_Three):
-    """y = x + value a b;    dx = dy,  da = value dy b,  db = value dy a"""
+    """y = x + value a b;    dx = dy,  da = value dy b,  db = value dy a
+
+    Why: a sum of x and a product: 1 for x, value b for a, value a for b.
+    Try: addcmul(randn(2, 3), randn(2, 3), randn(2, 3))
+    """
 
     def forward(ctx, x: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
         ctx.begin(x, tensor1, tensor2, value)
@@ -53,6 +57,9 @@ class addcdiv(_Three):
     """y = x + value a / b;    dx = dy,  da = value dy / b,  db = -value dy a / b^2
 
     Raises RuntimeError when a and b are both integers.
+
+    Why: a sum of x and a quotient: 1 for x, value / b for a, -value a / b^2 for b.
+    Try: addcdiv(randn(2, 3), randn(2, 3), rand(2, 3) + 0.5)
     """
 
     def promote(arrays: Any) -> Any:  # type: ignore[override]
@@ -78,6 +85,9 @@ class lerp(Op):
     """y = a + w (b - a), a at w = 0 and b at w = 1;    da = (1 - w) dy,  db = w dy,  dw = dy (b - a)
 
     Raises RuntimeError when the dtypes differ, NotImplementedError for integers.
+
+    Why: y is a weighted sum with weights 1 - w and w; a step of w moves it by b - a.
+    Try: lerp(randn(2, 3), randn(2, 3), rand(2, 3))
     """
 
     def shape(a: Any, end: Any, weight: Any) -> Any:  # type: ignore[override]
@@ -107,7 +117,10 @@ class lerp(Op):
 
 @op()
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    """other - alpha input."""
+    """other - alpha input.
+
+    Try: rsub(randn(3, 4), randn(3, 4))
+    """
     if not hasattr(input, "shape"):
         raise TypeError(f"rsub(): the first argument must be a Tensor, not {type(input).__name__}")
     return sub(other, input, alpha=alpha)

@@ -38,6 +38,8 @@ def multi_margin_loss(
     """sum over other classes c of w_t max(0, margin - x_t + x_c)^p, over C; Weston & Watkins 1999.
 
     input (N, C) or (C,), target (N,) or 0-d. Raises ValueError unless p is 1 or 2, RuntimeError for other shapes.
+
+    Try: multi_margin_loss(randn(3, 4), randint(0, 4, (3,)))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     if p not in (1, 2):
@@ -79,6 +81,8 @@ def multilabel_margin_loss(
 
     input (N, C) or (C,); target of its shape lists the right classes of an example, up to the first -1. Raises
     RuntimeError for other shapes or classes out of range.
+
+    Try: multilabel_margin_loss(randn(2, 4), tensor([[1, 3, -1, 0], [2, -1, 0, 0]]))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     check_reduction(reduction)
@@ -110,6 +114,8 @@ def multilabel_soft_margin_loss(
     """-(y ln sigmoid(x) + (1 - y) ln sigmoid(-x)), the mean over classes.    input, target (..., C)
 
     `weight` (C,) rescales the classes.
+
+    Try: multilabel_soft_margin_loss(randn(3, 4), randint(0, 2, (3, 4)).float())
     """
     reduction = reduction_of(size_average, reduce, reduction)
     loss = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))

@@ -29,6 +29,9 @@ class _Conv2d(Op):
     x (N, C, H, W), w (K, C/groups, R, S), b (K,) -> y (N, K, P, Q). No flipping: a cross-correlation, as everywhere in
     deep learning. A weight packed as int8 runs on the integer kernel; gradients then pass straight through the rounding
     of the activations.
+
+    Why: y is linear in x and in w: each x meets the taps of w that were laid over it, each tap of w all the x that it
+         was laid on.
     """
 
     packed: Packed | None = None
@@ -91,7 +94,12 @@ conv2d_op = _Conv2d
 
 @op()
 class conv2d_dx(Op):
-    """The gradient of conv2d's input: every dy spreads over the window it came from (also known as transposed conv)"""
+    """The gradient of conv2d's input: every dy spreads over the window it came from (also known as transposed conv)
+
+    Why: it is linear in dy and in w. Its transpose in dy is conv2d itself; seen from w it is conv2d_dw with the roles
+         of x and dy exchanged.
+    Try: conv2d_dx(randn(2, 3, 3, 2), randn(3, 2, 2, 2), (2, 2, 4, 3), 1, 0, 1, 1)
+    """
 
     def forward(ctx, dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         ctx.save(dy, w)
@@ -109,7 +117,11 @@ class conv2d_dx(Op):
 
 @op()
 class conv2d_dw(Op):
-    """The gradient of conv2d's weight: dy against the patches of x"""
+    """The gradient of conv2d's weight: dy against the patches of x
+
+    Why: it is linear in dy and in x. Its transpose in dy is conv2d with dw as the filter; in x it is conv2d_dx.
+    Try: conv2d_dw(randn(2, 3, 3, 2), randn(2, 2, 4, 3), (3, 2, 2, 2), 1, 0, 1, 1)
+    """
 
     def forward(ctx, dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         ctx.save(dy, x)
@@ -140,6 +152,8 @@ def conv2d(
     """2-d convolution of (N, C, H, W), or of one image (C, H, W). padding: numbers, "same" or "valid".
 
     See :class:`conv2d_op`. Raises ShapeError when the shapes do not fit.
+
+    Try: conv2d(randn(2, 2, 5, 5), randn(3, 2, 3, 3), randn(3), padding=1)
     """
     if len(input.shape) == 3:
         takes = weight.shape[1] * groups
@@ -168,7 +182,10 @@ def conv2d(
 def conv1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """1-d convolution of (N, C, L) with weight (K, C/groups, R), as a conv2d of height 1."""
+    """1-d convolution of (N, C, L) with weight (K, C/groups, R), as a conv2d of height 1.
+
+    Try: conv1d(randn(2, 2, 5), randn(3, 2, 2), randn(3))
+    """
     first = [v[0] if isinstance(v, (tuple, list)) else v for v in (stride, padding, dilation)]
     stride, padding, dilation = first
     require(
@@ -198,6 +215,8 @@ def conv_transpose2d(
     """Transposed convolution: the gradient of a conv2d as a layer. weight (C_in, C_out/groups, R, S).
 
     P = (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1.
+
+    Try: conv_transpose2d(randn(1, 2, 3, 2), randn(2, 3, 2, 2))
     """
     if len(input.shape) == 3:
         y = conv_transpose2d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
@@ -245,7 +264,10 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Any:
-    """As conv_transpose2d, on (N, C, L) or (C, L); weight (C_in, C_out/groups, R)."""
+    """As conv_transpose2d, on (N, C, L) or (C, L); weight (C_in, C_out/groups, R).
+
+    Try: conv_transpose1d(randn(2, 2, 3), randn(2, 3, 2), randn(3))
+    """
     require(
         len(weight.shape) == 3,
         "the weight must be (in_channels, out_channels / groups, length), got {}",

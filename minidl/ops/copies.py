@@ -11,7 +11,11 @@ from minidl.tensors import Tensor
 
 @op()
 class alias(Op):
-    """The same values at a new place in the graph"""
+    """The same values at a new place in the graph
+
+    Why: y is x, so a change of x is a change of y.
+    Try: alias(randn(2, 3))
+    """
 
     is_view = True
 
@@ -24,7 +28,11 @@ class alias(Op):
 
 @op(method="clone")
 class clone(Op):
-    """A copy in memory of its own;    dx = dy"""
+    """A copy in memory of its own;    dx = dy
+
+    Why: y = x, so dy/dx = 1.
+    Try: clone(randn(3, 4))
+    """
 
     def shape(x: Any, **_: Any) -> Any:  # type: ignore[override]
         return x
@@ -38,7 +46,11 @@ class clone(Op):
 
 @op()
 class cast(Op):
-    """x in another dtype;    dx = dy in x's dtype"""
+    """x in another dtype;    dx = dy in x's dtype
+
+    Why: rounding to another dtype is taken as the identity; the gradient goes back in the dtype of x.
+    Try: cast(randn(3), float64)
+    """
 
     def shape(x: Any, *_: Any) -> Any:  # type: ignore[override]
         return x
@@ -53,7 +65,11 @@ class cast(Op):
 
 @op()
 class transfer(Op):
-    """x on another device;    dx = dy on x's device"""
+    """x on another device;    dx = dy on x's device
+
+    Why: the numbers are the same on any device; the gradient travels back.
+    Try: transfer(randn(3), 'cpu')
+    """
 
     def forward(ctx, x: Any, device: Any) -> Any:
         ctx.device = devices.device_of(x)
@@ -65,13 +81,20 @@ class transfer(Op):
 
 @op(method="contiguous")
 def contiguous(x: Any, *, memory_format: Any = None) -> Any:
-    """x itself if its memory is row-major without gaps, else a copy that is."""
+    """x itself if its memory is row-major without gaps, else a copy that is.
+
+    Try: contiguous(randn(3, 4))
+    """
     return x if x.is_contiguous() else clone_contiguous(x)
 
 
 @op()
 class clone_contiguous(Op):
-    """A row-major copy;    dx = dy"""
+    """A row-major copy;    dx = dy
+
+    Why: y = x in another order of memory, so dy/dx = 1.
+    Try: clone_contiguous(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         return x.copy(order="C")
@@ -94,6 +117,8 @@ def to(
 
     Accepts to(dtype), to(device), to(device, dtype) and to(other), each followed by non_blocking and copy. Copies
     always block; there is one memory format, row-major.
+
+    Try: to(randn(3), float64)
     """
     flags = [a for a in args if isinstance(a, bool)]
     copy = flags[1] if len(flags) > 1 else copy

@@ -242,6 +242,12 @@ def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
     return wrap(_generator(generator).bernoulli(input.array).astype(input.array.dtype))
 
 
+_LIKE = """{0}() in the shape, dtype and on the device of another tensor.
+
+    Try: {0}_like(randn(2, 3))
+    """
+
+
 def _like(make: Any) -> Any:
     def like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
         kind = input.dtype if dtype is None else dtype
@@ -249,7 +255,7 @@ def _like(make: Any) -> Any:
         return make(tuple(input.shape), dtype=kind, device=where, requires_grad=requires_grad)
 
     like.__name__ = f"{make.__name__}_like"
-    like.__doc__ = f"{make.__name__}() in the shape, dtype and on the device of another tensor."
+    like.__doc__ = _LIKE.format(make.__name__)
     return op()(like)
 
 
@@ -262,7 +268,7 @@ def _drawn_like(make: Any) -> Any:
         return make(tuple(input.shape), generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
     like.__name__ = f"{make.__name__}_like"
-    like.__doc__ = f"{make.__name__}() in the shape, dtype and on the device of another tensor."
+    like.__doc__ = _LIKE.format(make.__name__)
     return op()(like)
 
 

@@ -24,6 +24,8 @@ def gaussian_nll_loss(
 
     var has input's shape, 1 in place of one size, or no last dimension, or is a number. Raises ValueError for another
     shape or a negative variance. Nix & Weigend 1994.
+
+    Try: gaussian_nll_loss(randn(4, 3), randn(4, 3), rand(4, 3) + 0.5)
     """
     if isinstance(var, (int, float)):
         if var < 0:
@@ -55,6 +57,8 @@ def poisson_nll_loss(
     """e^x - y x for the logarithm x of a rate, or x - y ln(x + eps) for the rate itself.
 
     With full also Stirling's y ln y - y + ln(2 pi y) / 2 for ln y!, where y > 1.
+
+    Try: poisson_nll_loss(randn(4, 3), rand(4, 3) + 0.5)
     """
     reduction = reduction_of(size_average, reduce, reduction)
     loss = exp(input) - target * input if log_input else input - target * log(input + eps)

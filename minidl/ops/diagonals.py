@@ -25,6 +25,9 @@ class diagonal(Op):
     """y[..., i] = x[..., i, i + offset], a view; the dimensions dim1 and dim2 make way for a last one
 
     dx = zeros with dy on the diagonal
+
+    Why: y copies the diagonal, so dy goes back there, zeros elsewhere.
+    Try: diagonal(randn(3, 4))
     """
 
     is_view = True
@@ -43,7 +46,11 @@ class diagonal(Op):
 
 @op()
 class place_diagonal(Op):
-    """y = zeros of `size` with x on a diagonal;    dx = that diagonal of dy"""
+    """y = zeros of `size` with x on a diagonal;    dx = that diagonal of dy
+
+    Why: x is copied to the diagonal, so its gradient is read there.
+    Try: place_diagonal(randn(3), (3, 4), 1, 0, 1)
+    """
 
     def forward(ctx, x: Any, size: Any, offset: int, d1: int, d2: int) -> Any:
         ctx.how = (offset, d1, d2)
@@ -59,7 +66,10 @@ class place_diagonal(Op):
 
 @op(method="diag_embed")
 def diag_embed(input: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
-    """Square matrices with the vectors along input's last dimension on their diagonal, zeros elsewhere."""
+    """Square matrices with the vectors along input's last dimension on their diagonal, zeros elsewhere.
+
+    Try: diag_embed(randn(3))
+    """
     ndim = len(input.shape) + 1
     if ndim == 1:
         raise RuntimeError("diag_embed needs at least one dimension")
@@ -73,7 +83,10 @@ def diag_embed(input: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> A
 
 @op(method="diag")
 def diag(input: Any, diagonal: int = 0) -> Any:
-    """Of a vector the matrix with it on a diagonal; of a matrix a copy of that diagonal."""
+    """Of a vector the matrix with it on a diagonal; of a matrix a copy of that diagonal.
+
+    Try: diag(randn(3))
+    """
     require(len(input.shape) in (1, 2), "diag: a vector or a matrix is expected, got {}", tuple(input.shape))
     return diag_embed(input, diagonal) if len(input.shape) == 1 else clone(_diagonal(input, diagonal))
 
@@ -83,7 +96,10 @@ _diagonal = diagonal
 
 @op(method="trace")
 def trace(input: Any) -> Any:
-    """The sum of a matrix's diagonal."""
+    """The sum of a matrix's diagonal.
+
+    Try: trace(randn(3, 3))
+    """
     require(len(input.shape) == 2, "trace: a matrix is expected, got {}", tuple(input.shape))
     if dtypes.as_numpy(input.dtype).kind == "b":
         raise NotImplementedError("trace is not defined for bools: convert to int or float first")
@@ -104,13 +120,21 @@ class _Triangle(Op):
 
 @op(method="tril", inplace=True)
 class tril(_Triangle):
-    """x on and below a diagonal, 0 above it"""
+    """x on and below a diagonal, 0 above it
+
+    Why: what is kept is copied, what is cut is constant 0: the gradient is cut alike.
+    Try: tril(randn(3, 4))
+    """
 
     cut = staticmethod(np.tril)
 
 
 @op(method="triu", inplace=True)
 class triu(_Triangle):
-    """x on and above a diagonal, 0 below it"""
+    """x on and above a diagonal, 0 below it
+
+    Why: what is kept is copied, what is cut is constant 0: the gradient is cut alike.
+    Try: triu(randn(3, 4))
+    """
 
     cut = staticmethod(np.triu)

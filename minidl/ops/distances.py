@@ -28,6 +28,9 @@ class vector_length(Reduction):
     """y = (sum |x|^p)^(1/p) over dim; greatest |x| for p = inf, least for -inf, the count of nonzero x for p = 0
 
     dx = dy sign(x) (|x| / y)^(p - 1), and 0 where x or y is 0; shared evenly by all extremes for p = +-inf
+
+    Why: y^p = sum |x|^p, so p y^(p-1) dy/dx = p |x|^(p-1) sign x: dx = dy sign(x) (|x| / y)^(p-1).
+    Try: vector_length(randn(3, 4), 2.0, 1)
     """
 
     def shape(x: Any, p: float, dim: Any = None, keepdim: bool = False) -> Any:  # type: ignore[override]
@@ -101,7 +104,11 @@ def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False, 
 
 @op()
 class singular_values(Op):
-    """s of A = U diag(s) V^T, in descending order, for each matrix of a stack;    dA = U diag(ds) V^T"""
+    """s of A = U diag(s) V^T, in descending order, for each matrix of a stack;    dA = U diag(ds) V^T
+
+    Why: ds_i = u_i^T dA v_i: to first order a singular value feels only its own pair of vectors.
+    Try: singular_values(randn(3, 2))
+    """
 
     def forward(ctx, a: Any) -> Any:
         ctx.save(a)
@@ -121,6 +128,10 @@ class reduced_svd(Op):
     With F_ij = 1 / (s_j^2 - s_i^2) off the diagonal (Ionescu, Vantzos & Sminchisescu 2015, arXiv:1509.07838):
     dA = U [(F (U^T dU - dU^T U)) S + S (F (V^T dV - dV^T V)) + diag(ds)] V^T
          + (1 - U U^T) dU S^-1 V^T + U S^-1 dV^T (1 - V V^T)
+
+    Why: dP = U^T dA V holds ds on its diagonal; off it the turns of U and V mix its entries with 1 / (s_j^2 - s_i^2),
+         and what leaves their spans is divided by s.
+    Try: reduced_svd(randn(3, 2))
     """
 
     def forward(ctx, a: Any) -> Any:
@@ -209,6 +220,8 @@ def linalg_norm(A: Any, ord: Any = None, dim: Any = None, keepdim: bool = False,
 
     Without `ord` the root of the sum of squares, whatever the dimensions; with one, :func:`vector_norm` for a vector,
     :func:`matrix_norm` for a matrix. Raises RuntimeError for an ord without a dim when A is neither.
+
+    Try: linalg_norm(randn(3, 4))
     """
     if dim is not None and not isinstance(dim, (tuple, list)):
         dim = (dim,)
@@ -226,7 +239,10 @@ def linalg_norm(A: Any, ord: Any = None, dim: Any = None, keepdim: bool = False,
 
 @op(method="norm")
 def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    """The length (sum |x|^p)^(1/p) over `dim`, or of all elements; "fro" is p = 2, "nuc" a matrix's nuclear norm."""
+    """The length (sum |x|^p)^(1/p) over `dim`, or of all elements; "fro" is p = 2, "nuc" a matrix's nuclear norm.
+
+    Try: norm(randn(3, 4))
+    """
     if p == "nuc":
         dims = tuple(range(len(input.shape))) if dim is None else tuple(dim) if isinstance(dim, (tuple, list)) else dim
         return matrix_norm(input, "nuc", dims, keepdim, dtype=dtype)
@@ -240,13 +256,19 @@ def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, dty
 
 @op(namespace="nn.functional")
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Any:
-    """x / max(length of x, eps), along `dim`."""
+    """x / max(length of x, eps), along `dim`.
+
+    Try: normalize(randn(3, 4))
+    """
     return input / clamp(vector_norm(input, p, dim, True), min=eps)
 
 
 @op()
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
-    """a . b / (max(|a|, eps) max(|b|, eps)) for the vectors along `dim`; shapes broadcast."""
+    """a . b / (max(|a|, eps) max(|b|, eps)) for the vectors along `dim`; shapes broadcast.
+
+    Try: cosine_similarity(randn(3, 4), randn(3, 4))
+    """
     a, b = (x / clamp(vector_norm(x, 2, dim, True), min=eps) for x in _meet_floats(x1, x2))
     return sum(a * b, dim)
 
@@ -263,5 +285,8 @@ def _meet_floats(a: Any, b: Any) -> tuple:
 
 @op()
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
-    """The p-norm of a - b + eps along the last dimension."""
+    """The p-norm of a - b + eps along the last dimension.
+
+    Try: pairwise_distance(randn(3, 4), randn(3, 4))
+    """
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)

@@ -16,7 +16,11 @@ from minidl.tensors import Tensor
 
 @op()
 class mask_scale(Op):
-    """y = x mask scale;    dx = dy mask scale"""
+    """y = x mask scale;    dx = dy mask scale
+
+    Why: each x is multiplied by a constant, 0 or scale, and so is its gradient.
+    Try: mask_scale(randn(3, 4), (rand(3, 4) > 0.5).array, 1.25)
+    """
 
     def forward(ctx, x: Any, mask: Any, scale: float) -> Any:
         ctx.mask, ctx.scale = mask, scale
@@ -29,7 +33,10 @@ class mask_scale(Op):
 
 
 class draw_and_scale(Op):
-    """mask_scale with a mask drawn on the way: True where a uniform number of `generator` is at least p"""
+    """mask_scale with a mask drawn on the way: True where a uniform number of `generator` is at least p
+
+    Why: each x is multiplied by a constant that was drawn, 0 or scale, and so is its gradient.
+    """
 
     def forward(ctx, x: Any, p: float, generator: random.Generator) -> Any:
         ctx.scale = 1 / (1 - p)
@@ -59,11 +66,17 @@ def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
 
 @op(namespace="nn.functional")
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    """Srivastava et al. 2014; x itself unless training. Raises ValueError for a p outside [0, 1]."""
+    """Srivastava et al. 2014; x itself unless training. Raises ValueError for a p outside [0, 1].
+
+    Try: dropout(randn(3, 4), 0.4)
+    """
     return _drop(input, p, training, tuple(input.shape))
 
 
 @op(namespace="nn.functional")
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    """Dropout of whole channels of (N, C, ...); Tompson et al. 2015."""
+    """Dropout of whole channels of (N, C, ...); Tompson et al. 2015.
+
+    Try: dropout2d(randn(2, 3, 2, 2), 0.4)
+    """
     return _drop(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2)))

@@ -35,6 +35,8 @@ def einsum(equation: Any, *operands: Any) -> Any:
     >>> a, b = minidl.arange(6).reshape(2, 3), minidl.arange(3)
     >>> einsum("ij,j->i", a, b)
     tensor([ 5, 14])
+
+    Try: einsum('ij,jk->ik', randn(2, 3), randn(3, 2))
     """
     if isinstance(equation, str):
         if len(operands) == 1 and isinstance(operands[0], (list, tuple)):

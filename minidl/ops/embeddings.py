@@ -25,6 +25,9 @@ class lookup(Op):
 
     x (...) integer, w (V, D) -> y (..., D); a packed table gives floats. The row `padding_idx` gets no gradient; with
     `by_freq` a row that was read k times gets the mean of its k gradients in place of their sum.
+
+    Why: each row that was read is copied, so dy is added to it, once for each time.
+    Try: lookup(randint(0, 5, (3,)), randn(5, 2))
     """
 
     def shape(x: Any, w: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
@@ -107,6 +110,8 @@ def embedding(
         sparse: NotImplementedError: minidl has no sparse gradients.
 
     Raises IndexError for an index outside the table, RuntimeError for indices that are no integers.
+
+    Try: embedding(randint(0, 5, (3,)), randn(5, 2))
     """
     _dense("embedding", sparse)
     require(len(weight.shape) == 2, "the weight must be 2-D, (V, D), not {}", tuple(weight.shape))
@@ -124,6 +129,9 @@ class bag_sum(Op):
     """y[b] = sum of the next sizes[b] rows of x;    dx = dy[bag of the row]
 
     x (L, D) -> y (B, D) with sum(sizes) = L; an empty bag gives zeros.
+
+    Why: each row of x enters its bag with the factor 1.
+    Try: bag_sum(randn(5, 2), arange(2).array + 2)
     """
 
     def shape(x: Any, sizes: Any) -> Any:  # type: ignore[override]
@@ -176,6 +184,8 @@ def embedding_bag(
     Raises ValueError for input, offsets and weights that do not fit together or an unknown mode, NotImplementedError
     for per_sample_weights in another mode, RuntimeError for offsets out of order, IndexError for an index that is no
     row.
+
+    Try: embedding_bag(randint(0, 5, (2, 3)), randn(5, 2))
     """
     if not np.issubdtype(input.dtype, np.integer) and np.issubdtype(weight.dtype, np.integer):
         warnings.warn(

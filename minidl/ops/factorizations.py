@@ -64,7 +64,11 @@ def _run(function: Any, *args: Any) -> Any:
 
 @op(method="inverse")
 class inverse(Op):
-    """Y = A^-1;    dA = -Y^T dY Y^T.    Raises LinAlgError for a singular A"""
+    """Y = A^-1;    dA = -Y^T dY Y^T.    Raises LinAlgError for a singular A
+
+    Why: A Y = 1, so dA Y + A dY = 0: dY = -Y dA Y, whose transpose takes dY to -Y^T dY Y^T.
+    Try: inverse(randn(3, 3) + 3 * eye(3))
+    """
 
     def forward(ctx, x: Any) -> Any:
         _matrices("inverse", x, True)
@@ -85,7 +89,11 @@ def inv(A: Any) -> Any:
 
 @op()
 class solve_matrices(Op):
-    """X with A X = B;    dB = A^-T dX,  dA = -dB X^T.    a (..., N, N), b (..., N, K), leading axes broadcast"""
+    """X with A X = B;    dB = A^-T dX,  dA = -dB X^T.    a (..., N, N), b (..., N, K), leading axes broadcast
+
+    Why: A X = B, so dA X + A dX = dB: dX = A^-1 (dB - dA X); transpose that.
+    Try: solve_matrices(randn(3, 3) + 3 * eye(3), randn(3, 2))
+    """
 
     def forward(ctx, a: Any, b: Any) -> Any:
         lead = broadcast(a.shape[:-2], b.shape[:-2])
@@ -153,6 +161,9 @@ class pseudo_inverse(Op):
     """P = the Moore-Penrose inverse of A, singular values up to rtol times the greatest, or atol, taken for 0.
 
     dA = -P^T dP P^T + (1 - A P) dP^T P P^T + P^T P dP^T (1 - P A)    (Golub & Pereyra 1973)
+
+    Why: dP = -P dA P + P P^T dA^T (1 - A P) + (1 - P A) dA^T P^T P (Golub & Pereyra 1973); transpose each term.
+    Try: pseudo_inverse(randn(3, 2), 0.0, 1e-05)
     """
 
     def forward(ctx, x: Any, atol: Any, rtol: Any) -> Any:
@@ -196,7 +207,10 @@ def pinv(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False)
 
 @op(method="pinverse")
 def pinverse(input: Any, rcond: float = 1e-15) -> Any:
-    """torch's older name of :func:`minidl.linalg.pinv`, with rtol = rcond."""
+    """torch's older name of :func:`minidl.linalg.pinv`, with rtol = rcond.
+
+    Try: pinverse(randn(3, 2))
+    """
     return pinv(input, rtol=rcond)
 
 
@@ -209,6 +223,9 @@ class det(Op):
 
     The cofactors come from A = U S V^T as det(U) det(V) U diag(product of the other s) V^T, singular or not. A second
     derivative needs the inverse.
+
+    Why: det A is linear in each entry, with its cofactor as the slope; cof(A) = det(A) A^-T.
+    Try: det(randn(3, 3) + 3 * eye(3))
     """
 
     def forward(ctx, x: Any) -> Any:
@@ -242,7 +259,11 @@ def _cofactors(a: np.ndarray) -> np.ndarray:
 
 @op()
 class sign_and_log(Op):
-    """(sign of det A, log |det A|);    dA = d(log) A^-T"""
+    """(sign of det A, log |det A|);    dA = d(log) A^-T
+
+    Why: d ln |det A| = tr(A^-1 dA); the sign is constant.
+    Try: sign_and_log(randn(3, 3) + 3 * eye(3))
+    """
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
@@ -262,7 +283,10 @@ class _OfSymmetric(Op):
 
 @op(method="slogdet")
 def slogdet(input: Any) -> Any:
-    """(sign, logabsdet) of square matrices: the determinant is sign e^logabsdet, of any size without overflow."""
+    """(sign, logabsdet) of square matrices: the determinant is sign e^logabsdet, of any size without overflow.
+
+    Try: slogdet(randn(3, 3) + 3 * eye(3))
+    """
     _matrices("linalg.slogdet", input, True)
     return SignLog(*sign_and_log(input))
 
@@ -275,7 +299,10 @@ def linalg_slogdet(A: Any) -> Any:
 
 @op(method="logdet")
 def logdet(input: Any) -> Any:
-    """log det A: NaN for a negative determinant, -inf for 0."""
+    """log det A: NaN for a negative determinant, -inf for 0.
+
+    Try: logdet(randn(3, 3) + 3 * eye(3))
+    """
     sign, log = slogdet(input)
     return where(sign == -1, math.nan, log)
 
@@ -289,6 +316,10 @@ class lower_cholesky(_OfSymmetric):
     its diagonal halved (I. Murray 2016, arXiv:1602.07527)
 
     Only A's lower triangle is looked at. Raises LinAlgError unless A is positive-definite.
+
+    Why: dA = dL L^T + L dL^T, so L^-1 dA L^-T = M + M^T with M = L^-1 dL lower: M is its lower triangle with half the
+         diagonal; transpose that.
+    Try: lower_cholesky((a := randn(3, 3)) @ a.mT + eye(3))
     """
 
     def forward(ctx, x: Any) -> Any:
@@ -306,7 +337,10 @@ class lower_cholesky(_OfSymmetric):
 
 @op(method="cholesky")
 def cholesky(input: Any, upper: bool = False) -> Any:
-    """L with A = L L^T, lower triangular; with `upper` its transpose. See :func:`minidl.linalg.cholesky`."""
+    """L with A = L L^T, lower triangular; with `upper` its transpose. See :func:`minidl.linalg.cholesky`.
+
+    Try: cholesky((a := randn(3, 3)) @ a.mT + eye(3))
+    """
     _matrices("cholesky", input, True)
     return mT(lower_cholesky(mT(input))) if upper else lower_cholesky(input)
 
@@ -323,7 +357,10 @@ def linalg_cholesky(A: Any, *, upper: bool = False) -> Any:
 @op(method="cholesky_solve")
 def cholesky_solve(input: Any, input2: Any, upper: bool = False) -> Any:
     """X with L L^T X = B (L^T L X = B for an upper L), B the input (..., N, K), L = input2 (..., N, N), of which the
-    other triangle is not looked at."""
+    other triangle is not looked at.
+
+    Try: cholesky_solve(randn(3, 2), tril(randn(3, 3)) + 3 * eye(3))
+    """
     B, L = input, input2
     _matrices("cholesky_solve", B)
     _matrices("cholesky_solve", L, True)
@@ -338,6 +375,10 @@ class reduced_qr(Op):
 
     dA = (dQ + Q C(R dR^T - dQ^T Q)) R^-T for M >= N, C the lower triangle mirrored upwards; for M < N the same for the
     first M columns, the others Y = Q V giving dY = Q dV and Y dV^T to dQ (Walter & Lehmann 2010, arXiv:1001.1654).
+
+    Why: dA = dQ R + Q dR with Q^T dQ antisymmetric and dR upper: the two triangles of Q^T dA R^-1 tell them apart;
+         transpose that.
+    Try: reduced_qr(randn(3, 3) + 3 * eye(3))
     """
 
     def forward(ctx, x: Any) -> Any:
@@ -380,7 +421,11 @@ def linalg_qr(A: Any, mode: str = "reduced") -> Any:
 
 @op()
 class complete_qr(Op):
-    """(Q, R) with a square Q ("complete"), or with an empty one ("r"); no gradient"""
+    """(Q, R) with a square Q ("complete"), or with an empty one ("r"); no gradient
+
+    Why: the surplus columns of Q are any that complete it: they have no derivative.
+    Try: complete_qr(randn(4, 2), 'complete')
+    """
 
     differentiable = False
 
@@ -392,7 +437,10 @@ class complete_qr(Op):
 
 @op(method="qr")
 def qr(input: Any, some: bool = True) -> Any:
-    """torch's older name of :func:`minidl.linalg.qr`; ``some=False`` is mode "complete"."""
+    """torch's older name of :func:`minidl.linalg.qr`; ``some=False`` is mode "complete".
+
+    Try: qr(randn(4, 2))
+    """
     return linalg_qr(input, "reduced" if some else "complete")
 
 
@@ -401,6 +449,9 @@ class symmetric_eigen(_OfSymmetric):
     """A = V diag(l) V^T for symmetric matrices, l ascending;    dA = V (diag(dl) + (V^T dV) / E) V^T, E_ij = l_j - l_i
 
     Only one triangle of A is looked at, the lower (uplo "L") or the upper one. The gradient of V needs distinct l.
+
+    Why: V^T dA V holds dl on its diagonal, and off it the turn of V times l_j - l_i; transpose that.
+    Try: symmetric_eigen((a := randn(3, 3)) + a.mT + diag(3 * arange(3.0)))
     """
 
     def forward(ctx, x: Any, uplo: str = "L") -> Any:
@@ -443,7 +494,10 @@ def _triangle(uplo: str) -> str:
 
 @op(method="matrix_power")
 def matrix_power(input: Any, n: int) -> Any:
-    """input^n of square matrices, by squaring; of the inverse for a negative n; the identity for 0."""
+    """input^n of square matrices, by squaring; of the inverse for a negative n; the identity for 0.
+
+    Try: matrix_power(randn(3, 3), 3)
+    """
     A = input
     require(len(A.shape) >= 2 and A.shape[-1] == A.shape[-2], "matrix_power: A must be square, got {}", tuple(A.shape))
     if n < 0:
@@ -471,6 +525,9 @@ class matrix_exp(Op):
     """Y = e^A;    dA = the upper right block of exp [[A^T, dY], [0, A^T]] (Mathias 1996)
 
     Scaling by 2^-s to a norm below 1/2, a diagonal Pade approximant of degree 8, s squarings (Moler & Van Loan 2003).
+
+    Why: e of the block matrix [[A, dA], [0, A]] has the change of e^A in its corner; its transpose takes dY back.
+    Try: matrix_exp(randn(3, 3) / 3)
     """
 
     def forward(ctx, x: Any) -> Any:

@@ -17,7 +17,11 @@ from minidl.tensors import Tensor
 
 @op(method="gather")
 class gather(Op):
-    """y[i][j] = x[index[i][j]][j] for dim 0, and likewise for others;    dx = dy added at index"""
+    """y[i][j] = x[index[i][j]][j] for dim 0, and likewise for others;    dx = dy added at index
+
+    Why: y copies elements of x, so each dy is added at the place it was read from.
+    Try: gather(randn(3, 4), 0, randint(0, 3, (2, 4)))
+    """
 
     def shape(x: Any, dim: int, index: Any) -> Any:  # type: ignore[override]
         return shape_of(index)
@@ -81,6 +85,8 @@ def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
     """The elements at `indices` along `dim`, which broadcast against x; over the flattened x without a dim.
 
     Negative indices count from the end; one that is out of range raises IndexError.
+
+    Try: take_along_dim(randn(3, 4), randint(0, 3, (2, 4)), 0)
     """
     at = indices.array if isinstance(indices, Tensor) else indices
     if dim is None:
@@ -104,7 +110,10 @@ def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
 
 @op(method="index_select")
 def index_select(x: Any, dim: int, index: Any) -> Any:
-    """The slices at `index`, a vector, along `dim`."""
+    """The slices at `index`, a vector, along `dim`.
+
+    Try: index_select(randn(3, 4), 0, randint(0, 3, (3,)))
+    """
     d = one_dim(dim, x.ndim)
     at = plain_index(index if isinstance(index, Tensor) else np.asarray(index))
     if np.ndim(at) > 1:
@@ -117,7 +126,11 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
 
 @op(method="scatter_add", inplace=True)
 class scatter_add(Op):
-    """y = x with b added at index along dim: y[index[i][j]][j] += b[i][j] for dim 0;    dx = dy, db = dy gathered"""
+    """y = x with b added at index along dim: y[index[i][j]][j] += b[i][j] for dim 0;    dx = dy, db = dy gathered
+
+    Why: x enters with 1, and b enters at one place each with 1.
+    Try: scatter_add(randn(3, 4), 0, randint(0, 3, (2, 4)), randn(2, 4))
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any, b: Any) -> Any:
         ctx.dim = one_dim(dim, x.ndim)
@@ -159,7 +172,11 @@ def _vector(name: str, index: Any) -> np.ndarray:
 @op(method="index_add", inplace=True)
 class index_add(Op):
     """y = x with alpha b's slices added at `index` along dim, repeated places added up;    dx = dy,  db = alpha dy's
-    slices"""
+    slices
+
+    Why: x enters with 1, and each slice of b at one place with alpha.
+    Try: index_add(randn(3, 4), 0, randint(0, 3, (3,)), randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Any:
         ctx.dim, ctx.alpha, ctx.size = one_dim(dim, x.ndim), alpha, source.shape
@@ -203,6 +220,10 @@ class scatter_write(Op):
 
     dx = dy, 0 where it was written over;  db = dy gathered. Of several values for one place the last stays, and all of
     them get its gradient, as in torch.
+
+    Why: what was overwritten no longer reaches y (0 for x there); b is copied to its place. Of several at one place
+         torch gives each dy.
+    Try: scatter_write(randn(3, 4), 0, tensor([[2, 0, 1, 1], [0, 1, 2, 0]]), randn(2, 4))
     """
 
     def forward(ctx, x: Any, dim: int, index: Any, b: Any) -> Any:
@@ -225,7 +246,11 @@ class scatter_write(Op):
 
 @op()
 class scatter_multiply(Op):
-    """y = x with y[index[i][j]][j] *= b[i][j] for dim 0, repeated places multiplied up; no gradient, as in torch"""
+    """y = x with y[index[i][j]][j] *= b[i][j] for dim 0, repeated places multiplied up; no gradient, as in torch
+
+    Why: the product of all factors at a place has a slope, but torch gives none, and neither does minidl.
+    Try: scatter_multiply(randn(3, 4), 0, randint(0, 3, (2, 4)), randn(2, 4))
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any, b: Any) -> Any:
         y = x.copy()
@@ -240,6 +265,8 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
     reduce "add" or "multiply" combines with what is there instead. The index has input's number of dimensions, and no
     more elements than src along any, nor than input along any but `dim`. Raises RuntimeError otherwise, or when the
     dtypes of input and src differ; IndexError for an index out of range.
+
+    Try: scatter(randn(3, 4), 0, tensor([[2, 0, 1, 1], [0, 1, 2, 0]]), randn(2, 4))
     """
     if value is not None:
         src = value

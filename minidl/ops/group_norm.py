@@ -33,6 +33,10 @@ class group_standardize(Op):
 
     With g = dy w, h the mean over a group, r = 1 / sqrt(var + eps) and xhat = (x - mean) r:
     dx = r (g - h(g) - xhat h(g xhat)),   dw = sum dy xhat,   db = sum dy
+
+    Why: as for any standardised set of numbers: from g its mean and its part along xhat are taken away, then divide by
+         the deviation.
+    Try: group_standardize(randn(2, 4, 5), None, None, 2, 1e-05)
     """
 
     def forward(ctx, x: Any, w: Any, b: Any, num_groups: int, eps: float) -> Any:
@@ -58,6 +62,8 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     """Normalise each group of C / num_groups channels of (N, C, ...) over itself; Wu & He 2018 (arXiv:1803.08494).
 
     Raises RuntimeError when the groups do not divide the channels or weight and bias are not (C,).
+
+    Try: group_norm(randn(2, 4, 3), 2)
     """
     shape = tuple(input.shape)
     require(len(shape) >= 2, "group_norm: at least (N, C) is expected, got {}", shape)
@@ -87,6 +93,8 @@ def instance_norm(
 
     Running statistics, where given, move towards the examples' averages by `momentum`; they are used instead without
     use_input_stats. Raises ValueError when a channel has a single element to be normalised.
+
+    Try: instance_norm(randn(2, 3, 4))
     """
     shape = tuple(input.shape)
     require(len(shape) >= 2, "instance_norm: at least (N, C) is expected, got {}", shape)

@@ -15,7 +15,11 @@ from minidl.tensors import Tensor, wrap
 
 @op()
 class straight_through(Op):
-    """y = hard, exactly;    dsoft = dy, as if y were soft    (Bengio, Leonard & Courville 2013, arXiv:1308.3432)"""
+    """y = hard, exactly;    dsoft = dy, as if y were soft    (Bengio, Leonard & Courville 2013, arXiv:1308.3432)
+
+    Why: the rounded choice has slope 0, which teaches nothing; the soft one's gradient stands in for it, on purpose.
+    Try: straight_through(rand(4), tensor([0.0, 1.0, 0.0, 0.0]))
+    """
 
     stands_in = "straight through: the gradient of the soft values"
 
@@ -54,6 +58,8 @@ def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float =
     hard: one-hot values, exactly 0 and 1, with the gradient of the soft ones (straight through). The lower tau, the
     nearer the soft values are to one-hot, and the larger is the variance of gradients. eps is not used, as in torch.
     Raises ValueError unless tau > 0.
+
+    Try: gumbel_softmax(randn(3, 4))
     """
     if not tau > 0:
         raise ValueError(f"gumbel_softmax: tau must be greater than 0, got {tau}")

@@ -18,7 +18,11 @@ from minidl.ops.signs import not_bool
 
 @op(method="relu", inplace=True)
 class relu(Elementwise):
-    """y = max(x, 0);    dx = 0 where y = 0, else dy"""
+    """y = max(x, 0);    dx = 0 where y = 0, else dy
+
+    Why: a line of slope 1 on the right of 0, constant on its left; at 0 it bends, and 0 is taken.
+    Try: relu(randn(3, 4))
+    """
 
     promote = None
 
@@ -37,7 +41,11 @@ class relu(Elementwise):
 
 @op(namespace="nn.functional")
 class leaky_relu(Elementwise):
-    """y = x where x > 0, else negative_slope x"""
+    """y = x where x > 0, else negative_slope x
+
+    Why: two lines that meet at 0: slope 1 on the right, negative_slope on the left (taken at 0, too).
+    Try: leaky_relu(randn(3, 4))
+    """
 
     promote = None
 
@@ -55,6 +63,8 @@ def prelu(input: Any, weight: Any) -> Any:
     (arXiv:1502.01852).
 
     Raises ShapeError when the weight has another size, RuntimeError when its dtype is not the input's.
+
+    Try: prelu(randn(3, 4), rand(4) + 0.5)
     """
     if dtypes.as_numpy(input.dtype) != dtypes.as_numpy(weight.dtype):
         raise RuntimeError(f"prelu: the input is {input.dtype} and the weight {weight.dtype}: they must be the same")
@@ -79,7 +89,11 @@ def leaky_relu_or_write(input: Any, negative_slope: float = 0.01, inplace: bool 
 
 @op()
 class hard_range(Elementwise):
-    """y = min(max(x, low), high);    dx = dy where low < x < high, else 0 (also at the corners, unlike clamp)"""
+    """y = min(max(x, low), high);    dx = dy where low < x < high, else 0 (also at the corners, unlike clamp)
+
+    Why: a line between two constants; at the corners it bends, and 0 is taken.
+    Try: hard_range(randn(3, 4), -1, 2.5)
+    """
 
     promote = None
 
@@ -96,7 +110,10 @@ class hard_range(Elementwise):
 
 @op(namespace="nn.functional")
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-    """x, no less than min_val and no more than max_val; the gradient is 0 at both. Raises ValueError if they cross."""
+    """x, no less than min_val and no more than max_val; the gradient is 0 at both. Raises ValueError if they cross.
+
+    Try: hardtanh(randn(3, 4))
+    """
     if min_val > max_val:
         raise ValueError(f"min_val cannot be greater than max_val: {min_val} > {max_val}")
     if dtypes.as_numpy(input.dtype).kind == "b":
@@ -106,40 +123,58 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
 
 @op(namespace="nn.functional")
 def relu6(input: Any, inplace: bool = False) -> Any:
-    """min(max(x, 0), 6), which fits fixed point numbers; Howard et al. 2017 (arXiv:1704.04861)."""
+    """min(max(x, 0), 6), which fits fixed point numbers; Howard et al. 2017 (arXiv:1704.04861).
+
+    Try: relu6(randn(3, 4))
+    """
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
 @op(namespace="nn.functional")
 def hardsigmoid(input: Any, inplace: bool = False) -> Any:
-    """x / 6 + 1/2, from 0 at -3 to 1 at 3; Howard et al. 2019 (arXiv:1905.02244)."""
+    """x / 6 + 1/2, from 0 at -3 to 1 at 3; Howard et al. 2019 (arXiv:1905.02244).
+
+    Try: hardsigmoid(randn(3, 4))
+    """
     floating("hardsigmoid", input)
     return finish(input, hard_range(input, -3.0, 3.0) / 6 + 0.5, inplace)
 
 
 @op(namespace="nn.functional")
 def hardswish(input: Any, inplace: bool = False) -> Any:
-    """x hardsigmoid(x); Howard et al. 2019 (arXiv:1905.02244)."""
+    """x hardsigmoid(x); Howard et al. 2019 (arXiv:1905.02244).
+
+    Try: hardswish(randn(3, 4))
+    """
     floating("hardswish", input)
     return finish(input, input * hardsigmoid(input), inplace)
 
 
 @op(namespace="nn.functional")
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
-    """x where x > threshold, else `value`."""
+    """x where x > threshold, else `value`.
+
+    Try: threshold(randn(3, 4), 0.5, 7.0)
+    """
     return finish(input, where(input <= threshold, value, input), inplace)
 
 
 @op(namespace="nn.functional")
 def hardshrink(input: Any, lambd: float = 0.5) -> Any:
-    """x where |x| > lambd, else 0."""
+    """x where |x| > lambd, else 0.
+
+    Try: hardshrink(randn(3, 4))
+    """
     floating("hardshrink", input)
     return where((input >= -lambd) & (input <= lambd), 0.0, input)
 
 
 @op(namespace="nn.functional")
 def softshrink(input: Any, lambd: float = 0.5) -> Any:
-    """x moved towards 0 by lambd, and 0 where |x| <= lambd. Raises RuntimeError for a negative lambd."""
+    """x moved towards 0 by lambd, and 0 where |x| <= lambd. Raises RuntimeError for a negative lambd.
+
+    Try: softshrink(randn(3, 4))
+    """
     floating("softshrink", input)
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}")

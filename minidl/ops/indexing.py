@@ -69,7 +69,11 @@ def _split_index(index: Any) -> Any:
 
 
 class _GetItem(Op):
-    """y = x[index];    dx = zeros with dy added at index"""
+    """y = x[index];    dx = zeros with dy added at index
+
+    Why: y copies elements of x, so each dy goes back to the place it was read from, added where one was read twice.
+    Try: getitem(randn(3, 4), 1)
+    """
 
     is_view = True
 
@@ -95,7 +99,11 @@ getitem = op()(_GetItem)
 
 @op()
 class put(Op):
-    """y = zeros of `size` with x added at `index` (repeated places add up);    dx = dy[index]"""
+    """y = zeros of `size` with x added at `index` (repeated places add up);    dx = dy[index]
+
+    Why: each x is added at one place of y, so its gradient is read there; put and getitem are each other's transpose.
+    Try: put(randn(2, 4), [2, 0], (3, 4))
+    """
 
     def forward(ctx, x: Any, index: Any, size: Any) -> Any:
         ctx.index = index
@@ -172,7 +180,10 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
 
 class index_put_done(Op):
     """x after ``x[index] = value``; `memory` holds the result already.    dx = dy with 0 at index, dvalue =
-    dy[index]"""
+    dy[index]
+
+    Why: what was overwritten no longer reaches y; the value is copied to its place.
+    """
 
     def forward(ctx, x: Any, value: Any, index: Any, memory: Any) -> Any:
         ctx.index, ctx.size, ctx.value_shape = index, memory.shape, shape_of(value)

@@ -16,7 +16,11 @@ from minidl.ops.shapes import reshape, reshape_op, unsqueeze
 
 @op()
 class cat(Op):
-    """The tensors one after the other along `dim`;    each dx is its part of dy"""
+    """The tensors one after the other along `dim`;    each dx is its part of dy
+
+    Why: each x is copied to its own part of y, so that part of dy is its gradient.
+    Try: cat([randn(2, 3), randn(1, 3)])
+    """
 
     variadic = True
 
@@ -69,7 +73,10 @@ concat = concatenate = cat
 
 @op()
 def stack(tensors: Any, dim: int = 0) -> Any:
-    """The tensors, all of one shape, along a new dimension."""
+    """The tensors, all of one shape, along a new dimension.
+
+    Try: stack([randn(2, 3), randn(2, 3)])
+    """
     require(len(tensors) > 0, "stack() needs at least one tensor")
     first = tuple(tensors[0].shape)
     for x in tensors:
@@ -84,13 +91,19 @@ def stack(tensors: Any, dim: int = 0) -> Any:
 
 @op()
 def vstack(tensors: Any) -> Any:
-    """The tensors, as rows or matrices, one below the other."""
+    """The tensors, as rows or matrices, one below the other.
+
+    Try: vstack([randn(3), randn(2, 3)])
+    """
     return cat([reshape_op(x, (1, -1)) if x.ndim < 2 else x for x in tensors], 0)
 
 
 @op()
 def hstack(tensors: Any) -> Any:
-    """The tensors side by side: along dimension 1, vectors along 0."""
+    """The tensors side by side: along dimension 1, vectors along 0.
+
+    Try: hstack([randn(3), randn(2)])
+    """
     require(len(tensors) > 0, "hstack expects a non-empty list of tensors")
     tensors = [reshape_op(x, (1,)) if x.ndim == 0 else x for x in tensors]
     return cat(tensors, 0 if tensors[0].ndim == 1 else 1)

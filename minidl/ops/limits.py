@@ -17,6 +17,9 @@ class clamp(Op):
     """y = min(max(x, low), high);    dx = dy where low <= x <= high
 
     The bounds are numbers or tensors, which broadcast; a tensor gets dy where it is what y was clamped to.
+
+    Why: inside the bounds y is x, outside it is the bound: dy goes to whichever was taken.
+    Try: clamp(randn(3, 4), -1.0, 1.0)
     """
 
     def promote(arrays: Any) -> Any:  # type: ignore[override]
@@ -52,7 +55,11 @@ class clamp(Op):
 @op(method="nan_to_num", inplace=True)
 class nan_to_num(Elementwise):
     """y = x, with NaN replaced by `nan` (0), Inf by `posinf` and -Inf by `neginf` (the greatest and least finite
-    numbers of the dtype);    dx = dy where x is finite, else 0"""
+    numbers of the dtype);    dx = dy where x is finite, else 0
+
+    Why: finite x are copied, what was replaced is constant.
+    Try: nan_to_num(randn(3, 4))
+    """
 
     promote = None
 

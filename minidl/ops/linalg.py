@@ -18,6 +18,9 @@ class matmul(Op):
     """C = A B, leading axes broadcast; vectors are rows on the left, columns on the right.
 
     a (..., M, K) @ b (..., K, N) -> (..., M, N);    dA = dC B^T,  dB = A^T dC
+
+    Why: C_ij = sum_k A_ik B_kj, so dA_ik = sum_j dC_ij B_kj = (dC B^T)_ik and dB_kj = sum_i A_ik dC_ij = (A^T dC)_kj.
+    Try: matmul(randn(2, 3), randn(3, 4))
     """
 
     promote = None
@@ -94,6 +97,10 @@ class linear(Op):
 
     A weight packed as int8 runs on the integer kernel; gradients of x and b then pass straight through the rounding of
     the activations (Bengio, Leonard & Courville 2013, arXiv:1308.3432).
+
+    Why: y_n = sum_k x_k W_nk + b_n: x_k is in every y_n with the factor W_nk, W_nk in y_n with x_k, b_n with 1; sum
+         over the rows.
+    Try: linear(randn(2, 3), randn(4, 3), randn(4))
     """
 
     packed: Packed | None = None
@@ -140,7 +147,10 @@ class linear(Op):
 
 @op(method="mm")
 def mm(a: Any, mat2: Any) -> Any:
-    """The product of two matrices."""
+    """The product of two matrices.
+
+    Try: mm(randn(2, 3), randn(3, 2))
+    """
     require(
         a.ndim == 2 and mat2.ndim == 2, "mm: both must be matrices, got {} and {}", tuple(a.shape), tuple(mat2.shape)
     )
@@ -149,7 +159,10 @@ def mm(a: Any, mat2: Any) -> Any:
 
 @op(method="bmm")
 def bmm(a: Any, mat2: Any) -> Any:
-    """The products of two stacks of matrices, (B, M, K) and (B, K, N)."""
+    """The products of two stacks of matrices, (B, M, K) and (B, K, N).
+
+    Try: bmm(randn(2, 2, 3), randn(2, 3, 2))
+    """
     require(
         a.ndim == 3 and mat2.ndim == 3 and a.shape[0] == mat2.shape[0],
         "bmm: expected two stacks of as many matrices, got {} and {}",
@@ -161,7 +174,10 @@ def bmm(a: Any, mat2: Any) -> Any:
 
 @op(method="dot")
 def dot(a: Any, tensor: Any) -> Any:
-    """The inner product of two vectors."""
+    """The inner product of two vectors.
+
+    Try: dot(randn(3), randn(3))
+    """
     require(
         a.ndim == 1 and tensor.ndim == 1, "dot: 1D tensors expected, got {} and {}", tuple(a.shape), tuple(tensor.shape)
     )
@@ -170,7 +186,10 @@ def dot(a: Any, tensor: Any) -> Any:
 
 @op(method="outer")
 def outer(a: Any, vec2: Any) -> Any:
-    """y[i][j] = a[i] b[j] for vectors."""
+    """y[i][j] = a[i] b[j] for vectors.
+
+    Try: outer(randn(3), randn(2))
+    """
     require(
         a.ndim == 1 and vec2.ndim == 1, "outer: 1D tensors expected, got {} and {}", tuple(a.shape), tuple(vec2.shape)
     )

@@ -32,7 +32,11 @@ def _logical(name: str, words: str, function: Any) -> Any:
         "forward": forward,
         "promote": of_tensors(None, name),
         "differentiable": False,
-        "__doc__": f"Whether {words}, bool; 0 is False",
+        "__doc__": f"""Whether {words}, bool; 0 is False
+
+    Why: the result is a truth value: it has no slope.
+    Try: {name}(rand(3, 4) > 0.5, rand(4) > 0.5)
+    """,
         "__module__": __name__,
     }
     return op(method=name, inplace=True)(OpType(name, (Binary,), body))
@@ -49,6 +53,9 @@ class isclose(Binary):
     with `equal_nan` to NaN
 
     Raises RuntimeError when the dtypes differ or a tolerance is negative.
+
+    Why: the result is a truth value: it has no slope.
+    Try: isclose(randn(8), randn(8))
     """
 
     promote = staticmethod(of_tensors(None, "isclose"))
@@ -74,26 +81,39 @@ class isclose(Binary):
 
 @op(method="allclose")
 def allclose(input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> builtins.bool:
-    """Whether all elements are close, a Python bool. See :func:`isclose`."""
+    """Whether all elements are close, a Python bool. See :func:`isclose`.
+
+    Try: allclose(x := randn(3), x)
+    """
     return builtins.bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 @op(method="equal")
 def equal(input: Any, other: Any) -> builtins.bool:
-    """Whether two tensors have the same shape and the same values, a Python bool; NaN equals nothing."""
+    """Whether two tensors have the same shape and the same values, a Python bool; NaN equals nothing.
+
+    Try: equal(x := randn(3), x)
+    """
     a, b = raw(input), raw(other)
     return a.shape == b.shape and builtins.bool((a == b).all())
 
 
 @op(method="is_same_size")
 def is_same_size(input: Any, other: Any) -> builtins.bool:
-    """Whether two tensors have the same shape, a Python bool."""
+    """Whether two tensors have the same shape, a Python bool.
+
+    Try: is_same_size(randn(2, 3), randn(2, 3))
+    """
     return tuple(input.shape) == tuple(other.shape)
 
 
 @op(method="count_nonzero")
 class count_nonzero(Op):
-    """How many elements are not 0, over `dim` (an int, several, or all); int64. NaN is not 0"""
+    """How many elements are not 0, over `dim` (an int, several, or all); int64. NaN is not 0
+
+    Why: a count jumps: it has no slope.
+    Try: count_nonzero(randint(0, 2, (3, 4)))
+    """
 
     differentiable = False
 
@@ -106,6 +126,8 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     """Where input is not 0: int64 (count, ndim), one row for each place in row-major order.
 
     With ``as_tuple`` one vector for each dimension, ready to index with; a 0-d tensor counts as (1,) then.
+
+    Try: nonzero(randint(0, 2, (3, 4)))
     """
     x = raw(input)
     if as_tuple:
@@ -116,14 +138,22 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
 
 @op(method="argwhere")
 def argwhere(input: Any) -> Any:
-    """Where input is not 0: int64 (count, ndim)."""
+    """Where input is not 0: int64 (count, ndim).
+
+    Try: argwhere(randint(0, 2, (3, 4)))
+    """
     return nonzero(input)
 
 
-def _test(name: str, doc: str, function: Any) -> Any:
+def _test(name: str, words: str, function: Any) -> Any:
     def forward(ctx: Any, x: Any) -> Any:
         return function(x)
 
+    doc = f"""{words}
+
+    Why: the result is a truth value: it has no slope.
+    Try: {name}(tensor([0.0, 1.0, nan, inf]))
+    """
     body = {"forward": forward, "promote": None, "differentiable": False, "__doc__": doc, "__module__": __name__}
     return op(method=name)(OpType(name, (Elementwise,), body))
 

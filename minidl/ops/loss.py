@@ -71,6 +71,8 @@ def mse_loss(
     """(x - y)^2, reduced. Warns when the shapes differ.
 
     weight: one for each element of the input; the mean is then over the summed weights. ValueError for another shape.
+
+    Try: mse_loss(randn(3, 4), randn(3, 4))
     """
     _same_shape("mse_loss", input, target)
     d = input - target
@@ -81,7 +83,10 @@ def mse_loss(
 def l1_loss(
     input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
 ) -> Any:
-    """|x - y|, reduced. Warns when the shapes differ. weight: as in mse_loss."""
+    """|x - y|, reduced. Warns when the shapes differ. weight: as in mse_loss.
+
+    Try: l1_loss(randn(3, 4), randn(3, 4))
+    """
     _same_shape("l1_loss", input, target)
     return weighted(abs(input - target), weight, reduction_of(size_average, reduce, reduction))
 
@@ -92,6 +97,8 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
 
     weight: one for each element of the input; the mean is over the elements, as torch has it here. ValueError for
     another shape.
+
+    Try: huber_loss(randn(3, 4), randn(3, 4))
     """
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
@@ -106,7 +113,10 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
 def smooth_l1_loss(
     input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
 ) -> Any:
-    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; reduced."""
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - y; reduced.
+
+    Try: smooth_l1_loss(randn(3, 4), randn(3, 4))
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
@@ -123,6 +133,9 @@ class pick_class(Op):
     """y[n] = -w[t[n]] logp[n, t[n]], 0 where t is `ignore_index`;    dlogp = -w[t] dy at t
 
     logp (N, C), t (N,) int, w (C,) array or None -> y (N,)
+
+    Why: y is -w times one of the log-probabilities: that one gets -w dy, the others 0.
+    Try: pick_class(randn(3, 4), randint(0, 4, (3,)).array, None, -100)
     """
 
     def forward(ctx, logp: Any, t: Any, w: Any, ignore_index: int) -> Any:
@@ -139,7 +152,11 @@ class pick_class(Op):
 
 @op()
 class spread_class(Op):
-    """y[n, at[n]] = -weight[n] x[n], zeros elsewhere;    dx = -weight dy at `at`"""
+    """y[n, at[n]] = -weight[n] x[n], zeros elsewhere;    dx = -weight dy at `at`
+
+    Why: each x goes to one place with the factor -weight, so its gradient is read there with that factor.
+    Try: spread_class(randn(3), randint(0, 4, (3,)).array, ones(3).array, 4)
+    """
 
     def forward(ctx, x: Any, at: Any, weight: Any, classes: int) -> Any:
         ctx.at, ctx.weight = at, weight
@@ -202,6 +219,8 @@ def nll_loss(
 
     input (N, C, ...) log-probabilities or (C,), target (N, ...) class indices. Raises IndexError for a class out
     of range.
+
+    Try: nll_loss(randn(4, 3), randint(0, 3, (4,)))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     if _made_by_op(input, softmax):
@@ -249,6 +268,8 @@ def cross_entropy(
     input (N, C, ...) or (C,); target class indices (N, ...), or probabilities of the input's shape. With smoothing
     s the target is (1 - s) onehot + s / C. Raises IndexError for a class out of range, RuntimeError for shapes that do
     not fit.
+
+    Try: cross_entropy(randn(4, 3), randint(0, 3, (4,)))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
@@ -306,7 +327,10 @@ def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
     pos_weight: Any = None,
 ) -> Any:  # fmt: skip
-    """-(y log s(x) + (1 - y) log(1 - s(x))) as (1 - y) x + log(1 + e^-x), which does not overflow."""
+    """-(y log s(x) + (1 - y) log(1 - s(x))) as (1 - y) x + log(1 + e^-x), which does not overflow.
+
+    Try: binary_cross_entropy_with_logits(randn(3, 4), rand(3, 4))
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     _must_match("binary_cross_entropy_with_logits", input, target)
     if _made_by_op(input, sigmoid):
@@ -327,6 +351,8 @@ def binary_cross_entropy(
     """-(y log p + (1 - y) log(1 - p)) for probabilities p; the logarithms stop at -100, as in torch.
 
     Raises RuntimeError when an input is outside [0, 1].
+
+    Try: binary_cross_entropy(0.1 + 0.8 * rand(3, 4), rand(3, 4))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     _must_match("binary_cross_entropy", input, target)
@@ -350,7 +376,10 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Any:
-    """y (log y - x) for log-probabilities x (and log y, with log_target); 0 where y is 0. "batchmean" divides by N."""
+    """y (log y - x) for log-probabilities x (and log y, with log_target); 0 where y is 0. "batchmean" divides by N.
+
+    Try: kl_div(log_softmax(randn(3, 4), 1), softmax(randn(3, 4), 1), reduction='batchmean')
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     if log_target:
         loss = exp(target) * (target - input)

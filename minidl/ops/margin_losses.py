@@ -22,7 +22,10 @@ def margin_ranking_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean",
 ) -> Any:  # fmt: skip
-    """max(0, margin - y (a - b)): y = 1 wants a above b, y = -1 below, by the margin."""
+    """max(0, margin - y (a - b)): y = 1 wants a above b, y = -1 below, by the margin.
+
+    Try: margin_ranking_loss(randn(5), randn(5), sign(randn(5)))
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     require(
         len(input1.shape) == len(input2.shape) == len(target.shape),
@@ -38,7 +41,10 @@ def margin_ranking_loss(
 def hinge_embedding_loss(
     input: Any, target: Any, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
-    """x where y = 1, max(0, margin - x) where y = -1, for distances x."""
+    """x where y = 1, max(0, margin - x) where y = -1, for distances x.
+
+    Try: hinge_embedding_loss(randn(3, 4), sign(randn(3, 4)))
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     far = where(target == 1, 0, clamp(margin - input, min=0))
     near = where(target == -1, 0, input)
@@ -53,6 +59,8 @@ def cosine_embedding_loss(
     """1 - cos(a, b) where y = 1, max(0, cos(a, b) - margin) where y = -1.
 
     a, b (N, D) with y (N,), or (D,) with a 0-d y. Raises RuntimeError for other shapes.
+
+    Try: cosine_embedding_loss(randn(4, 3), randn(4, 3), sign(randn(4)))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     n = len(target.shape)
@@ -82,6 +90,8 @@ def triplet_margin_loss(
     (arXiv:1503.03832).
 
     With swap the smaller of |a - n| and |p - n| counts.
+
+    Try: triplet_margin_loss(randn(4, 3), randn(4, 3), randn(4, 3))
     """
     reduction = reduction_of(size_average, reduce, reduction)
     return triplet_margin_with_distance_loss(
@@ -95,7 +105,10 @@ def triplet_margin_with_distance_loss(
     anchor: Any, positive: Any, negative: Any, *, distance_function: Callable | None = None, margin: float = 1.0,
     swap: bool = False, reduction: str = "mean",
 ) -> Any:  # fmt: skip
-    """max(0, d(a, p) - d(a, n) + margin) for any distance; the Euclidean one by default."""
+    """max(0, d(a, p) - d(a, n) + margin) for any distance; the Euclidean one by default.
+
+    Try: triplet_margin_with_distance_loss(randn(4, 3), randn(4, 3), randn(4, 3))
+    """
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
     require(
@@ -116,6 +129,9 @@ def triplet_margin_with_distance_loss(
 def soft_margin_loss(
     input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
-    """ln(1 + e^(-y x)), y = 1 or -1."""
+    """ln(1 + e^(-y x)), y = 1 or -1.
+
+    Try: soft_margin_loss(randn(3, 4), sign(randn(3, 4)))
+    """
     reduction = reduction_of(size_average, reduce, reduction)
     return reduced(-logsigmoid(target * input), reduction)

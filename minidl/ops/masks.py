@@ -19,6 +19,9 @@ class where(Op):
     """y = a where condition, else b;    da = dy where condition, db = dy elsewhere
 
     ``where(condition)`` alone gives the places where it is not 0, as nonzero(condition, as_tuple=True).
+
+    Why: each y is a copy of one of the two: the gradient goes to the one that was copied, 0 to the other.
+    Try: where(rand(3, 4) > 0.5, randn(3, 4), randn(3, 4))
     """
 
     promote = None
@@ -75,7 +78,10 @@ attach("where", _where_method)
 
 @op(method="masked_fill", inplace=True)
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """x with `value` where mask is True (mask broadcasts to x)."""
+    """x with `value` where mask is True (mask broadcasts to x).
+
+    Try: masked_fill(randn(3, 4), rand(3, 4) > 0.5, 2.0)
+    """
     if getattr(value, "shape", ()) != ():
         raise RuntimeError(f"masked_fill: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
     if isinstance(value, complex):
@@ -86,7 +92,10 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 @op(method="masked_select")
 def masked_select(input: Any, mask: Any) -> Any:
-    """The elements where the mask is True, as a vector; input and mask broadcast. Raises RuntimeError unless bool."""
+    """The elements where the mask is True, as a vector; input and mask broadcast. Raises RuntimeError unless bool.
+
+    Try: masked_select(randn(3, 4), rand(3, 4) > 0.5)
+    """
     from minidl.ops.indexing import getitem
     from minidl.ops.tiling import broadcast_to
 

@@ -29,6 +29,10 @@ class standardize(Op):
     dx = (g - h(g) - xhat h(g xhat)) / sqrt(var + eps),   dw = sum dy xhat,   db = sum dy
 
     `statistics`, if given, is a list to which mean and var are appended.
+
+    Why: xhat does not change when x is shifted or stretched: from g its mean and its part along xhat are taken away,
+         and what is left is divided by the deviation.
+    Try: standardize(randn(3, 4), rand(1, 4) + 0.5, randn(1, 4), (1,), 1e-05)
     """
 
     def forward(ctx, x: Any, w: Any, b: Any, dims: Any, eps: float, statistics: Any = None) -> Any:
@@ -122,6 +126,10 @@ class rms_standardize(Op):
 
     x (N, D), w (D,) or None. With g = dy w, h the mean over a row and r = 1 / sqrt(mean x^2 + eps):
     dx = r (g - x r h(g x r)),   dw = sum dy x r
+
+    Why: xhat does not change when x is stretched: from g its part along x is taken away, the rest is divided by the
+         root of the mean square.
+    Try: rms_standardize(randn(3, 4), rand(4) + 0.5, 1e-05)
     """
 
     def forward(ctx, x: Any, w: Any, eps: float) -> Any:
@@ -154,7 +162,10 @@ def _scale_and_shift(x: Any, w: Any, b: Any, dims: Any, eps: float, statistics: 
 
 @op(namespace="nn.functional")
 def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
-    """Normalise over the last dimensions, of `normalized_shape`; Ba, Kiros & Hinton 2016 (arXiv:1607.06450)."""
+    """Normalise over the last dimensions, of `normalized_shape`; Ba, Kiros & Hinton 2016 (arXiv:1607.06450).
+
+    Try: layer_norm(randn(2, 4), 4, rand(4) + 0.5, randn(4))
+    """
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     n = len(shape)
     if n == 0 or tuple(input.shape[input.ndim - n :]) != shape:
@@ -177,7 +188,10 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
 
 @op(namespace="nn.functional")
 def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    """y = x / sqrt(mean x^2 + eps) w, over the last dimensions; Zhang & Sennrich 2019 (arXiv:1910.07467)."""
+    """y = x / sqrt(mean x^2 + eps) w, over the last dimensions; Zhang & Sennrich 2019 (arXiv:1910.07467).
+
+    Try: rms_norm(randn(2, 4), (4,))
+    """
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     require(
         len(shape) > 0 and tuple(input.shape[input.ndim - len(shape) :]) == shape,
@@ -223,6 +237,8 @@ def batch_norm(
     variance in
     its unbiased form. Otherwise the running ones are used. Raises ValueError when a batch has one value per channel
     and for eps of 0 or less; an empty batch comes back as it is and moves nothing.
+
+    Try: batch_norm(randn(4, 2), None, None, rand(2) + 0.5, randn(2), training=True)
     """
     if eps <= 0:
         raise ValueError(f"batch_norm{scope()}: eps must be positive, got {eps}")

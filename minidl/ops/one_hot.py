@@ -11,7 +11,11 @@ from minidl.autograd import Op, op
 
 @op(namespace="nn.functional")
 class one_hot(Op):
-    """y[..., c] = 1 where x[...] = c, else 0; int64"""
+    """y[..., c] = 1 where x[...] = c, else 0; int64
+
+    Why: whole numbers jump: they have no slope.
+    Try: one_hot(randint(0, 4, (5,)), 4)
+    """
 
     differentiable = False
 

@@ -20,6 +20,8 @@ def sigmoid_focal_loss(
 
     inputs are logits, targets 0 or 1 of their shape; a is alpha for 1 and 1 - alpha for 0, left out when alpha is
     negative. torchvision's name and defaults.
+
+    Try: sigmoid_focal_loss(randn(3, 4), randint(0, 2, (3, 4)).float())
     """
     p = sigmoid(inputs)
     loss = binary_cross_entropy_with_logits(inputs, targets, reduction="none")
@@ -35,6 +37,8 @@ def dice_loss(input: Any, target: Any, eps: float = 1e-7, reduction: str = "mean
     """1 - (2 sum p y + eps) / (sum p + sum y + eps) for each example; Milletari et al. 2016 (arXiv:1606.04797).
 
     input (N, ...) probabilities, target of the same shape; "none" gives (N,). Raises RuntimeError for other shapes.
+
+    Try: dice_loss(randn(3, 4), rand(3, 4))
     """
     require(
         tuple(input.shape) == tuple(target.shape) and len(input.shape) > 0,

@@ -13,7 +13,11 @@ from minidl.autograd import Op, op, require
 @op()
 class pad_constant(Op):
     """x surrounded by `value`; pads are (before, after) for each dimension, negative ones crop;    dx = the middle
-    of dy"""
+    of dy
+
+    Why: the middle copies x, the border is constant: dy's middle goes back, the rest to nobody.
+    Try: pad_constant(randn(2, 3), ((1, 0), (0, 2)))
+    """
 
     def shape(x: Any, pads: Any, value: float = 0.0) -> Any:  # type: ignore[override]
         out = tuple(n + a + b for n, (a, b) in zip(x, pads, strict=True))
@@ -41,6 +45,8 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
 
     mode is "constant" (with `value`, 0 by default), "reflect", "replicate" or "circular". Raises ShapeError when
     there are more pads than dimensions.
+
+    Try: pad(randn(2, 3), (1, 2))
     """
     require(
         len(pad) % 2 == 0 and len(pad) <= 2 * x.ndim,

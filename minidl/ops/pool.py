@@ -61,6 +61,8 @@ class _MaxPool2d(Op):
     """y = the greatest element of each window and its flat place in the plane; dy goes back to that place
 
     x (N, C, H, W) -> y, index (N, C, P, Q)
+
+    Why: y copies the greatest element of each window, so dy is added to where that was.
     """
 
     def forward(ctx, x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> Any:
@@ -91,6 +93,8 @@ def max_pool2d(
     """y = the greatest element of each window; the gradient goes to that element: the first of equals, NaN wins.
 
     input (N, C, H, W) or (C, H, W); stride is kernel_size unless given. With return_indices also where, flat in H x W.
+
+    Try: max_pool2d(randn(1, 2, 4, 4), 2)
     """
     require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
     if len(input.shape) == 3:
@@ -103,7 +107,11 @@ def max_pool2d(
 
 @op()
 class gather_plane(Op):
-    """y[..., i] = x[..., index[..., i]];    dx = dy added at index, repeated places summed"""
+    """y[..., i] = x[..., index[..., i]];    dx = dy added at index, repeated places summed
+
+    Why: y copies elements of x, so each dy is added at the place it was read from.
+    Try: gather_plane(randn(2, 5), randint(0, 5, (2, 3)).array)
+    """
 
     def forward(ctx, x: Any, index: Any) -> Any:
         ctx.index, ctx.width = index, x.shape[-1]
@@ -115,7 +123,11 @@ class gather_plane(Op):
 
 @op()
 class scatter_plane(Op):
-    """y[..., index[..., i]] += x[..., i] on zeros of `width`;    dx = dy gathered"""
+    """y[..., index[..., i]] += x[..., i] on zeros of `width`;    dx = dy gathered
+
+    Why: each x is added at one place, so its gradient is read there.
+    Try: scatter_plane(randn(2, 3), randint(0, 5, (2, 3)).array, 5)
+    """
 
     def forward(ctx, x: Any, index: Any, width: int) -> Any:
         ctx.index = index
@@ -135,7 +147,10 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """As max_pool2d, on (N, C, L) or (C, L)."""
+    """As max_pool2d, on (N, C, L) or (C, L).
+
+    Try: max_pool1d(randn(2, 2, 5), 2)
+    """
     shape = tuple(input.shape)
     require(
         len(shape) in (2, 3) and 0 not in shape[-2:],
@@ -153,6 +168,8 @@ class _AvgPool2d(Op):
     """y = sum of each window times its weight;    dx = each dy spread over its window
 
     The weight of a window is 1 over its number of elements: padding counted or not, or a given divisor.
+
+    Why: each x enters every window over it with the window's weight, the same for all.
     """
 
     def forward(ctx, x: Any, k: Any, s: Any, p: Any, out: Any, weight: Any) -> Any:
@@ -179,7 +196,11 @@ _AvgPool2d.__name__ = "avg_pool2d"
 
 @op()
 class avg_pool2d_dx(Op):
-    """Each dy times its window's weight, added to every element of the window;    its own gradient is avg_pool2d"""
+    """Each dy times its window's weight, added to every element of the window;    its own gradient is avg_pool2d
+
+    Why: it is linear in dy; its transpose is the pooling itself.
+    Try: avg_pool2d_dx(randn(1, 2, 2, 2), (1, 2, 4, 4), (2, 2), (2, 2), (0, 0), (2, 2), full((2, 2), 0.25).array)
+    """
 
     def forward(ctx, dy: Any, size: Any, k: Any, s: Any, p: Any, out: Any, weight: Any) -> Any:
         ctx.how = (k, s, p, out, weight)
@@ -207,7 +228,10 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """y = the mean of each window of (N, C, H, W) or (C, H, W)."""
+    """y = the mean of each window of (N, C, H, W) or (C, H, W).
+
+    Try: avg_pool2d(randn(1, 2, 4, 4), 2)
+    """
     require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
     h, w = input.shape[-2:]
     k, s, p, _, out = _geometry((h, w), kernel_size, stride, padding, 1, ceil_mode)
@@ -233,7 +257,10 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:
-    """As avg_pool2d, on (N, C, L) or (C, L)."""
+    """As avg_pool2d, on (N, C, L) or (C, L).
+
+    Try: avg_pool1d(randn(2, 2, 5), 2)
+    """
     k, s, p = (v[0] if isinstance(v, (tuple, list)) and v else v for v in (kernel_size, stride, padding))
     y = avg_pool2d(unsqueeze(input, -2), (1, k), None if s is None else (1, s), (0, p), ceil_mode, count_include_pad)
     return squeeze_dim(y, y.ndim - 2)
@@ -245,6 +272,8 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
 
     Region i along a dimension is from floor(i H / P) to ceil((i + 1) H / P), so regions may overlap. A None in
     output_size keeps that size. NaN and Inf stay within the regions that hold them.
+
+    Try: adaptive_avg_pool2d(randn(1, 2, 4, 4), 2)
     """
     shape = tuple(input.shape)
     require(len(shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", shape)
@@ -270,7 +299,10 @@ def _regions(n: int, parts: int) -> list[slice]:
 
 
 class _RegionMeans(Op):
-    """y_i = mean of region i along `dim`;    dx = dy_i / size of the region, added to each of its elements"""
+    """y_i = mean of region i along `dim`;    dx = dy_i / size of the region, added to each of its elements
+
+    Why: each x enters every region over it with one over the region's size.
+    """
 
     def forward(ctx, x: Any, dim: int, parts: int) -> Any:
         ctx.dim, ctx.n = dim, x.shape[dim]
@@ -286,7 +318,10 @@ class _RegionMeans(Op):
 
 
 class _spread_regions(Op):
-    """Each x_i over the size of region i, added to every element of the region;    its own gradient is the means"""
+    """Each x_i over the size of region i, added to every element of the region;    its own gradient is the means
+
+    Why: it is linear in dy, and its transpose is the pooling itself.
+    """
 
     def forward(ctx, x: Any, dim: int, n: int) -> Any:
         ctx.dim, ctx.parts = dim, x.shape[dim]
@@ -305,7 +340,10 @@ _RegionMeans.__name__, _spread_regions.__name__ = "adaptive_avg_pool", "adaptive
 
 @op()
 def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
-    """As adaptive_avg_pool2d, on (N, C, L) or (C, L)."""
+    """As adaptive_avg_pool2d, on (N, C, L) or (C, L).
+
+    Try: adaptive_avg_pool1d(randn(1, 2, 4), 2)
+    """
     require(
         not isinstance(output_size, (tuple, list)) or len(output_size) == 1,
         "output_size must be one number, got {}",

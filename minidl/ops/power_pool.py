@@ -28,6 +28,8 @@ def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
     """(sum x^p)^(1/p) over each window of (N, C, H, W) or (C, H, W), p = norm_type; the greatest |x| for infinity.
 
     A sum below 0, of an odd p, gives NaN, as in torch.
+
+    Try: lp_pool2d(rand(1, 2, 4, 4) + 0.1, 2.0, 2)
     """
     k = pair(kernel_size, "kernel_size")
     return _power(
@@ -38,7 +40,10 @@ def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
 
 @op(namespace="nn.functional")
 def lp_pool1d(input: Any, norm_type: float, kernel_size: int, stride: Any = None, ceil_mode: bool = False) -> Any:
-    """As lp_pool2d, on (N, C, L) or (C, L)."""
+    """As lp_pool2d, on (N, C, L) or (C, L).
+
+    Try: lp_pool1d(rand(1, 2, 4) + 0.1, 2.0, 2)
+    """
     k = kernel_size[0] if isinstance(kernel_size, (tuple, list)) else kernel_size
     return _power(
         input, norm_type, k, lambda x: avg_pool1d(x, k, stride, 0, ceil_mode),
@@ -51,6 +56,8 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
     """x / (k + alpha mean of x^2 over `size` neighbouring channels)^beta; Krizhevsky et al. 2012.
 
     input (N, C, ...). Channels beyond the ends count as zeros. Raises ValueError for less than 3 dimensions.
+
+    Try: local_response_norm(randn(1, 4, 3, 3), 2)
     """
     shape = tuple(input.shape)
     if len(shape) < 3:

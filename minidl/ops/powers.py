@@ -12,7 +12,11 @@ from minidl.ops.common import Elementwise
 
 @op(method="square", inplace=True)
 class square(Elementwise):
-    """y = x^2;    dx = 2 x dy"""
+    """y = x^2;    dx = 2 x dy
+
+    Why: (x + h)^2 = x^2 + 2 x h + h^2, so the slope is 2 x.
+    Try: square(randn(3, 4))
+    """
 
     promote = None
 
@@ -27,7 +31,11 @@ class square(Elementwise):
 
 @op(method="sqrt", inplace=True)
 class sqrt(Elementwise):
-    """y = x^(1/2);    dx = dy / (2 y)"""
+    """y = x^(1/2);    dx = dy / (2 y)
+
+    Why: y^2 = x, so 2 y dy/dx = 1.
+    Try: sqrt(rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, x: Any) -> Any:
         y = np.sqrt(x)
@@ -41,7 +49,11 @@ class sqrt(Elementwise):
 
 @op(method="rsqrt", inplace=True)
 class rsqrt(Elementwise):
-    """y = x^(-1/2);    dx = -dy y^3 / 2"""
+    """y = x^(-1/2);    dx = -dy y^3 / 2
+
+    Why: y^-2 = x, so -2 y^-3 dy/dx = 1.
+    Try: rsqrt(rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, x: Any) -> Any:
         y = 1 / np.sqrt(x)
@@ -55,7 +67,11 @@ class rsqrt(Elementwise):
 
 @op(method="reciprocal", inplace=True)
 class reciprocal(Elementwise):
-    """y = 1 / x;    dx = -dy y^2"""
+    """y = 1 / x;    dx = -dy y^2
+
+    Why: x y = 1, so y + x dy/dx = 0: dy/dx = -y / x = -y^2.
+    Try: reciprocal(rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, x: Any) -> Any:
         y = 1 / x

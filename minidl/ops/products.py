@@ -16,7 +16,10 @@ from minidl.ops.tiling import broadcast_to
 
 @op(method="mv")
 def mv(input: Any, vec: Any) -> Any:
-    """A matrix times a vector: (M, K), (K,) -> (M,)."""
+    """A matrix times a vector: (M, K), (K,) -> (M,).
+
+    Try: mv(randn(2, 3), randn(3))
+    """
     require(
         len(input.shape) == 2 and len(vec.shape) == 1,
         "mv: a matrix and a vector are expected, got {} and {}",
@@ -50,19 +53,28 @@ def _added(name: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
 
 @op(method="addmm", inplace=True)
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta input + alpha (mat1 @ mat2), input broadcast to (N, M)."""
+    """beta input + alpha (mat1 @ mat2), input broadcast to (N, M).
+
+    Try: addmm(randn(2, 4), randn(2, 3), randn(3, 4))
+    """
     return _added("addmm", input, mm(mat1, mat2), beta, alpha)
 
 
 @op(method="addmv", inplace=True)
 def addmv(input: Any, mat: Any, vec: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta input + alpha (mat @ vec), input broadcast to (N,)."""
+    """beta input + alpha (mat @ vec), input broadcast to (N,).
+
+    Try: addmv(randn(2), randn(2, 3), randn(3))
+    """
     return _added("addmv", input, mv(mat, vec), beta, alpha)
 
 
 @op(method="baddbmm", inplace=True)
 def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta input + alpha (batch1 @ batch2), input broadcast to (B, N, M)."""
+    """beta input + alpha (batch1 @ batch2), input broadcast to (B, N, M).
+
+    Try: baddbmm(randn(2, 2, 2), randn(2, 2, 3), randn(2, 3, 2))
+    """
     return _added("baddbmm", input, bmm(batch1, batch2), beta, alpha)
 
 
@@ -71,6 +83,8 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     """The sum of a times b over pairs of dimensions: the last `dims` of a with the first of b, or two lists of them.
 
     What is left of a comes first in the result, then what is left of b. Raises RuntimeError when sizes differ.
+
+    Try: tensordot(randn(2, 3, 4), randn(3, 4, 2))
     """
     if hasattr(dims, "tolist"):
         dims = dims.tolist()

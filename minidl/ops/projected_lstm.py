@@ -28,6 +28,9 @@ class projected_lstm_scan(Op):
 
     gx (L, 4 H): W_ih x_t + b of all steps; h (B, P), c (B, H); w (4 H, P); r (P, H), P < H -> y (L, P): every h_t; h_n
     (B, P), c_n (B, H). Backward is lstm_scan's with du = dh W_hr in place of dh, and dW_hr = sum_t dh_t u_t.
+
+    Why: as for the LSTM, with one product more: dh_t goes back through W_hr before it meets the gates.
+    Try: projected_lstm_scan(randn(5, 12), randn(3, 2), randn(3, 3), randn(12, 2), randn(2, 3), [3, 2])
     """
 
     gates: Any = None  # i, f, g, o of every step

@@ -21,7 +21,10 @@ from minidl.tensors import Tensor
 
 @op(method="nansum")
 def nansum(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """The sum over `dim`, NaN taken for 0."""
+    """The sum over `dim`, NaN taken for 0.
+
+    Try: nansum(randn(3, 4))
+    """
     if dtypes.as_numpy(input.dtype).kind == "f":
         input = where(isnan(input), 0.0, input)
     return sum(input, dim, keepdim, dtype=dtype)
@@ -29,7 +32,10 @@ def nansum(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 
 @op(method="nanmean")
 def nanmean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """The mean over `dim` of what is not NaN; NaN where there is nothing else."""
+    """The mean over `dim` of what is not NaN; NaN where there is nothing else.
+
+    Try: nanmean(randn(3, 4))
+    """
     if dtypes.as_numpy(input.dtype).kind != "f":
         raise RuntimeError(f"nanmean(): expected input to have floating point dtype but got {input.dtype}")
     count = (~np.isnan(raw(input))).sum(many_dims(dim, len(input.shape)), keepdims=keepdim)
@@ -42,6 +48,8 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The middle element of those that are not NaN, the lower of two; NaN where there is nothing else.
 
     ``nanmedian(x)`` is over all elements; ``nanmedian(x, dim)`` gives (values, indices) along a dimension.
+
+    Try: nanmedian(randn(3, 5))
     """
     x = raw(input)
     if x.dtype == bool:
@@ -124,6 +132,8 @@ def quantile(
 
     Between two elements `interpolation` is "linear", "lower", "higher", "midpoint" or "nearest". NaN where there is
     one. Raises RuntimeError for a q outside [0, 1], for other dtypes than float32 and float64, for no elements.
+
+    Try: quantile(randn(7), 0.3)
     """
     return _quantile("quantile", input, q, dim, keepdim, interpolation, False)
 
@@ -132,5 +142,8 @@ def quantile(
 def nanquantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Any:
-    """As :func:`quantile`, of what is not NaN."""
+    """As :func:`quantile`, of what is not NaN.
+
+    Try: nanquantile(randn(7), 0.3)
+    """
     return _quantile("nanquantile", input, q, dim, keepdim, interpolation, True)

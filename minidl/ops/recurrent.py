@@ -150,6 +150,10 @@ class rnn_scan(Op):
     """h_t = tanh(gx_t + W_hh h_(t-1)), or relu.    (Elman 1990, doi 10.1207/s15516709cog1402_1)
 
     gx (L, H): W_ih x_t + b of all steps; h (B, H); w (H, H) -> y (L, H): every h_t; h_n (B, H)
+
+    Why: back through time: with s_t = dh_t + (what h_(t+1) gives), da_t = s_t act'(h_t) is the gradient of gx_t, and
+         da_t W_hh goes on to h_(t-1).
+    Try: rnn_scan(randn(5, 2), randn(3, 2), randn(2, 2), [3, 2])
     """
 
     dtype: Any = None
@@ -208,6 +212,10 @@ class lstm_scan(Op):
 
         dc_t += dh_t o (1 - tanh(c_t)^2);    da_i = dc g i (1 - i),  da_f = dc c_(t-1) f (1 - f),  da_g = dc i (1 - g^2)
         da_o = dh tanh(c) o (1 - o);         dh_(t-1) = da W_hh,  dc_(t-1) = dc f
+
+    Why: back through time: dc_t = dh_t o (1 - tanh^2 c_t) + dc_(t+1) f_(t+1); each gate gets dc_t or dh_t times its
+         partner and its own slope; their sum through W_hh is dh_(t-1).
+    Try: lstm_scan(randn(5, 8), randn(3, 2), randn(3, 2), randn(8, 2), [3, 2])
     """
 
     dtype: Any = None
@@ -265,6 +273,10 @@ class gru_scan(Op):
 
         da_n = dh (1 - z) (1 - n^2),  da_z = dh (h - n) z (1 - z),  da_r = da_n (W_n h + b_n) r (1 - r)
         dh_(t-1) = dh z + [da_r, da_z, r da_n] W
+
+    Why: back through time: dz = dh (h_(t-1) - n), dn = dh (1 - z), r through the product; through W_hh, and z dh
+         directly, they reach h_(t-1).
+    Try: gru_scan(randn(5, 6), randn(3, 2), randn(6, 2), randn(6), [3, 2])
     """
 
     dtype: Any = None

@@ -46,6 +46,9 @@ class sum(Reduction):
     """y = sum of x;    dx = dy, repeated
 
     Integers and bools are added as int64.
+
+    Why: every x enters with the factor 1, so each gets dy whole.
+    Try: sum(randn(3, 4))
     """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -63,7 +66,11 @@ class sum(Reduction):
 
 @op(method="mean")
 class mean(Reduction):
-    """y = (1/n) sum of x;    dx = dy / n, repeated"""
+    """y = (1/n) sum of x;    dx = dy / n, repeated
+
+    Why: every x enters with the factor 1 / n.
+    Try: mean(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
         ctx.x_dtype = x.dtype
@@ -101,7 +108,11 @@ class _Extreme(Reduction):
 
 @op(method="amax")
 class amax(_Extreme):
-    """y = greatest x; NaN wins; the gradient is shared evenly among equals"""
+    """y = greatest x; NaN wins; the gradient is shared evenly among equals
+
+    Why: y copies the greatest x, so the gradient goes there; among equals it is shared, any share being as right.
+    Try: amax(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.max)
@@ -109,7 +120,11 @@ class amax(_Extreme):
 
 @op(method="amin")
 class amin(_Extreme):
-    """y = least x; NaN wins; the gradient is shared evenly among equals"""
+    """y = least x; NaN wins; the gradient is shared evenly among equals
+
+    Why: y copies the least x, so the gradient goes there; among equals it is shared, any share being as right.
+    Try: amin(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.min)
@@ -135,7 +150,11 @@ class _Arg(Op):
 
 @op(method="argmax")
 class argmax(_Arg):
-    """The index of the greatest element, int64: the first of equals, NaN before numbers"""
+    """The index of the greatest element, int64: the first of equals, NaN before numbers
+
+    Why: an index jumps from one whole number to another: its slope is 0 wherever it has one.
+    Try: argmax(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.find(x, dim, keepdim, np.argmax)
@@ -143,7 +162,11 @@ class argmax(_Arg):
 
 @op(method="argmin")
 class argmin(_Arg):
-    """The index of the least element, int64: the first of equals, NaN before numbers"""
+    """The index of the least element, int64: the first of equals, NaN before numbers
+
+    Why: an index jumps from one whole number to another: its slope is 0 wherever it has one.
+    Try: argmin(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.find(x, dim, keepdim, np.argmin)
@@ -180,7 +203,10 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
 
     extreme.__name__ = name
     extreme.__doc__ = f"""{name}(x): the {name}imum of all elements; {name}(x, dim, keepdim): (values, indices) along a
-    dimension, gradients to the first of equals; {name}(x, other): element by element."""
+    dimension, gradients to the first of equals; {name}(x, other): element by element.
+
+    Try: {name}(randn(3, 4), 1)
+    """
     return op(method=name)(extreme)
 
 
@@ -194,7 +220,11 @@ min = _extreme("min", amin, argmin, "minimum")
 
 
 class prod_(Reduction):
-    """y = product of x;    dx = dy times the product of all the others"""
+    """y = product of x;    dx = dy times the product of all the others
+
+    Why: y is linear in each x, with the product of all the others as its slope: products from both ends, no division.
+    Try: prod(randn(3, 4))
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
         dims = ctx.over(x, dim, keepdim)
@@ -254,7 +284,10 @@ def _correction(unbiased: Any, correction: Any) -> float:
 
 @op(method="var")
 def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
-    """Sum of (x - mean)^2 over (n - correction); correction is 1 unless ``unbiased=False``."""
+    """Sum of (x - mean)^2 over (n - correction); correction is 1 unless ``unbiased=False``.
+
+    Try: var(randn(3, 4))
+    """
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     dims = many_dims(dim, x.ndim)
@@ -266,7 +299,10 @@ def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
 
 @op(method="std")
 def std(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
-    """The square root of :func:`var`; where that is 0 the gradient is 0, as in torch."""
+    """The square root of :func:`var`; where that is 0 the gradient is 0, as in torch.
+
+    Try: std(randn(3, 4))
+    """
     from minidl.ops.masks import where
     from minidl.ops.powers import sqrt
 
@@ -285,7 +321,11 @@ class _Truth(Op):
 
 @op(method="all")
 class all(_Truth):
-    """Whether every element is nonzero; uint8 stays uint8, all else gives bool"""
+    """Whether every element is nonzero; uint8 stays uint8, all else gives bool
+
+    Why: the result is a truth value: it has no slope.
+    Try: all(rand(3, 4) > 0.5)
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.all)
@@ -293,7 +333,11 @@ class all(_Truth):
 
 @op(method="any")
 class any(_Truth):
-    """Whether some element is nonzero; uint8 stays uint8, all else gives bool"""
+    """Whether some element is nonzero; uint8 stays uint8, all else gives bool
+
+    Why: the result is a truth value: it has no slope.
+    Try: any(rand(3, 4) > 0.5)
+    """
 
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         return ctx.reduce(x, dim, keepdim, np.any)
@@ -301,7 +345,11 @@ class any(_Truth):
 
 @op(method="cumsum")
 class cumsum(Op):
-    """y_i = x_0 + ... + x_i along `dim`;    dx_i = dy_i + ... + dy_last"""
+    """y_i = x_0 + ... + x_i along `dim`;    dx_i = dy_i + ... + dy_last
+
+    Why: x_i is in y_i and in every later one, so its gradient is the sum of dy from i on.
+    Try: cumsum(randn(3, 4), 0)
+    """
 
     def shape(x: Any, dim: int, **_: Any) -> Any:  # type: ignore[override]
         one_dim(dim, len(x))

@@ -20,6 +20,9 @@ class resample(Op):
     """y_i = sum over t of weight[t][i] x_index[t][i] along dim;    dx = dy spread with the same weights
 
     index (T, P) for T points that are mixed into each of P; weight (T, P), or None for 1
+
+    Why: y is a weighted sum of points of x with constant weights; the transpose spreads with the same weights.
+    Try: resample(randn(2, 3), 1, randint(0, 3, (2, 4)).array, full((2, 4), 0.5).array)
     """
 
     def forward(ctx, x: Any, dim: int, index: Any, weight: Any) -> Any:
@@ -38,7 +41,11 @@ class resample(Op):
 
 @op()
 class spread(Op):
-    """The gradient of resample: each dy_i, times its weights, added to the `n` points that it was mixed of"""
+    """The gradient of resample: each dy_i, times its weights, added to the `n` points that it was mixed of
+
+    Why: it is the transpose of resample, whose transpose is resample.
+    Try: spread(randn(2, 4), 1, randint(0, 3, (2, 4)).array, full((2, 4), 0.5).array, 3)
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any, weight: Any, n: int) -> Any:
         ctx.how = (dim, index, weight)
@@ -128,6 +135,8 @@ def interpolate(
     (4-D), "trilinear" (5-D). With align_corners the corner points of input and output coincide, without it their outer
     edges. Raises ValueError unless exactly one of size and scale_factor is given, NotImplementedError for a mode that
     does not fit the input or with antialias.
+
+    Try: interpolate(randn(1, 2, 4), 6)
     """
     shape = tuple(input.shape)
     dims = len(shape) - 2

@@ -11,6 +11,12 @@ from minidl.autograd import OpType, op
 from minidl.ops.common import Elementwise, zeros_like_array
 from minidl.ops.signs import not_bool
 
+_NO_SLOPE = """
+
+    Why: it is constant between its jumps: its slope is 0.
+    Try: {}(3 * randn(3, 4))
+    """
+
 
 def _rounding(name: str, doc: str, function: Any) -> Any:
     def forward(ctx: Any, x: Any) -> Any:
@@ -20,7 +26,8 @@ def _rounding(name: str, doc: str, function: Any) -> Any:
     def backward(ctx: Any, dy: Any) -> Any:
         return zeros_like_array(dy)
 
-    body = {"forward": forward, "backward": backward, "promote": None, "__doc__": doc, "__module__": __name__}
+    page = doc + _NO_SLOPE.format(name)
+    body = {"forward": forward, "backward": backward, "promote": None, "__doc__": page, "__module__": __name__}
     return op(method=name, inplace=True)(OpType(name, (Elementwise,), body))
 
 
@@ -31,7 +38,11 @@ trunc = _rounding("trunc", "The integer part of x; its gradient is 0", np.trunc)
 
 @op(method="round", inplace=True)
 class round(Elementwise):
-    """The nearest integer, halves to even (or the nearest multiple of 10^-decimals); its gradient is 0"""
+    """The nearest integer, halves to even (or the nearest multiple of 10^-decimals); its gradient is 0
+
+    Why: it is constant between its jumps: its slope is 0.
+    Try: round(randn(3, 4))
+    """
 
     promote = None
 

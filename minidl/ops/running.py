@@ -35,13 +35,19 @@ def _so_far(name: str, input: Any, dim: int, better: Any) -> Any:
 
 @op(method="cummax")
 def cummax(input: Any, dim: int) -> Any:
-    """(values, indices): the greatest element so far along `dim`, and where it is, the last of equals."""
+    """(values, indices): the greatest element so far along `dim`, and where it is, the last of equals.
+
+    Try: cummax(randn(3, 5), 0)
+    """
     return _so_far("cummax", input, dim, np.maximum)
 
 
 @op(method="cummin")
 def cummin(input: Any, dim: int) -> Any:
-    """(values, indices): the least element so far along `dim`, and where it is, the last of equals."""
+    """(values, indices): the least element so far along `dim`, and where it is, the last of equals.
+
+    Try: cummin(randn(3, 5), 0)
+    """
     return _so_far("cummin", input, dim, np.minimum)
 
 
@@ -50,6 +56,9 @@ class logcumsumexp(Op):
     """y_i = log(e^x_0 + ... + e^x_i) along `dim`;    dx_j = sum over i >= j of dy_i e^(x_j - y_i)
 
     The sum is taken in the same way, with the positive and the negative dy apart, so that nothing overflows.
+
+    Why: dy_i/dx_j = e^(x_j) / sum up to i of e^x = e^(x_j - y_i) for j <= i; sum over i.
+    Try: logcumsumexp(randn(3, 4), 0)
     """
 
     def shape(x: Any, dim: int) -> Any:  # type: ignore[override]
@@ -84,6 +93,8 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     """x_(i+1) - x_i along `dim`, n times over; `prepend` and `append` are joined to input first.
 
     Differences of bools tell whether they differ. Raises RuntimeError for a 0-d input or a negative n.
+
+    Try: diff(randn(5))
     """
     require(len(input.shape) > 0, "diff expects input to be at least one-dimensional, got {}", tuple(input.shape))
     require(n >= 0, "order must be non-negative but got {}", n)

@@ -30,45 +30,66 @@ def _need_tensor(name: str, input: Any) -> None:
 
 @op(method="clamp_min", inplace=True)
 def clamp_min(input: Any, min: Any) -> Any:
-    """max(x, min), where min is a number or a tensor."""
+    """max(x, min), where min is a number or a tensor.
+
+    Try: clamp_min(randn(3, 4), -0.5)
+    """
     _need_tensor("clamp_min", input)
     return clamp(input, min)
 
 
 @op(method="clamp_max", inplace=True)
 def clamp_max(input: Any, max: Any) -> Any:
-    """min(x, max), where max is a number or a tensor."""
+    """min(x, max), where max is a number or a tensor.
+
+    Try: clamp_max(randn(3, 4), 0.5)
+    """
     _need_tensor("clamp_max", input)
     return clamp(input, None, max)
 
 
 @op(method="swapdims")
 def swapdims(input: Any, dim0: int, dim1: int) -> Any:
-    """Two dimensions exchanged, a view: :func:`transpose`."""
+    """Two dimensions exchanged, a view: :func:`transpose`.
+
+    Try: swapdims(randn(2, 3, 4), 0, -1)
+    """
     return transpose(input, dim0, dim1)
 
 
 @op(method="moveaxis")
 def moveaxis(input: Any, source: Any, destination: Any) -> Any:
-    """Dimensions `source` moved to `destination`, a view: :func:`movedim`."""
+    """Dimensions `source` moved to `destination`, a view: :func:`movedim`.
+
+    Try: moveaxis(randn(2, 3, 4), 0, 2)
+    """
     return movedim(input, source, destination)
 
 
 @op(method="flipud")
 def flipud(input: Any) -> Any:
-    """The first dimension reversed. Raises RuntimeError for a 0-d tensor."""
+    """The first dimension reversed. Raises RuntimeError for a 0-d tensor.
+
+    Try: flipud(randn(3, 2))
+    """
     require(len(input.shape) >= 1, "flipud: Input must be >= 1-d, got {}", tuple(input.shape))
     return flip(input, (0,))
 
 
 @op(method="fliplr")
 def fliplr(input: Any) -> Any:
-    """The second dimension reversed. Raises RuntimeError for less than two dimensions."""
+    """The second dimension reversed. Raises RuntimeError for less than two dimensions.
+
+    Try: fliplr(randn(3, 2))
+    """
     require(len(input.shape) >= 2, "fliplr: Input must be >= 2-d, got {}", tuple(input.shape))
     return flip(input, (1,))
 
 
 @op(method="msort")
 def msort(input: Any) -> Any:
-    """The values of :func:`sort` along the first dimension."""
+    """The values of :func:`sort` along the first dimension.
+
+    Try: msort(randn(4, 3))
+    """
     return sort(input, 0)[0]

@@ -21,7 +21,10 @@ def _sizes(size: tuple) -> tuple[int, ...]:
 
 
 class _Reshape(Op):
-    """y has the values of x, row-major, in another shape; one size may be -1"""
+    """y has the values of x, row-major, in another shape; one size may be -1
+
+    Why: the elements keep their order and nothing else changes: gradients are reshaped back.
+    """
 
     is_view = True
 
@@ -49,14 +52,20 @@ reshape_op = _Reshape
 
 @op(method="reshape")
 def reshape(x: Any, *shape: Any) -> Any:
-    """The values of x, row-major, in another shape; one size may be -1. A view where the memory allows it."""
+    """The values of x, row-major, in another shape; one size may be -1. A view where the memory allows it.
+
+    Try: reshape(randn(3, 4), (2, 6))
+    """
     return reshape_op(x, _sizes(shape))
 
 
 @op(method="view")
 def view(x: Any, *shape: Any) -> Any:
     """As reshape, never copying: raises RuntimeError where the memory layout would need a copy. A dtype
-    reinterprets."""
+    reinterprets.
+
+    Try: view(randn(3, 4), 2, 6)
+    """
     if len(shape) == 1 and isinstance(shape[0], (dtypes.DType, np.dtype)):
         from minidl.tensors import wrap
 
@@ -72,13 +81,19 @@ def view(x: Any, *shape: Any) -> Any:
 
 @op(method="view_as")
 def view_as(x: Any, other: Any) -> Any:
-    """x viewed in the shape of `other`."""
+    """x viewed in the shape of `other`.
+
+    Try: view_as(randn(3, 4), randn(2, 6))
+    """
     return view(x, tuple(other.shape))
 
 
 @op(method="flatten")
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Dimensions start_dim .. end_dim as one."""
+    """Dimensions start_dim .. end_dim as one.
+
+    Try: flatten(randn(2, 3, 2))
+    """
     first, last = one_dim(start_dim, x.ndim), one_dim(end_dim, x.ndim)
     if first > last:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
@@ -88,7 +103,10 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 @op(method="unflatten")
 def unflatten(x: Any, dim: int, sizes: Any) -> Any:
-    """Dimension dim as several, of `sizes`."""
+    """Dimension dim as several, of `sizes`.
+
+    Try: unflatten(randn(2, 6), 1, (2, 3))
+    """
     d, shape = one_dim(dim, x.ndim), tuple(x.shape)
     inner = _Reshape.shape((shape[d],), tuple(sizes))
     return reshape_op(x, (*shape[:d], *inner, *shape[d + 1 :]))
@@ -96,7 +114,10 @@ def unflatten(x: Any, dim: int, sizes: Any) -> Any:
 
 @op(method="squeeze")
 def squeeze(x: Any, dim: Any = None) -> Any:
-    """Without the dimensions of size 1 (or, of those in `dim`, the ones of size 1)."""
+    """Without the dimensions of size 1 (or, of those in `dim`, the ones of size 1).
+
+    Try: squeeze(randn(2, 1, 3, 1))
+    """
     if dim is None:
         dims: Any = range(x.ndim)
     else:
@@ -106,14 +127,20 @@ def squeeze(x: Any, dim: Any = None) -> Any:
 
 @op(method="unsqueeze")
 def unsqueeze(x: Any, dim: int) -> Any:
-    """With a new dimension of size 1 at `dim`."""
+    """With a new dimension of size 1 at `dim`.
+
+    Try: unsqueeze(randn(2, 3), 0)
+    """
     d = one_dim(dim, x.ndim + 1)
     return reshape_op(x, (*x.shape[:d], 1, *x.shape[d:]))
 
 
 @op(method="ravel")
 def ravel(input: Any) -> Any:
-    """All elements as a vector, row-major; a view of memory that is so already, else a copy."""
+    """All elements as a vector, row-major; a view of memory that is so already, else a copy.
+
+    Try: ravel(randn(3, 4))
+    """
     if isinstance(input, Tensor) and not input.is_contiguous():
         input = TABLE["clone_contiguous"](input)
     return reshape(input, (-1,) if 0 not in input.shape else (0,))

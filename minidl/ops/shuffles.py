@@ -16,6 +16,8 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     (arXiv:1609.05158).
 
     Raises RuntimeError unless r^2 divides the channels.
+
+    Try: pixel_shuffle(randn(1, 8, 2, 3), 2)
     """
     r, shape = upscale_factor, tuple(input.shape)
     require(len(shape) >= 3, "pixel_shuffle expects at least 3 dimensions, got {}", shape)
@@ -31,7 +33,10 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
 @op()
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     """(..., C, H r, W r) -> (..., C r^2, H, W), the inverse of pixel_shuffle. Raises RuntimeError unless r divides
-    both sizes."""
+    both sizes.
+
+    Try: pixel_unshuffle(randn(1, 2, 4, 6), 2)
+    """
     r, shape = downscale_factor, tuple(input.shape)
     require(len(shape) >= 3, "pixel_unshuffle expects at least 3 dimensions, got {}", shape)
     require(r > 0, "pixel_unshuffle expects a positive downscale_factor, but got {}", r)
@@ -48,6 +53,8 @@ def channel_shuffle(input: Any, groups: int) -> Any:
     """(N, C, ...) with channel g (C / groups) + i moved to i groups + g; Zhang et al. 2018 (arXiv:1707.01083).
 
     Raises RuntimeError unless the groups divide the channels.
+
+    Try: channel_shuffle(randn(1, 6, 2), 3)
     """
     shape = tuple(input.shape)
     require(len(shape) > 2, "channel_shuffle expects an input of more than 2 dimensions, got {}", shape)

@@ -18,7 +18,11 @@ def not_bool(x: Any) -> None:
 
 @op(method="neg", inplace=True)
 class neg(Elementwise):
-    """y = -x"""
+    """y = -x
+
+    Why: the slope of -x is -1 everywhere.
+    Try: neg(randn(3, 4))
+    """
 
     promote = None
 
@@ -33,7 +37,11 @@ class neg(Elementwise):
 
 @op(method="abs", inplace=True)
 class abs(Elementwise):
-    """y = |x|;    dx = dy sign(x), 0 at 0"""
+    """y = |x|;    dx = dy sign(x), 0 at 0
+
+    Why: |x| is x on the right of 0 and -x on its left; at 0 it bends, and 0 is taken from between -1 and 1.
+    Try: abs(randn(3, 4))
+    """
 
     promote = None
 
@@ -49,7 +57,11 @@ class abs(Elementwise):
 
 @op(method="sign", inplace=True)
 class sign(Elementwise):
-    """y = -1, 0 or 1, and 0 for NaN (as torch); its gradient is 0"""
+    """y = -1, 0 or 1, and 0 for NaN (as torch); its gradient is 0
+
+    Why: it is constant on either side of 0, so its slope is 0 wherever it has one.
+    Try: sign(randn(3, 4))
+    """
 
     promote = None
 

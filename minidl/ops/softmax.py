@@ -32,7 +32,11 @@ def _rows(x: Any, dim: int) -> bool:
 
 @op(method="softmax")
 class softmax(Op):
-    """y_i = e^(x_i) / sum_j e^(x_j) along `dim`;    dx = y (dy - sum_j dy_j y_j)"""
+    """y_i = e^(x_i) / sum_j e^(x_j) along `dim`;    dx = y (dy - sum_j dy_j y_j)
+
+    Why: dy_i/dx_j = y_i ([i = j] - y_j); against dy this sums to y_j (dy_j - sum_i dy_i y_i).
+    Try: softmax(randn(3, 4), 1)
+    """
 
     def shape(x: Any, dim: int, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         one_dim(dim, len(x))
@@ -64,7 +68,11 @@ class softmax(Op):
 
 @op(method="log_softmax")
 class log_softmax(Op):
-    """y_i = x_i - ln sum_j e^(x_j) along `dim`;    dx = dy - e^y sum_j dy_j"""
+    """y_i = x_i - ln sum_j e^(x_j) along `dim`;    dx = dy - e^y sum_j dy_j
+
+    Why: dy_i/dx_j = [i = j] - e^(y_j), since the slope of ln sum e^x is the softmax e^y; sum against dy.
+    Try: log_softmax(randn(3, 4), 1)
+    """
 
     def shape(x: Any, dim: int, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         one_dim(dim, len(x))
@@ -95,7 +103,11 @@ class log_softmax(Op):
 
 @op(method="logsumexp")
 class logsumexp(Op):
-    """y = ln sum e^x over `dim`;    dx = dy e^(x - y)"""
+    """y = ln sum e^x over `dim`;    dx = dy e^(x - y)
+
+    Why: dy/dx_j = e^(x_j) / sum e^x = e^(x_j - y), the softmax of x.
+    Try: logsumexp(randn(3, 4), 1)
+    """
 
     def forward(ctx, x: Any, dim: Any, keepdim: bool = False) -> Any:
         if x.dtype.kind != "f":

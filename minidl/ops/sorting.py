@@ -19,7 +19,11 @@ from minidl.tensors import Tensor
 
 @op()
 class pick_along(Op):
-    """y_i = x_index_i on each line along dim, no element picked twice;    dx = dy put back where it came from"""
+    """y_i = x_index_i on each line along dim, no element picked twice;    dx = dy put back where it came from
+
+    Why: y copies elements of x, so dy goes back to their places.
+    Try: pick_along(randn(2, 4), 1, tensor([[2, 0], [1, 3]]).array)
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any) -> Any:
         ctx.how, ctx.size = (dim, index), x.shape[dim]
@@ -31,7 +35,11 @@ class pick_along(Op):
 
 @op()
 class place_along(Op):
-    """y_index_i = x_i on each line along dim, zeros elsewhere, no place taken twice;    dx = dy picked"""
+    """y_index_i = x_i on each line along dim, zeros elsewhere, no place taken twice;    dx = dy picked
+
+    Why: each x is copied to one place, so its gradient is read there.
+    Try: place_along(randn(2, 2), 1, tensor([[2, 0], [1, 3]]).array, 4)
+    """
 
     def forward(ctx, x: Any, dim: int, index: Any, size: int) -> Any:
         ctx.how = (dim, index)
@@ -52,7 +60,10 @@ def order_of(x: Any, dim: int, descending: bool = False) -> Any:
 
 @op(method="sort")
 def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
-    """(values, indices): input in ascending order along `dim`, and where each element was."""
+    """(values, indices): input in ascending order along `dim`, and where each element was.
+
+    Try: sort(randn(3, 5))
+    """
     x = raw(input)
     d = one_dim(dim, x.ndim)
     if not x.ndim:
@@ -65,7 +76,10 @@ def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = Fal
 
 @op(method="argsort")
 def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
-    """The indices that sort input along `dim`, int64."""
+    """The indices that sort input along `dim`, int64.
+
+    Try: argsort(randn(3, 5))
+    """
     x = raw(input)
     d = one_dim(dim, x.ndim)
     return like(input, order_of(x, d, descending) if x.ndim else np.zeros((), np.int64))
@@ -77,6 +91,8 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
 
     Of equal elements the first comes first, but which of them are left out at the end is not specified. Raises
     RuntimeError when there are fewer than k.
+
+    Try: topk(randn(3, 5), 2)
     """
     x = raw(input)
     d = one_dim(dim, x.ndim)
@@ -99,6 +115,8 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the k-th smallest element along `dim`, k counted from 1.
 
     Raises RuntimeError when there is no such element.
+
+    Try: kthvalue(randn(3, 5), 2)
     """
     x = raw(input)
     d = one_dim(dim, x.ndim)
@@ -125,7 +143,11 @@ def _at_rank(input: Any, d: int, rank: Any, keepdim: bool) -> tuple:
 
 @op()
 class whole_median(Op):
-    """y = the element of rank (n - 1) // 2 of all, NaN if there is one;    dx = dy shared evenly by those equal to y"""
+    """y = the element of rank (n - 1) // 2 of all, NaN if there is one;    dx = dy shared evenly by those equal to y
+
+    Why: y copies the middle element, so the gradient goes there, shared among equals.
+    Try: whole_median(randn(3, 5))
+    """
 
     def forward(ctx, x: Any) -> Any:
         if x.size == 0:
@@ -152,6 +174,8 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
     ``median(x)`` is over all elements; ``median(x, dim)`` gives (values, indices) along a dimension. Raises
     IndexError for a dimension of size 0.
+
+    Try: median(randn(3, 5))
     """
     x = raw(input)
     if x.dtype == bool:
@@ -178,6 +202,8 @@ def unique(
 
     With return_inverse also, for each element of input, which of them it is; with return_counts also how often each
     occurs; both int64.
+
+    Try: unique(randint(0, 4, (3, 4)))
     """
     x = raw(input)
     d = None if dim is None else one_dim(dim, x.ndim)

@@ -13,7 +13,10 @@ from minidl.tensors import Tensor
 
 @op()
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
-    """Pieces along `dim`: of one size each (the last may be smaller), or of the sizes in a list. Views."""
+    """Pieces along `dim`: of one size each (the last may be smaller), or of the sizes in a list. Views.
+
+    Try: split(randn(5, 2), 2)
+    """
     x, split_size = tensor, split_size_or_sections
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
@@ -40,13 +43,19 @@ attach("split", _split)
 
 @op(method="split_with_sizes")
 def split_with_sizes(x: Any, split_sizes: Any, dim: int = 0) -> tuple:
-    """Pieces of the given sizes along `dim`."""
+    """Pieces of the given sizes along `dim`.
+
+    Try: split_with_sizes(randn(5, 2), [2, 3])
+    """
     return split(x, list(split_sizes), dim)
 
 
 @op(method="chunk")
 def chunk(x: Any, chunks: int, dim: int = 0) -> tuple:
-    """At most `chunks` pieces of equal size along `dim` (the last may be smaller). Views."""
+    """At most `chunks` pieces of equal size along `dim` (the last may be smaller). Views.
+
+    Try: chunk(randn(5, 2), 2)
+    """
     require(chunks > 0, "chunk expects `chunks` to be greater than 0, got: {}", chunks)
     n = x.shape[one_dim(dim, x.ndim)]
     return split(x, builtins.max(1, -(-n // chunks)), dim)
@@ -54,7 +63,10 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple:
 
 @op(method="narrow")
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
-    """`length` elements from `start` along `dim`, a view."""
+    """`length` elements from `start` along `dim`, a view.
+
+    Try: narrow(randn(5, 2), 0, 1, 3)
+    """
     require(x.ndim > 0, "narrow() cannot be applied to a 0-dim tensor.")
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
@@ -77,14 +89,20 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
 
 @op(method="unbind")
 def unbind(x: Any, dim: int = 0) -> tuple:
-    """The slices along `dim`. Views."""
+    """The slices along `dim`. Views.
+
+    Try: unbind(randn(3, 2))
+    """
     d = one_dim(dim, x.ndim)
     return tuple(x[(slice(None),) * d + (i,)] for i in range(x.shape[d]))
 
 
 @op(method="select")
 def select(input: Any, dim: int, index: int) -> Any:
-    """input at one index of `dim`, without that dimension; a view. Raises IndexError out of range."""
+    """input at one index of `dim`, without that dimension; a view. Raises IndexError out of range.
+
+    Try: select(randn(3, 4), 0, 1)
+    """
     if not len(input.shape):
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     d = one_dim(dim, len(input.shape))

@@ -19,6 +19,8 @@ def stochastic_depth(input: Any, p: float, mode: str, training: bool = True) -> 
 
     input (N, ...); mode "row" decides for each example, "batch" once for all. x itself unless training. Raises
     ValueError for a p outside [0, 1] or another mode.
+
+    Try: stochastic_depth(randn(4, 3), 0.5, 'row')
     """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"drop probability has to be between 0 and 1, but got {p}")
@@ -35,6 +37,8 @@ def stochastic_depth(input: Any, p: float, mode: str, training: bool = True) -> 
 def gaussian_noise(input: Any, std: float = 0.1, training: bool = True) -> Any:
     """x + std n with n standard normal, in training; x itself otherwise. Bishop 1995 (doi 10.1162/neco.1995.7.1.108):
     for small std this is Tikhonov regularisation. Raises ValueError for a negative std.
+
+    Try: gaussian_noise(randn(3, 4), 0.1)
     """
     if not std >= 0:
         raise ValueError(f"gaussian_noise: std must not be negative, got {std}")

@@ -12,7 +12,10 @@ from minidl.ops.splitting import chunk
 
 @op(namespace="nn.functional")
 def swiglu(input: Any, dim: int = -1) -> Any:
-    """silu(a) b, the two halves of x along `dim`; Shazeer 2020 (arXiv:2002.05202). RuntimeError for an odd size."""
+    """silu(a) b, the two halves of x along `dim`; Shazeer 2020 (arXiv:2002.05202). RuntimeError for an odd size.
+
+    Try: swiglu(randn(3, 4))
+    """
     require(len(input.shape) > 0, "swiglu does not support 0-dimensional tensors")
     d = one_dim(dim, len(input.shape))
     require(input.shape[d] % 2 == 0, "Halving dimension must be even, but dimension {} is size {}", d, input.shape[d])

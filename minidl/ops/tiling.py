@@ -17,7 +17,11 @@ from minidl.tensors import Tensor, wrap
 
 @op(method="broadcast_to")
 class broadcast_to(Op):
-    """x repeated, without copying, to a larger shape;    dx = dy summed over what was repeated"""
+    """x repeated, without copying, to a larger shape;    dx = dy summed over what was repeated
+
+    Why: one x stands at many places of y, so its gradient is the sum over them.
+    Try: broadcast_to(randn(3, 1), (2, 3, 4))
+    """
 
     is_view = True
 
@@ -38,7 +42,10 @@ class broadcast_to(Op):
 
 @op(method="expand")
 def expand(x: Any, *size: Any) -> Any:
-    """As broadcast_to, where -1 keeps a size."""
+    """As broadcast_to, where -1 keeps a size.
+
+    Try: expand(randn(3, 1), 3, 4)
+    """
     sizes = _sizes(size)
     lead = len(sizes) - x.ndim
     require(lead >= 0, "expand: {} sizes for a tensor of {} dimensions", len(sizes), x.ndim)
@@ -53,13 +60,19 @@ def expand(x: Any, *size: Any) -> Any:
 
 @op(method="expand_as")
 def expand_as(x: Any, other: Any) -> Any:
-    """x expanded to the shape of `other`."""
+    """x expanded to the shape of `other`.
+
+    Try: expand_as(randn(3, 1), randn(3, 4))
+    """
     return expand(x, *other.shape)
 
 
 @op(method="repeat")
 def repeat(x: Any, *repeats: Any) -> Any:
-    """x laid side by side repeats[i] times along dimension i."""
+    """x laid side by side repeats[i] times along dimension i.
+
+    Try: repeat(randn(2, 3), 2, 1)
+    """
     times = _sizes(repeats)
     require(len(times) >= x.ndim, "repeat: {} numbers for a tensor of {} dimensions", len(times), x.ndim)
     shape = (1,) * (len(times) - x.ndim) + tuple(x.shape)
@@ -72,7 +85,10 @@ def repeat(x: Any, *repeats: Any) -> Any:
 
 @op(method="tile")
 def tile(input: Any, *dims: Any) -> Any:
-    """input laid side by side dims[i] times along dimension i; missing counts, at the front, are 1."""
+    """input laid side by side dims[i] times along dimension i; missing counts, at the front, are 1.
+
+    Try: tile(randn(2, 3), (2, 1))
+    """
     times = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
     return repeat(input, (1,) * (len(input.shape) - len(times)) + tuple(times))
 
@@ -83,6 +99,8 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple:
 
     indexing "ij" (the default) has the first vector vary along dimension 0; "xy" along dimension 1, as on a plot. 0-d
     tensors count as vectors of one element. Raises RuntimeError for more dimensions or for different dtypes.
+
+    Try: meshgrid(randn(2), randn(3), indexing='ij')
     """
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tuple(tensors[0])
@@ -109,6 +127,8 @@ def repeat_interleave(
 
     repeats is a number, or a vector with one for each slice. ``repeat_interleave(repeats)`` alone gives indices, i
     repeated repeats[i] times. Raises RuntimeError for negative repeats and for a vector of another length.
+
+    Try: repeat_interleave(randn(3, 2), 2)
     """
     if repeats is None:
         counts = input.array if isinstance(input, Tensor) else input

@@ -16,7 +16,11 @@ from minidl.tensors import Tensor
 
 @op()
 class place_plane(Op):
-    """y[..., index[..., i]] = x[..., i] on zeros of `width`, the last of several at one place;    dx = dy gathered"""
+    """y[..., index[..., i]] = x[..., i] on zeros of `width`, the last of several at one place;    dx = dy gathered
+
+    Why: each x is copied to one place, so its gradient is read there; what was overwritten gets 0.
+    Try: place_plane(randn(2, 3), tensor([[0, 2, 4], [1, 3, 0]]).array, 5)
+    """
 
     def forward(ctx, x: Any, index: Any, width: int) -> Any:
         ctx.index = index
@@ -72,6 +76,8 @@ def max_unpool2d(
 
     The pooled image may have had several sizes: `output_size` picks one, ValueError if it cannot be it. Raises
     RuntimeError for indices outside the image, of another shape, or not int64.
+
+    Try: max_unpool2d(randn(1, 1, 2, 2), tensor([[[[0, 3], [8, 15]]]]), 2)
     """
     k = pair(kernel_size, "kernel_size")
     s = k if stride is None else pair(stride, "stride")
@@ -82,6 +88,9 @@ def max_unpool2d(
 def max_unpool1d(
     input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
 ) -> Any:
-    """As max_unpool2d, on (N, C, L) or (C, L)."""
+    """As max_unpool2d, on (N, C, L) or (C, L).
+
+    Try: max_unpool1d(randn(1, 1, 2), tensor([[[1, 2]]]), 2)
+    """
     k, s, p = ((v[0] if isinstance(v, (tuple, list)) else v,) for v in (kernel_size, stride or kernel_size, padding))
     return _unpool("max_unpool1d", input, indices, k, s, p, output_size)

@@ -46,7 +46,10 @@ def linalg_cross(input: Any, other: Any, *, dim: int = -1) -> Any:
 
 @op(method="cross")
 def cross(input: Any, other: Any, dim: int | None = None) -> Any:
-    """a x b of the vectors along `dim`, without one along the first dimension of size 3. Shapes broadcast."""
+    """a x b of the vectors along `dim`, without one along the first dimension of size 3. Shapes broadcast.
+
+    Try: cross(randn(2, 3), randn(2, 3))
+    """
     if dim is None:
         shape = broadcast(tuple(input.shape), tuple(other.shape))
         require(3 in shape, "cross: no dimension of size 3 in {} and {}", tuple(input.shape), tuple(other.shape))
@@ -56,7 +59,10 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
 
 @op(method="inner")
 def inner(input: Any, other: Any) -> Any:
-    """The sums of products over the last dimensions: (..., K), (+++, K) -> (..., +++); a product with a 0-d tensor."""
+    """The sums of products over the last dimensions: (..., K), (+++, K) -> (..., +++); a product with a 0-d tensor.
+
+    Try: inner(randn(2, 3), randn(4, 3))
+    """
     if not len(input.shape) or not len(other.shape):
         return input * other
     require(
@@ -74,6 +80,8 @@ def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
 
     Sums are float32 for float32 weights, else float64. No gradient. Raises RuntimeError unless input is a vector of
     integers from 0 on, the weights as many.
+
+    Try: bincount(randint(0, 5, (9,)))
     """
     x, w = raw(input), raw(weights)
     if x.dtype.kind not in "iu":
@@ -93,6 +101,8 @@ def take(input: Any, index: Any) -> Any:
     """The elements of the flattened input at `index`, in its shape; negative ones count from the end.
 
     Raises RuntimeError unless the index is int64, IndexError out of range.
+
+    Try: take(randn(3, 4), tensor([[0, 5], [5, 11]]))
     """
     at = raw(index)
     if at.dtype != np.int64:
@@ -106,7 +116,10 @@ def take(input: Any, index: Any) -> Any:
 
 @op(method="index_fill", inplace=True)
 def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
-    """input with `value`, a number or a 0-d tensor, in the slices at `index` along `dim`."""
+    """input with `value`, a number or a 0-d tensor, in the slices at `index` along `dim`.
+
+    Try: index_fill(randn(3, 4), 0, tensor([0, 2]), 2.5)
+    """
     d = one_dim(dim, len(input.shape))
     require(getattr(value, "ndim", 0) == 0, "index_fill_ only supports a 0-dimensional value tensor")
     at = _vector("index_fill", index)
@@ -122,7 +135,10 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
 
 @op(method="index_copy", inplace=True)
 def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
-    """input with the slices of `source` written at `index` along `dim`; of several for one place the last stays."""
+    """input with the slices of `source` written at `index` along `dim`; of several for one place the last stays.
+
+    Try: index_copy(randn(3, 4), 0, tensor([0, 2]), randn(2, 4))
+    """
     d = one_dim(dim, len(input.shape))
     at = _vector("index_copy", index)
     if dtypes.as_numpy(input.dtype) != dtypes.as_numpy(source.dtype):

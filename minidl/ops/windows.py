@@ -44,6 +44,9 @@ class im2col(Op):
     """y[n, (c, i, j), (p, q)] = x[n, c, p stride + i dilation - padding, ...], 0 outside
 
     x (N, C, H, W) -> y (N, C R S, P Q) for windows of R x S;    dx = dy added up where it came from (col2im)
+
+    Why: every element of a window copies one of x, so gradients add up where windows overlap: col2im.
+    Try: im2col(randn(1, 2, 4, 3), (2, 1), (1, 2), (1, 0), (2, 1))
     """
 
     def forward(ctx, x: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
@@ -68,7 +71,11 @@ class im2col(Op):
 
 @op()
 class col2im(Op):
-    """The windows laid back into an image of `size`, overlaps added up;    dx = dy's windows (im2col)"""
+    """The windows laid back into an image of `size`, overlaps added up;    dx = dy's windows (im2col)
+
+    Why: every x is added at one place of y, so its gradient is read there: im2col.
+    Try: col2im(randn(1, 4, 9), (4, 3), (2, 1), (1, 2), (1, 0), (2, 1))
+    """
 
     def forward(ctx, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
         ctx.how = (kernel, dilation, padding, stride)
@@ -107,6 +114,8 @@ def unfold(input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, st
     """The windows of images as columns: (N, C, H, W) -> (N, C R S, L), or (C, H, W) -> (C R S, L).
 
     Raises RuntimeError when no window fits.
+
+    Try: unfold(randn(1, 2, 4, 3), 2)
     """
     shape = tuple(input.shape)
     require(len(shape) in (3, 4), "unfold: (N, C, H, W) or (C, H, W) is expected, got {}", shape)
@@ -120,6 +129,8 @@ def fold(input: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padd
     """Columns laid back as windows of images of output_size, overlaps added up: (N, C R S, L) -> (N, C, H, W).
 
     Raises RuntimeError when the sizes do not fit.
+
+    Try: fold(randn(1, 8, 6), (4, 3), 2)
     """
     shape = tuple(input.shape)
     require(len(shape) in (2, 3), "fold: (N, C R S, L) or (C R S, L) is expected, got {}", shape)
@@ -136,6 +147,9 @@ class sliding(Op):
     """y[..., i, ..., j] = x[..., i step + j, ...], a view: windows of `size` along dim, as a last dimension
 
     dx = dy added up where it came from
+
+    Why: every element of a window is one of x, so gradients add up where windows overlap.
+    Try: sliding(randn(7), 0, 3, 2)
     """
 
     is_view = True
@@ -154,7 +168,11 @@ class sliding(Op):
 
 @op()
 class unsliding(Op):
-    """y = zeros of `shape` with windows added at their places along dim;    dx = dy's windows"""
+    """y = zeros of `shape` with windows added at their places along dim;    dx = dy's windows
+
+    Why: every x is added at one place of y, so its gradient is read there.
+    Try: unsliding(randn(3, 3), (7,), 0, 3, 2)
+    """
 
     def forward(ctx, x: Any, shape: Any, dim: int, size: int, step: int) -> Any:
         ctx.how = (dim, size, step)
