@@ -352,8 +352,9 @@ def test_the_interval_of_a_ratio_holds_the_true_one():
 
 def test_limits_hang_together(quick_ceilings):
     one = ceilings.measure_ceilings(1, TIER, 0.02)
-    assert set(one.rates) == {"f32", "int8"}
+    assert set(one.rates) == {"f32", "product", "int8"}
     assert one.rates["int8"] >= one.rates["f32"] > 1e8
+    assert one.rates["product"] >= one.rates["f32"]
     for name in ceilings.STREAMS:
         rates = [rate for _, rate in one.streams[name]]
         assert rates == sorted(rates, reverse=True)

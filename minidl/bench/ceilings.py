@@ -52,7 +52,8 @@ class Work:
 class Ceilings:
     """The measured limits of one number of threads on one tier.
 
-    rates    kind ("f32", "int8") -> operations per second; a multiply-add is two
+    rates    kind -> operations per second; a multiply-add is two. "f32" by float32's own instructions, "product" by the
+             fastest way to float32 products of matrices, which may be a tile unit's, "int8"
     streams  "read", "fill", "copy" -> ((bytes touched, bytes per second), ...), smallest first
     """
 
@@ -104,8 +105,11 @@ def measure_ceilings(nthreads: int, tier: str, seconds: float = 0.6) -> Ceilings
         rates = {"f32": _rate(tier, "f32", nthreads, seconds / 4)}
         # Where the integer instructions are slow, exact sums in float32 are a way too.
         rates["int8"] = max(_rate(tier, INT8[tier], nthreads, seconds / 4), rates["f32"])
+        rates["product"] = rates["f32"]
         if tier == "amx":
-            rates["int8"] = max(rates["int8"], _tile_rate(nthreads, seconds / 4))
+            rates["int8"] = max(rates["int8"], _tile_rate("s8s8", nthreads, seconds / 4))
+        if machine.multiplies_bfloat16():
+            rates["product"] = max(rates["f32"], _tile_rate("f32x6", nthreads, seconds / 4))
         return Ceilings(nthreads, tier, rates, _streams(nthreads, seconds))
 
 
@@ -199,63 +203,45 @@ def _chain(tier: str, kind: str) -> tuple[Any, Any]:
     return kernel, t
 
 
-def _tile_rate(nthreads: int, seconds: float) -> float:
-    """Operations per second of AMX's int8 tiles."""
-    kernel = _tile_chain()
-    config = np.zeros(64, np.uint8)
-    config[0] = 1
-    config[16:32].view(np.uint16)[:] = 64  # bytes per row of each of 8 tiles
-    config[48:56] = 16  # rows
-    panels = np.ones((nthreads, 4096), np.int8)
-    per_step = 4 * 2.0 * 16 * 16 * 64
-    return _best(lambda n: kernel(n * 100, nthreads, panels, config), lambda n: n * 100 * per_step * nthreads, seconds)
+def _tile_rate(kind: str, nthreads: int, seconds: float) -> float:
+    """Operations per second of the tile unit on panels in L1."""
+    kernel, tile = _tiles(kind)
+    room = DEEP * (tile.column + tile.line) + 8192
+    panels = np.zeros((nthreads, room + 64), np.uint8)
+    per_step = 2.0 * tile.rows * tile.cols * DEEP * (4 if kind == "s8s8" else 1)
+    return _best(
+        lambda n: kernel(n * TASKS, nthreads, panels, room), lambda n: n * TASKS * per_step * nthreads, seconds
+    )
+
+
+DEEP = 96  # k of a panel
 
 
 @functools.cache
-def _tile_chain() -> Any:
-    """kernel(steps, threads, panels, config): 2 x 2 tiles of sums; two tiles of each operand come from L1 per step."""
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
+def _tiles(kind: str) -> tuple[Any, Any]:
+    """kernel(steps, threads, panels, room): every thread multiplies the same two panels again and again."""
+    from minidl_kernels.cpu import amx
+    from minidl_kernels.cpu import tile as tiles
     from minidl_kernels.cpu.jit import jit
     from minidl_kernels.cpu.pool import parallel_for
-    from minidl_kernels.cpu.simd import I8, I64, counting
 
-    @intrinsic
-    def chain(typing: Any, steps: Any, panel: Any, config: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            steps, panel, config = args
-            pointer = I8.as_pointer()
-
-            def say(name: str, *values: Any) -> None:
-                shape = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-                builder.call(cgutils.get_or_insert_function(builder.module, shape, f"llvm.x86.{name}"), values)
-
-            say("ldtilecfg", builder.inttoptr(config, pointer))
-            for number in range(4):
-                say("tilezero", I8(number))
-            with counting(builder, steps):
-                for number in range(4):
-                    at = builder.inttoptr(builder.add(panel, I64(1024 * number)), pointer)
-                    say("tileloadd64", I8(4 + number), at, I64(64))
-                for number, (a, b) in enumerate(((4, 6), (4, 7), (5, 6), (5, 7))):
-                    say("tdpbssd", I8(number), I8(a), I8(b))
-            say("tilerelease")
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64), emit
+    t = tiles.tile("amx", kind)
+    multiply, enter, leave, high, across, line = amx.multiply(t), amx.enter, amx.leave, t.rows, t.cols, t.column
 
     @jit(inner=True)
-    def share(task, slot, steps, panel, config):  # type: ignore[no-untyped-def]
-        chain(steps, panel + slot * 4096, config)
+    def share(task, slot, steps, panels, room):  # type: ignore[no-untyped-def]
+        a = (panels + slot * (room + 64) + 63) // 64 * 64
+        b, zeros = a + DEEP * line, a + room - 8192
+        enter()
+        for _ in range(steps):
+            multiply(DEEP, a, b, zeros + 4096, 128, zeros, 0, high, across)
+        leave()
 
-    @jit(tag=_own_source())
-    def kernel(steps, nthreads, panels, config):  # type: ignore[no-untyped-def]
-        parallel_for(share, TASKS * nthreads, nthreads, (steps // TASKS, panels.ctypes.data, config.ctypes.data))
+    @jit(tag=f"{t.name} {_own_source()}")
+    def kernel(steps, nthreads, panels, room):  # type: ignore[no-untyped-def]
+        parallel_for(share, TASKS * nthreads, nthreads, (steps // TASKS, panels.ctypes.data, room))
 
-    return kernel
+    return kernel, t
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

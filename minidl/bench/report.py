@@ -26,7 +26,8 @@ def ceilings_lines(ceilings: Sequence[Ceilings]) -> list[str]:
         places = (copy[0], copy[len(copy) // 2], copy[-1])
         memory = ", ".join(f"{rate / 1e9:.0f} GB/s at {_size(size)}" for size, rate in places)
         out.append(
-            f"ceilings  {threads_text(c.threads):<10} {c.tier}: {c.rates['f32'] / 1e9:.0f} GFLOP/s float32, "
+            f"ceilings  {threads_text(c.threads):<10} {c.tier}: {c.rates['f32'] / 1e9:.0f} GFLOP/s float32 "
+            f"({c.rates['product'] / 1e9:.0f} in products of matrices), "
             f"{c.rates['int8'] / 1e9:.0f} GOP/s int8, copying {memory}"
         )
     return out

@@ -68,7 +68,7 @@ def _roofs(axes: Any, c: Ceilings, rows: Sequence[Mapping[str, Any]]) -> None:
     intensities = [r["work"]["operations"] / (r["work"]["read"] + r["work"]["write"]) for r in rows]
     low, high = min([0.3, *intensities]) / 2, max([300, *intensities]) * 2
     kinds = {r["work"]["kind"] for r in rows}
-    for kind, name in (("f32", "float32"), ("int8", "int8")):
+    for kind, name in (("f32", "float32"), ("product", "float32 products"), ("int8", "int8")):
         if kind not in kinds:
             continue
         top = c.rates[kind] / 1e9

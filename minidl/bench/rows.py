@@ -38,7 +38,7 @@ class Row:
     operations  operations(numbers) -> multiplies and adds that no implementation can save, for the ceiling
     terms       terms(numbers) -> how many products the longest sum has, for the tolerance
     expect      expect(*args) -> the right result; by default the kernel's reference on float64
-    kind        whose ceiling applies: "f32" or "int8"
+    kind        whose ceiling applies: "f32", "product" or "int8"
     faster      variant or peer -> how many times fewer operations its algorithm needs at most (Winograd: 4)
     slack       peer -> tolerance, where its contract is another than ours
     """
@@ -342,8 +342,8 @@ _OTHER_NUMBERS = {"torch": 2.0}
 ROWS: dict[str, Row] = {
     row.kernel: row
     for row in (
-        Row("matmul", "matmul", _matmul, _product, lambda g: g["k"]),
-        Row("linear", "linear", _linear, _product, lambda g: g["k"]),
+        Row("matmul", "matmul", _matmul, _product, lambda g: g["k"], kind="product"),
+        Row("linear", "linear", _linear, _product, lambda g: g["k"], kind="product"),
         Row("conv2d", "conv2d", _conv2d, _convolution, _taps, faster=_WINOGRAD),
         Row("conv2d_dx", "conv2d", _conv2d_dx, _convolution, _dx_terms, faster=_WINOGRAD),
         Row("conv2d_dw", "conv2d", _conv2d_dw, _convolution, _dw_terms, faster=_WINOGRAD),

@@ -140,13 +140,13 @@ def test_a_planted_fault_is_caught(monkeypatch):
     right = product.multiply_at
 
     def forgets(kind, batch, m, n, k, *rest, **kw):
-        right(kind, batch, m, n, k - 1, *rest, **kw)
+        return right(kind, batch, m, n, k - 1, *rest, **kw)
 
     def shifted(kind, batch, m, n, k, a, a_next, a_row, a_col, b, *rest, **kw):
-        right(kind, batch, m, n - 1, k, a, a_next, a_row, a_col, b + 4, *rest, **kw)
+        return right(kind, batch, m, n - 1, k, a, a_next, a_row, a_col, b + 4, *rest, **kw)
 
     def nothing(*args, **kw):
-        pass
+        return True
 
     check_matmul("tiled", a, b)
     for fault in (forgets, shifted, nothing):
@@ -194,7 +194,8 @@ def test_matrices_larger_than_what_is_packed_at_a_time(monkeypatch):
     """Every loop of the product runs more than once: batch, columns, stretches of k, rows."""
     product._planned.cache_clear()
     monkeypatch.setattr(product, "PACKED", 8192)
-    monkeypatch.setattr(product, "DEPTH", 64)
+    monkeypatch.setattr(product, "DEPTH", {"f32": 16})
+    monkeypatch.setattr(product, "DEEP", 32)
     monkeypatch.setattr(product, "_shares", lambda *sizes: (1, 1 << 20, 1))  # too large for one thread's cache
     try:
         a, b = normal(0, 3, 150, 50), normal(1, 3, 50, 200)

@@ -2,7 +2,7 @@
 
 Kernels are written once for vectors of some width; a *tier* says which width and which instructions:
 
-    amx          avx512vnni and the int8 tile unit, where the kernel lets this process use it
+    amx          avx512vnni and the tile unit for int8, where the kernel lets this process use it
     avx512vnni   avx512 and the int8 dot product vpdpbusd
     avx512       512-bit vectors, 32 registers, masks
     avx2         256-bit vectors, 16 registers, fused multiply-add
@@ -133,6 +133,11 @@ def tiers() -> tuple[str, ...]:
     """The tiers this machine can run, best first."""
     best = TIERS.index(machine().tier)
     return tuple(t for t in TIERS[best:] if machine().features >= _NEEDS[t])
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this thread's tier has the tile unit, and the unit takes bfloat16."""
+    return tier() == "amx" and "amx-bf16" in machine().features
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ def pack(t: Tile, operand: str) -> Any:
 
     Steps are in bytes; 1 <= lanes <= width and k >= 1. `to` is aligned to 64 bytes and has room for k * stride
     elements. Lanes beyond `lanes` get some value of the matrix or zero, or what was there: the tile computes with them
-    but stores nothing of it. For the kind s8u8 the bytes of B become unsigned, b + 128, and a lane step of 1 means that
-    four rows of bytes, k_step / 4 apart, make the elements of one k.
+    but stores nothing of it. For the kind s8u8 the bytes of B become unsigned, b + 128. For it and for s8s8 a lane step
+    of 1 in B means that four rows of bytes, k_step / 4 apart, make the elements of one k.
     """
     width, stride = (t.rows, t.stride) if operand == "a" else (t.cols, t.cols)
     size, lanes_of_vector = t.size, t.lanes
@@ -106,7 +106,7 @@ def pack(t: Tile, operand: str) -> Any:
                 (builder.icmp_signed("==", lane_step, I64(size)), neighbours_are_lanes),
                 (squares, neighbours_are_k),
             ]
-            if unsigned:
+            if t.kind in ("s8u8", "s8s8") and operand == "b":
                 ways.append((builder.icmp_signed("==", lane_step, I64(1)), neighbours_are_bytes))
 
             def first_that_fits(ways: list[tuple[ir.Value, Any]]) -> None:

@@ -17,6 +17,8 @@ what one lane holds of A or B, and the tile multiplies elements and adds into th
     s16        element 2 int16 along k: vpmaddwd (AVX2)
     i32        element an int32: multiply, add (any CPU)
 
+and two that amx.py has its own instructions for: s8s8 and f32x6.
+
 Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS Functionality", 2015.
 """
 
@@ -35,7 +37,9 @@ from numba.extending import intrinsic
 
 from .simd import F32, F64, I32, I64, VECTOR_BYTES, Vectors, counting
 
-ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32}
+ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32, "s8s8": I32, "f32x6": F32}
+BLOCK = {"s8s8": 16, "f32x6": 32}  # k in one tile register
+SPLIT = {"f32x6": 6}  # bytes that a number is split into, where they are not those of its element
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,21 @@ class Tile:
         return -(-self.rows // self.lanes) * self.lanes
 
     @property
+    def block(self) -> int:
+        """Panels hold whole blocks of so many k."""
+        return BLOCK.get(self.kind, 1)
+
+    @property
+    def column(self) -> int:
+        """Bytes of one k in a panel of A."""
+        return self.stride * SPLIT.get(self.kind, self.size)
+
+    @property
+    def line(self) -> int:
+        """Bytes of one k in a panel of B."""
+        return self.cols * SPLIT.get(self.kind, self.size)
+
+    @property
     def heights(self) -> tuple[int, ...]:
         """Rows of the lower tiles that serve the edges of C, and of the tile itself."""
         return (4, 8, self.rows) if self.rows > 8 else (self.rows // 2, self.rows)
@@ -79,6 +98,8 @@ def tile(tier: str, kind: str) -> Tile:
     """The tile of a tier for a kind of product."""
     size = 8 if kind == "f64" else 4
     wide = VECTOR_BYTES[tier]
+    if kind in BLOCK:
+        return Tile(tier, kind, 32, 2, 16, size)
     many = platform.machine() in ("arm64", "aarch64")  # 32 registers of 128 bits
     rows = {64: 14, 32: 6, 16: 12 if many else 4}[wide]
     return Tile(tier, kind, rows, 2, wide // size, size)

@@ -38,7 +38,7 @@ from ..cpu.product import address
 from ..cpu.simd import F32, I8, I32, I64, Vectors, counting
 from ..cpu.tile import Tile, step, tile
 from . import depthwise
-from .cpu import FORMS, plain
+from .cpu import plain, vector_form
 from .geometry import Pair, phases, split
 from .stages import every_other, scale_from, shares, top_of, whole_numbers
 
@@ -176,7 +176,7 @@ def _turn_3x3(typing: Any, count: Any, w: Any, to: Any) -> Any:
 
 @functools.cache
 def _kernel(tier: str) -> Any:
-    kind, _, per, factor = FORMS[tier]
+    kind, _, per, factor = vector_form(tier)
     t = tile(tier, kind)
     tiles, fill_run, evens, pack_a = _tiles(t), _fill_run(t, per), every_other(t.lanes), pack(t, "a")
     rows, lanes, cols, stride, low, lower = t.rows, t.lanes, t.cols, t.stride, t.heights[0], t.heights[-2]
@@ -368,7 +368,7 @@ def _planned(
     """The plan, the table of offsets, the phases of rows and columns, bytes of scratch memory."""
     (sh, sw), (ph, pw), (dh, dw) = (split(v) for v in (stride, padding, dilation))
     (n, c, h, w), (k, cg, r, s) = x_shape, w_shape
-    kind, _, per, _ = FORMS[tier]
+    kind, _, per, _ = vector_form(tier)
     t, kg = tile(tier, kind), k // groups
     p, q = (h + 2 * ph - dh * (r - 1) - 1) // sh + 1, (w + 2 * pw - dw * (s - 1) - 1) // sw + 1
     rows, pitch = p + dh * (r - 1) // sh, q + dw * (s - 1) // sw

@@ -1,6 +1,7 @@
 """Integer products on the register tile, with the dot product that the tier has.
 
-    avx512vnni (amx)   vpdpbusd, 4 products per lane. It wants one side unsigned: B goes in as b + 128, and 128 * (sum
+    amx                the tile unit, signed by signed
+    avx512vnni         vpdpbusd, 4 products per lane. It wants one side unsigned: B goes in as b + 128, and 128 * (sum
                        of A's row) is taken off again. Sums may wrap on the way, which is exact modulo 2^32, and the
                        result fits
     avx512, avx2       vpmaddwd on int16, 2 products per lane
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 
 # Kind of the tile; type of a number in an element; numbers in an element; what is added per unit of A's row sum.
 FORMS = {
-    "amx": ("s8u8", np.int8, 4, 128),
+    "amx": ("s8s8", np.int8, 4, 0),
     "avx512vnni": ("s8u8", np.int8, 4, 128),
     "avx512": ("s16", np.int16, 2, 0),
     "avx2": ("s16", np.int16, 2, 0),
@@ -40,6 +41,11 @@ FORMS = {
 }
 
 i8, i32 = pointer("int8"), pointer("int32")
+
+
+def vector_form(tier: str) -> tuple[str, type, int, int]:
+    """The same for kernels that work on vectors, even where there is a tile unit."""
+    return FORMS["avx512vnni" if tier == "amx" else tier]
 
 
 def _elements(q: Array) -> Array:
