@@ -45,15 +45,21 @@ from minidl.compress.quantize import (
     Observer,
     Percentile,
     absmax_scale,
+    awq,
+    awq_,
     dequantize_,
     dequantize_array,
     fold,
+    gptq,
+    gptq_,
     minmax_scale,
     pack_int8,
     pack_weight,
     quantize_,
     quantize_array,
     quantize_static,
+    smoothquant,
+    smoothquant_,
 )
 from minidl.compress.record import Recorded, record
 from minidl.compress.reports import Report, Row, latencies, report
@@ -104,6 +110,13 @@ __all__ = [
     "pack_int8",
     "quantize_array",
     "dequantize_array",
+    # by what the data need
+    "gptq_",
+    "gptq",
+    "awq_",
+    "awq",
+    "smoothquant_",
+    "smoothquant",
     # whole networks: recorded, folded, in integers from end to end
     "record",
     "Recorded",

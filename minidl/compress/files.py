@@ -29,7 +29,7 @@ import numpy as np
 from minidl.devices import move
 from minidl.io import CheckpointError, load, save
 from minidl.io.npz import MAX_BYTES
-from minidl.storage import CSR, Codebook, Codes, Int4, Int8, Packed
+from minidl.storage import CSR, Codebook, Codes, Int4, Int8, Packed, Scaled
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["load_model", "load_state", "save_model", "stored_bytes"]
@@ -122,7 +122,7 @@ def encode(t: Tensor) -> Any:
     """What stands for a tensor in the file: the tensor, or the dict described at the top of this page."""
     array, mask = t.array, getattr(t, "mask", None)
     record: dict[str, Any] = {"kind": "float", "masked": mask is not None}
-    if isinstance(array, (Codes, Int4, Codebook)):
+    if isinstance(array, (Codes, Int4, Codebook, Scaled)):
         places = {} if mask is None else {"bits": _pack(_cpu(mask))}
         storage = type(array).from_arrays(array.arrays())  # without the mask, which is written once
         return {"kind": array.kind, "masked": mask is not None, "storage": storage} | places
@@ -153,10 +153,11 @@ def encode(t: Tensor) -> Any:
 def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes: int = MAX_BYTES) -> Any:
     """The Tensor or packed storage that a record stands for; raises error(reason) for whatever is wrong with it."""
     kind = record.get("kind")
-    if kind in (Codes.kind, Int4.kind, Codebook.kind):
+    whole = {cls.kind: cls for cls in (Codes, Int4, Codebook, Scaled)}
+    if kind in whole:
         storage, masked = record.get("storage"), record.get("masked")
         known = {"kind", "masked", "storage"} | ({"bits"} if masked else set())
-        if set(record) != known or not isinstance(storage, (Codes, Int4, Codebook)) or not isinstance(masked, bool):
+        if set(record) != known or not isinstance(storage, whole[kind]) or not isinstance(masked, bool):
             raise error("is stored in a way that this version does not know")
         storage.mask = _unpack(_array(record, "bits", error), storage.shape, error) if masked else None
         return storage

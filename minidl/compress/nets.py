@@ -146,7 +146,7 @@ def _damaged(path: Path, name: str, reason: str) -> CheckpointError:
 def _key(value: Any) -> int:
     if isinstance(value, Tensor):
         return id(value.array)
-    held = [v.scale if isinstance(v, Packed) else v for v in value.values()]
+    held = [next(iter(v.arrays().values())) if isinstance(v, Packed) else v for v in value.values()]
     return hash(tuple(id(v) for v in held if isinstance(v, np.ndarray)))
 
 
