@@ -257,6 +257,7 @@ _LATER = {
     "autocast": "amp",
     "vmap": "func",
     "explain": "inside",
+    "graph": "inside",
 }
 
 
@@ -295,6 +296,6 @@ if _TYPE_CHECKING:
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck
-    from minidl.inside import explain
+    from minidl.inside import explain, graph
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

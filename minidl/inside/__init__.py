@@ -4,6 +4,7 @@ traces.py     trace: a backward pass, one node at a time; diamonds.py: why in to
 verdicts.py   blame: which node's backward is wrong?
 explanations.py  explain: an op, a layer, a model, a kernel, a graph; pages.py reads their docstrings,
               counting.py counts operations, looking.py sees kernels and time, roofs.py draws the roofline
+graphs.py     graph: a picture of what a computation is made of; layouts.py puts its boxes
 showing.py    values, places and pages as text and as HTML, without network or display
 """
 
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minidl.inside.diamonds import diamond
     from minidl.inside.explanations import Explanation, explain
+    from minidl.inside.graphs import Graph, graph
     from minidl.inside.traces import Trace, trace
     from minidl.inside.verdicts import Verdict, blame
 
-__all__ = ["Explanation", "Trace", "Verdict", "blame", "diamond", "explain", "trace"]
+__all__ = ["Explanation", "Graph", "Trace", "Verdict", "blame", "diamond", "explain", "graph", "trace"]
 
 # Pages are opened when first used: each needs other rooms of the house.
 _PAGES = {
@@ -25,6 +27,8 @@ _PAGES = {
     "diamond": "diamonds",
     "Explanation": "explanations",
     "explain": "explanations",
+    "Graph": "graphs",
+    "graph": "graphs",
     "Verdict": "verdicts",
     "blame": "verdicts",
 }
