@@ -68,12 +68,24 @@ def means(points: list[dict[str, Any]]) -> list[Mean]:
         accuracy = mean("accuracy")
         low, high = wilson(accuracy, some[0]["n"])
         every = [p["accuracy"] for p in some]
+        channels, prune, bits = key
         found.append(
             Mean(
-                *key, len(some), accuracy, low, high, min(every), max(every), mean("bytes"), mean("ms"), mean("ms_one"),
-                mean("speed"),
+                channels=channels,
+                prune=prune,
+                bits=bits,
+                seeds=len(some),
+                accuracy=accuracy,
+                low=low,
+                high=high,
+                least=min(every),
+                most=max(every),
+                bytes=mean("bytes"),
+                ms=mean("ms"),
+                ms_one=mean("ms_one"),
+                speed=mean("speed"),
             )
-        )  # fmt: skip
+        )
     for a in found:
         a.dominated = any(
             b.accuracy >= a.accuracy
