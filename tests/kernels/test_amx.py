@@ -48,6 +48,8 @@ def always(monkeypatch):
     """Products of any size are split."""
     monkeypatch.setattr(cpu, "SPLIT_FROM", 0)
     monkeypatch.setattr(cpu, "SPLIT_SIDE", 1)
+    monkeypatch.setattr(cpu, "LITTLE", -1)
+    monkeypatch.setattr(cpu, "FEW", -1)
     calls = []
     right = product.multiply_at
 
@@ -186,7 +188,7 @@ def test_who_is_chosen(monkeypatch):
     right = product.multiply_at
     monkeypatch.setattr(cpu, "multiply_at", lambda kind, *rest: (seen.append(kind), right(kind, *rest))[1])
     mk.matmul(normal(0, 256, 256), normal(1, 256, 256))
-    mk.matmul(normal(0, 128, 128), normal(1, 128, 128))
+    mk.matmul(normal(0, 150, 150), normal(1, 150, 150))
     mk.matmul(normal(0, 30, 3000), normal(1, 3000, 3000))
     mk.matmul(normal(0, 256, 256, dtype="float64"), normal(1, 256, 256, dtype="float64"))
     with machine.use_tier("avx512vnni"):

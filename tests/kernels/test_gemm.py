@@ -1,5 +1,7 @@
 """matmul and linear: every variant against the definition, and what kernels promise of memory, threads and tiers."""
 
+import contextlib
+import itertools
 import subprocess
 import sys
 import threading
@@ -40,11 +42,25 @@ def check_matmul(variant, a, b):
     """The variant is within the bound of any order of summation of the exact product; the inputs are as before."""
     exact = np.matmul(a.astype(np.float64), b.astype(np.float64))
     magnitude = np.matmul(np.abs(a).astype(np.float64), np.abs(b).astype(np.float64))
-    with mk.use(matmul=variant), unmodified(a, b):
-        c = mk.matmul(a, b)
-    assert c.dtype == a.dtype
-    bound = sum_bound(a.shape[-1], magnitude, a.dtype)
-    assert_close(c.astype(np.float64), exact, bound=bound + sum_bound(a.shape[-1], magnitude, np.float64), what=variant)
+    bound = sum_bound(a.shape[-1], magnitude, a.dtype) + sum_bound(a.shape[-1], magnitude, np.float64)
+    for way in ways(variant):
+        with mk.use(matmul=variant), unmodified(a, b), way:
+            c = mk.matmul(a, b)
+        assert c.dtype == a.dtype
+        assert_close(c.astype(np.float64), exact, bound=bound, what=variant)
+
+
+def ways(variant):
+    """The tiled variant with panels, and as small products do without."""
+    return [packing(True), packing(False)] if variant == "tiled" else [contextlib.nullcontext()]
+
+
+@contextlib.contextmanager
+def packing(on):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "LITTLE", -1 if on else 1 << 62)
+        patch.setattr(cpu, "FEW", -1 if on else 1 << 62)
+        yield
 
 
 @st.composite
@@ -87,8 +103,8 @@ def test_linear_equals_the_definition(variant, lead, n, k, dtype, layout, seed):
     x = laid_out(normal(seed, *lead, k, dtype=dtype), layout)
     w = laid_out(normal(seed + 1, n, k, dtype=dtype), layout)
     bias = laid_out(normal(seed + 2, n, dtype=dtype), layout)
-    for b in (bias, None):
-        with mk.use(linear=variant), unmodified(x, w, bias):
+    for b, way in [(b, way) for b in (bias, None) for way in ways(variant)]:
+        with mk.use(linear=variant), unmodified(x, w, bias), way:
             y = mk.linear(x, w, b)
         wide = [a.astype(np.float64) for a in (x, w)]
         magnitude = np.abs(wide[0]) @ np.abs(wide[1]).T + (0 if b is None else np.abs(b))
@@ -137,7 +153,7 @@ def test_every_tier(tier, dtype):
 def test_a_planted_fault_is_caught(monkeypatch):
     """The check fails if the kernel forgets the last k, writes the wrong column, or yields NaN."""
     a, b = normal(0, 20, 30), normal(1, 30, 40)
-    right = product.multiply_at
+    right, small = product.multiply_at, cpu.small.multiply_at
 
     def forgets(kind, batch, m, n, k, *rest, **kw):
         return right(kind, batch, m, n, k - 1, *rest, **kw)
@@ -149,8 +165,10 @@ def test_a_planted_fault_is_caught(monkeypatch):
         return True
 
     check_matmul("tiled", a, b)
-    for fault in (forgets, shifted, nothing):
-        monkeypatch.setattr(cpu, "multiply_at", fault)
+    for fault, module in itertools.product((forgets, shifted, nothing), (cpu, cpu.small)):
+        monkeypatch.setattr(cpu, "multiply_at", right)
+        monkeypatch.setattr(cpu.small, "multiply_at", small)
+        monkeypatch.setattr(module, "multiply_at", fault)
         with guarded(monkeypatch, cpu), pytest.raises(AssertionError, match=r"tiled: .* (off|differ)"):
             check_matmul("tiled", a, b)
 
@@ -164,7 +182,9 @@ def test_nothing_is_written_outside(monkeypatch):
                 check_matmul("tiled", laid_out(a[0], "transposed"), b[0, :, :1])
                 check_matmul("tiled", a, b)
                 check_matmul("tiled", laid_out(a, "transposed"), laid_out(b, "transposed"))
-                y = cpu.linear(a, laid_out(b[0], "transposed").T, bias)
+                for on in (True, False):
+                    with packing(on):
+                        y = cpu.linear(a, laid_out(b[0], "transposed").T, bias)
             assert np.isfinite(y).all()
 
 
@@ -173,8 +193,11 @@ def test_nothing_is_read_outside():
     code = GUARD_PAGE + (
         "import minidl_kernels as mk\n"
         "import minidl_kernels.cpu.machine\n"
+        "from minidl_kernels.gemm import cpu\n"
         "for tier in mk.cpu.machine.tiers():\n"
-        "    with mk.cpu.machine.use_tier(tier), mk.use(matmul='tiled', linear='tiled'):\n"
+        "    for cpu.LITTLE in (-1, 1 << 62):\n"
+        "      cpu.FEW = cpu.LITTLE\n"
+        "      with mk.cpu.machine.use_tier(tier), mk.use(matmul='tiled', linear='tiled'):\n"
         "        for m, n, k in ((1, 1, 1), (5, 3, 17), (13, 31, 15), (14, 32, 16), (15, 33, 18)):\n"
         "            a, b = at_end_of_page(np.ones((m, k), 'f')), at_end_of_page(np.ones((k, n), 'f'))\n"
         "            at, bt = at_end_of_page(np.ones((k, m), 'f')).T, at_end_of_page(np.ones((n, k), 'f')).T\n"

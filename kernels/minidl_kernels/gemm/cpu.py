@@ -1,6 +1,6 @@
 """The tiled product: cpu/product.py has the loops, cpu/tile.py the arithmetic. Here are the shapes.
 
-Where one side is a vector, vector.py does without packing.
+Where one side is a vector, and in small products, vector.py and small.py do without packing.
 
 On a CPU with a tile unit for bfloat16 large products of float32 are sums of six products of bfloat16 each (cpu/amx.py):
 faster than float32's own multiply-adds, and closer to the exact result. Measured as root mean square of the error over
@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 
 from ..cpu import machine
 from ..cpu.product import address, multiply_at
-from . import vector
+from . import small, vector
 
 Array = NDArray[Any]
 
 KIND = {"f": "f32", "d": "f64"}  # by dtype.char, since NumPy takes 4 us to tell a name
+LITTLE, FEW = 1 << 21, 12  # multiply-adds of a product, or rows of A, up to which packing does not pay
 SPLIT_FROM = 1 << 23  # multiply-adds from which splitting into bfloat16 pays
 SPLIT_SIDE = 64  # and the least M, N and K: splitting is work on the sides
 
 
 def _multiply(kind: str, batch: int, m: int, n: int, k: int, *rest: int) -> None:
-    """multiply_at, on the tile unit where that is faster and the numbers are such that it is as good."""
+    """multiply_at, by the way that is fastest; on the tile unit only if the numbers are such that it is as good."""
     if (
         kind == "f32"
         and batch * m * n * k >= SPLIT_FROM
@@ -38,7 +39,8 @@ def _multiply(kind: str, batch: int, m: int, n: int, k: int, *rest: int) -> None
         and multiply_at("f32x6", batch, m, n, k, *rest)
     ):
         return
-    multiply_at(kind, batch, m, n, k, *rest)
+    packs = k > small.MOST_K or (m > FEW and m * n * k > LITTLE)
+    (multiply_at if packs else small.multiply_at)(kind, batch, m, n, k, *rest)
 
 
 def matmul(a: Array, b: Array) -> Array:
