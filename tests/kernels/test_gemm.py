@@ -118,14 +118,16 @@ def test_linear_equals_the_definition(variant, lead, n, k, dtype, layout, seed):
     n=sizes(4, 300), k=sizes(32, 300), dtype=floats, layout=layouts, seed=seeds, tier=st.sampled_from(machine.tiers())
 )
 def test_vector_equals_the_definition(n, k, dtype, layout, seed, tier):
-    """A matrix with rows, then with columns without gaps, times a vector; either operand first."""
+    """A matrix with rows, then with columns without gaps, times a vector or a few; either operand first."""
     s = normal(seed, n, k, dtype=dtype)
     x = laid_out(normal(seed + 1, k, dtype=dtype), layout)
+    few = laid_out(normal(seed + 2, seed % vector.MOST + 1, k, dtype=dtype), layout)
     upside_down = np.ascontiguousarray(s[::-1])[::-1]
     with machine.use_tier(tier):
         for matrix in (s, laid_out(s, "transposed"), upside_down, laid_out(s, "readonly")):
             check_matmul("tiled", matrix, x[:, None])
             check_matmul("tiled", x[None], matrix.T)
+            check_matmul("tiled", few, matrix.T)
             with mk.use(linear="tiled"):
                 y = mk.linear(x, matrix, s[:, 0] if k else None)
             magnitude = np.abs(s).astype(np.float64) @ np.abs(x) + (np.abs(s[:, 0]) if k else 0)

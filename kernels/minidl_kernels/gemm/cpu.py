@@ -1,6 +1,6 @@
 """The tiled product: cpu/product.py has the loops, cpu/tile.py the arithmetic. Here are the shapes.
 
-Where one side is a vector, and in small products, vector.py and small.py do without packing.
+Where one side is a vector or a few, and in small products, vector.py and small.py do without packing.
 
 On a CPU with a tile unit for bfloat16 large products of float32 are sums of six products of bfloat16 each (cpu/amx.py):
 faster than float32's own multiply-adds, and closer to the exact result. Measured as root mean square of the error over
@@ -48,8 +48,10 @@ def matmul(a: Array, b: Array) -> Array:
         return matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     if a.ndim == b.ndim == 2:
         (m, k), n = a.shape, b.shape[1]
-        if (m == 1 or n == 1) and vector.reads(s := b.T if m == 1 else a):
-            return vector.times(s, a[0] if m == 1 else b[:, 0]).reshape(m, n)
+        if m <= vector.MOST and vector.reads(m, b.T):
+            return vector.times(b.T, a)
+        if n == 1 and vector.reads(1, a):
+            return vector.times(a, b.T).reshape(m, n)
         c = np.empty((m, n), a.dtype)
         if m and n and k:
             (a_row, a_col), (b_row, b_col) = a.strides, b.strides
@@ -114,8 +116,8 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
     n, k = w.shape
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), k)
     m = rows.shape[0]
-    if m == 1 and vector.reads(w):
-        y = vector.times(w, rows[0])
+    if m <= vector.MOST and vector.reads(m, w):
+        y = vector.times(w, rows)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], n)
