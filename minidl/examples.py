@@ -23,7 +23,7 @@ from minidl.data.errors import DataError
 from minidl.io import CheckpointError, atomic_write
 from minidl.outputs import check_outputs, try_writing
 
-__all__ = ["command", "figure", "folder", "pages", "picture", "run"]
+__all__ = ["command", "figure", "folder", "judge", "pages", "picture", "run"]
 
 WEIGHTS = (".safetensors", ".npz")
 
@@ -113,6 +113,30 @@ def picture(path: str, rows: int = 1, columns: int = 1, size: tuple[float, float
     with atomic_write(path) as file:
         file.write(drawn.getvalue())
     print(f"wrote {path}")
+
+
+def judge(data: Any, epochs: int = 12) -> Callable[[Any], tuple[float, Any]]:
+    """A classifier trained on real images, for pages that make images.
+
+    Args: data: scaled ImageData. Returns a function of images (N, C, H, W) in 0 ... 1, which says how sure the
+    classifier is of them (the mean of its highest probability) and how many it takes for each class (C,).
+    """
+    import numpy as np
+
+    from minidl import nn, optim
+    from minidl.models import DigitsCNN
+    from minidl.train import fit, predict
+
+    model = DigitsCNN(data.x_train.shape[1:], data.num_classes)
+    optimizer = optim.AdamW(model.parameters(), lr=2e-3)
+    training = (data.x_train, data.y_train)
+    fit(model, training, loss=nn.functional.cross_entropy, optimizer=optimizer, epochs=epochs, progress=False)
+
+    def of(images: Any) -> tuple[float, Any]:
+        p = nn.functional.softmax(predict(model, np.float32(images)), -1).numpy()  # N, C
+        return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=data.num_classes)
+
+    return of
 
 
 # -- minidl examples ---------------------------------------------------------------------------------------------------

@@ -78,6 +78,19 @@ def lstm_sunspots(found, printed, full):
 REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots}
 
 
+def resnet(found, printed, full):
+    accuracy, beside = found["texture accuracy"]
+    assert accuracy >= (0.95 if full else 0.75)
+    assert beside["nearest mean on pixels"] == pytest.approx(0.6)
+    assert beside["nearest mean on features"] >= (0.95 if full else 0.85)
+    assert found["digits accuracy"][0] >= (0.98 if full else 0.93)
+    deep, beside = found["digits accuracy, 44 layers" if full else "digits accuracy, 32 layers"]
+    assert deep > (0.9 if full else 0.7) > 0.6 > beside["without skips"]
+
+
+REACHED |= {10: resnet}
+
+
 def test_every_page_says_here_what_it_must_reach():
     assert [int(path.name[:2]) for path in examples.pages(FOLDER)] == sorted(REACHED)
 

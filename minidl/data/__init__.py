@@ -32,6 +32,7 @@ from minidl.data.samplers import (
 from minidl.data.series import sunspots
 from minidl.data.splits import random_split, train_test_split
 from minidl.data.text_files import load_lines, load_text
+from minidl.data.textures import texture_patches
 from minidl.data.tokenizers import CharTokenizer, Vocab, WordTokenizer
 from minidl.data.transforms import (
     CenterCrop,
@@ -59,6 +60,7 @@ __all__ = [
     # real data
     "digits",
     "sunspots",
+    "texture_patches",
     "load_data",
     "load_images",
     "load_idx",

@@ -1,6 +1,7 @@
 """The networks of the tour, each on one page."""
 
 from minidl.models.dcgan import Discriminator, Generator
+from minidl.models.diffusion import CosineSchedule, Diffusion, LinearSchedule
 from minidl.models.digits_cnn import DigitsCNN, mnist_cnn
 from minidl.models.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0, efficientnet_lite0_images
 from minidl.models.mobilenet import MobileNetV1, MobileNetV2
@@ -21,5 +22,5 @@ __all__ = [
     # sequences -> classes, the next value
     "RecurrentClassifier", "Forecaster",
     # noise -> images
-    "Generator", "Discriminator", "UNet",
+    "Generator", "Discriminator", "UNet", "Diffusion", "LinearSchedule", "CosineSchedule",
 ]  # fmt: skip

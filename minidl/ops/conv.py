@@ -221,6 +221,7 @@ def conv_transpose2d(
     if len(input.shape) == 3:
         y = conv_transpose2d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
         return squeeze_dim(y, 0)
+    require(len(input.shape) == 4, "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
     s, p, o, d = (pair(v) for v in (stride, padding, output_padding, dilation))
     n, c, h, w = input.shape
     require(
