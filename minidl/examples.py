@@ -23,7 +23,7 @@ from minidl.data.errors import DataError
 from minidl.io import CheckpointError, atomic_write
 from minidl.outputs import check_outputs, try_writing
 
-__all__ = ["command", "figure", "folder", "judge", "pages", "picture", "run"]
+__all__ = ["command", "figure", "folder", "judge", "nearest", "pages", "picture", "run"]
 
 WEIGHTS = (".safetensors", ".npz")
 
@@ -137,6 +137,20 @@ def judge(data: Any, epochs: int = 12) -> Callable[[Any], tuple[float, Any]]:
         return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=data.num_classes)
 
     return of
+
+
+def nearest(x: Any, others: Any) -> Any:
+    """The distance of each to the nearest of the others, which tells copies.    N, ...; M, ... -> N
+
+    >>> import numpy as np
+    >>> nearest(np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[3.0, 4.0], [1.0, 1.0]])).round(3).tolist()
+    [1.414, 0.0]
+    """
+    import numpy as np
+
+    a, b = x.reshape(len(x), -1), others.reshape(len(others), -1)
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(squares, 0).min(1))
 
 
 # -- minidl examples ---------------------------------------------------------------------------------------------------

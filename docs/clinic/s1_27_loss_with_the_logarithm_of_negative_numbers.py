@@ -48,8 +48,6 @@ def check(broken, fixed):
 
 
 if __name__ == "__main__":
-    for function in (broken, fixed):
-        try:
-            print(f"{function.__name__}: {function()}")
-        except Exception as error:
-            print(f"{function.__name__}: {type(error).__name__}: {error}")
+    from clinic import show
+
+    show(globals())
