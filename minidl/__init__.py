@@ -258,6 +258,9 @@ _LATER = {
     "vmap": "func",
     "explain": "inside",
     "graph": "inside",
+    "hunt": "inside",
+    "checkup": "inside",
+    "profile": "inside",
 }
 
 
@@ -296,6 +299,6 @@ if _TYPE_CHECKING:
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck
-    from minidl.inside import explain, graph
+    from minidl.inside import checkup, explain, graph, hunt, profile
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

@@ -172,7 +172,7 @@ ABSENT = {
     "sparse_coo_tensor": "tensors are dense; build the matrix with zeros() and index assignment",
     "quantization": "see minidl.compress: its int8 runs as integers",
     "ao": "see minidl.compress: pruning, and int8 that runs as integers",
-    "profiler": "use minidl bench, or Python's cProfile",
+    "profiler": "minidl.profile() times ops and modules; minidl bench the kernels",
     "fft": _NO_COMPLEX,
     "stft": _NO_COMPLEX,
     "complex64": _NO_COMPLEX,

@@ -50,7 +50,7 @@ _ELSEWHERE = {
     "functional": "minidl.func has them: jacobian(f)(x), hessian(f)(x), vjp(f, x), jvp(f, (x,), (v,)), hvp(f, x, v)",
     "gradcheck": "it is minidl.gradcheck",
     "gradgradcheck": "it is minidl.gradgradcheck",
-    "profiler": "use minidl bench, or Python's cProfile",
+    "profiler": "minidl.profile() times ops and modules; minidl bench the kernels",
 }
 
 

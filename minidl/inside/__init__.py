@@ -5,6 +5,8 @@ verdicts.py   blame: which node's backward is wrong?
 explanations.py  explain: an op, a layer, a model, a kernel, a graph; pages.py reads their docstrings,
               counting.py counts operations, looking.py sees kernels and time, roofs.py draws the roofline
 graphs.py     graph: a picture of what a computation is made of; layouts.py puts its boxes
+hunts.py      hunt: where NaN and Inf are born; checkup: gradients that vanish or explode, dead units
+profiles.py   profile: where the time went, by op and by module
 showing.py    values, places and pages as text and as HTML, without network or display
 """
 
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
     from minidl.inside.diamonds import diamond
     from minidl.inside.explanations import Explanation, explain
     from minidl.inside.graphs import Graph, graph
+    from minidl.inside.hunts import Checkup, Hunt, checkup, hunt
+    from minidl.inside.profiles import profile
     from minidl.inside.traces import Trace, trace
     from minidl.inside.verdicts import Verdict, blame
 
-__all__ = ["Explanation", "Graph", "Trace", "Verdict", "blame", "diamond", "explain", "graph", "trace"]
+__all__ = [
+    "Checkup", "Explanation", "Graph", "Hunt", "Trace", "Verdict", "blame", "checkup", "diamond", "explain", "graph",
+    "hunt", "profile", "trace",
+]  # fmt: skip
 
 # Pages are opened when first used: each needs other rooms of the house.
 _PAGES = {
@@ -29,6 +36,11 @@ _PAGES = {
     "explain": "explanations",
     "Graph": "graphs",
     "graph": "graphs",
+    "Checkup": "hunts",
+    "Hunt": "hunts",
+    "checkup": "hunts",
+    "hunt": "hunts",
+    "profile": "profiles",
     "Verdict": "verdicts",
     "blame": "verdicts",
 }

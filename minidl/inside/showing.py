@@ -14,7 +14,7 @@ from minidl.io import atomic_write
 from minidl.printing import values
 from minidl.tensors import Tensor
 
-__all__ = ["document", "number", "place", "save", "size", "table", "value"]
+__all__ = ["document", "line", "number", "place", "save", "size", "table", "value"]
 
 FEW = 12  # elements that are written out
 
@@ -38,9 +38,15 @@ def value(a: Any) -> str:
 
 def place(node: Any) -> str:
     """Where in the program a node's op was called: ``file.py:12: y = a * b``; the file without its folders."""
-    line = source_line(node.where)
-    head, colon, rest = line.partition(": ")
-    return f"{os.path.basename(head.split(' in ')[0])}{colon} {rest.strip()}".strip() if node.where else ""
+    return line(node.where)
+
+
+def line(where: tuple | None) -> str:
+    """The same of what `minidl.autograd.caller` returned; "" for an unknown place."""
+    if where is None:
+        return ""
+    head, colon, rest = source_line(where).partition(": ")
+    return f"{os.path.basename(head.split(' in ')[0])}{colon} {rest.strip()}".strip()
 
 
 def number(x: float) -> str:
