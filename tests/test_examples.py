@@ -91,6 +91,21 @@ def resnet(found, printed, full):
 REACHED |= {10: resnet}
 
 
+def prune(found, printed, full):
+    accuracy, beside = found["accuracy at 80 % zeros"]
+    assert accuracy >= beside["dense"] - (0.015 if full else 0.04)
+    assert beside["random"] < 0.5
+    assert found["bytes at 80 % zeros, of the dense file's"][0] < 0.26
+    assert found["accuracy with half of the channels"][0] >= beside["dense"] - (0.015 if full else 0.1)
+    own, others = map(float, re.search(r"its own initial values (\S+), others (\S+)", printed).groups())
+    assert own > others
+    once, slowly = map(float, re.search(r"at once (\S+), gradually (\S+),", printed).groups())
+    assert min(once, slowly) > (0.94 if full else 0.5)
+
+
+REACHED |= {11: prune}
+
+
 def test_every_page_says_here_what_it_must_reach():
     assert [int(path.name[:2]) for path in examples.pages(FOLDER)] == sorted(REACHED)
 
