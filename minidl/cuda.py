@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.devices import Device, cuda_is_available, cupy
+from minidl.devices import Device, cuda_is_available, cupy, why_no_cuda
 
 __all__ = [
     "current_device", "device_count", "empty_cache", "get_device_name", "is_available", "is_bf16_supported",
@@ -28,9 +28,10 @@ def device_count() -> int:
 
 def _index(device: Any) -> int:
     """The number of a GPU. Raises RuntimeError where there is none."""
-    if not cuda_is_available():
+    missing = why_no_cuda()
+    if missing is not None:
         cupy()  # says how to install it, when that is what is missing
-        raise RuntimeError("CuPy finds no GPU on this machine; ask minidl.cuda.is_available() first")
+        raise RuntimeError(f"CuPy finds no GPU on this machine; ask minidl.cuda.is_available() first: {missing}")
     if device is None:
         return cupy().cuda.runtime.getDevice()
     return device if isinstance(device, int) else Device(device).index or 0

@@ -67,6 +67,18 @@ def array_module(a: Any) -> ModuleType:
     return cupy() if is_cuda_array(a) else np
 
 
+def contiguous(a: Any, dtype: Any = None) -> Any:
+    """`a` in C order without gaps, of `dtype` if given: itself where it is so already. numpy.ascontiguousarray for both
+    kinds of array.
+    """
+    return array_module(a).ascontiguousarray(a, dtype)
+
+
+def as_array(a: Any, dtype: Any = None) -> Any:
+    """A number or an array as an array of `dtype` if given, where it is. numpy.asarray for both kinds of array."""
+    return array_module(a).asarray(a, dtype)
+
+
 def device_of(a: Any) -> Device:
     """The device that holds array `a`."""
     return Device("cuda", a.device.id) if is_cuda_array(a) else CPU
@@ -74,10 +86,19 @@ def device_of(a: Any) -> Device:
 
 def cuda_is_available() -> bool:
     """True when CuPy is installed and a GPU answers."""
+    return why_no_cuda() is None
+
+
+def why_no_cuda() -> str | None:
+    """What is missing, CuPy, the driver or the GPU, and what to do; None when a GPU answers."""
     try:
-        return cupy().cuda.runtime.getDeviceCount() > 0
-    except Exception:  # CuPy raises its own error types when no driver is there
-        return False
+        if cupy().cuda.runtime.getDeviceCount() > 0:
+            return None
+        return "CuPy counts no GPU; `nvidia-smi` lists those that the driver knows"
+    except Exception as error:  # CuPy raises its own error types when no driver is there
+        from minidl_kernels.cuda.launch import explained
+
+        return explained(error) or str(error)
 
 
 def move(a: Any, device: str | Device) -> Any:
@@ -87,8 +108,9 @@ def move(a: Any, device: str | Device) -> Any:
         return a
     if target.type == "cpu":
         return cupy().asnumpy(a)
-    if not cuda_is_available():
+    missing = why_no_cuda()
+    if missing is not None:
         cupy()  # says how to install it, when that is what is missing
-        raise RuntimeError(f"device '{target}' was asked for, but CuPy finds no GPU on this machine")
+        raise RuntimeError(f"device '{target}' was asked for, but CuPy finds no GPU on this machine: {missing}")
     with cupy().cuda.Device(target.index):
         return cupy().asarray(a)

@@ -85,6 +85,7 @@ memory.keep()
 
 # Opened at first use, as the families are: importing the package stays light.
 _LATER = {
+    "check_index": ".cuda.launch",
     "pack_csr": ".sparse.pack",
     "pack_int4": ".gemm_int4.reference",
     "unpack_csr": ".sparse.pack",

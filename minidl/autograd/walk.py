@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import blame
 from minidl.autograd.anomaly import check_leftover
 from minidl.autograd.contract import TABLE, Op
@@ -259,7 +260,9 @@ def _step(node: Any, slots: list, live: bool, useful: set | None, wanted: dict) 
     if node.outputs is not None:
         for k, (shape, dtype) in enumerate(node.outputs):
             if slots[k] is None and dtype.kind == "f":
-                zeros = np.zeros(shape, dtype)
+                like = next(g for g in slots if g is not None)
+                like = like.array if isinstance(like, Tensor) else like
+                zeros = devices.array_module(like).zeros(shape, dtype)
                 slots[k] = wrap(zeros) if live else zeros
     if node.released:
         _ = node.saved  # says that backward ran a second time

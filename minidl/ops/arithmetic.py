@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import OpType, attach, op
 from minidl.ops.common import (
     Binary,
@@ -317,7 +318,7 @@ def _of_arrays(y: Any, a: Any, b: Any) -> Any:
 
 def _no_zero_division(a: Any, b: Any) -> None:
     _no_bool(a, b)
-    if _kind(a, b) in "iu" and np.any(np.asarray(b) == 0):
+    if _kind(a, b) in "iu" and np.any(devices.as_array(b) == 0):
         raise RuntimeError("ZeroDivisionError: integer division or remainder by zero")
 
 
@@ -388,7 +389,7 @@ class fmod(Binary):
         kind = a.dtype.kind
         if kind == "b":
             raise NotImplementedError("fmod is not defined for bools: convert to int or float first")
-        if kind in "iu" and np.any(np.asarray(b) == 0):
+        if kind in "iu" and np.any(devices.as_array(b) == 0):
             raise RuntimeError("ZeroDivisionError: fmod of integers by zero")
         ctx.sizes(a, b)
         if ctx.recording:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
+from minidl import devices
 from minidl.autograd import Op, op, require
 from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, widened
@@ -78,18 +79,22 @@ def attention_scores(q: Any, k: Any, mask: Any, causal: bool, scale: float | Non
     seen = np.tril(np.ones((q.shape[-2], k.shape[-2]), bool)) if causal else None
     if mask is not None:
         plain = mask.array if isinstance(mask, Tensor) else mask
+        seen = None if seen is None else devices.move(seen, devices.device_of(plain))
         if plain.dtype == bool:
             seen = plain if seen is None else seen & plain
         else:
             scores = scores + mask
             hidden = plain == -np.inf
-            if hidden.any():
+            if devices.is_cuda_array(hidden) or hidden.any():  # on a GPU the host does not wait to find out
                 seen = ~hidden if seen is None else seen & ~hidden
     if seen is not None:
-        seen = np.broadcast_to(seen, tuple(scores.shape))
+        some = seen.any(-1, keepdims=True)
+        none_hides = not devices.is_cuda_array(seen) and bool(some.all())
+        plain = scores.array if isinstance(scores, Tensor) else scores
+        seen = np.broadcast_to(devices.move(seen, devices.device_of(plain)), plain.shape)
         scores = where(seen, scores, -np.inf)
-        empty = ~seen.any(-1, keepdims=True)
-        if empty.any():
+        if not none_hides:
+            empty = ~seen.any(-1, keepdims=True)
             scores = where(np.broadcast_to(empty, seen.shape), 0.0, scores)
     return scores, seen
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import Op, ShapeError, attach, op, require
 from minidl.ops.common import many_dims, one_dim
 from minidl.ops.shapes import _sizes
@@ -126,7 +127,7 @@ class flip(Op):
 
     def forward(ctx, x: Any, dims: Any) -> Any:
         ctx.dims = many_dims(dims if isinstance(dims, (tuple, list)) else (dims,), x.ndim) if dims != () else ()
-        return np.ascontiguousarray(np.flip(x, ctx.dims)) if ctx.dims else x.copy()
+        return devices.contiguous(np.flip(x, ctx.dims)) if ctx.dims else x.copy()
 
     def backward(ctx, dy: Any) -> Any:
         return flip(dy, ctx.dims)

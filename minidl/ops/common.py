@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError
 from minidl.tensors import Tensor, wrap
 
@@ -200,10 +200,14 @@ _COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 def compiled(x: Any, *others: Any, least: int = LARGE) -> bool:
     """Whether a compiled kernel is the faster way: NumPy arrays of one dtype, float32 or float64, x with at least
     `least` elements. None counts for nothing; Tensors, which a backward under create_graph gets, are left to the ops.
+    On a GPU one kernel is faster than several at any size.
     """
-    if type(x) is not np.ndarray or x.size < least or x.dtype not in _COMPILED:
+    kind = type(x)
+    if kind is not np.ndarray and not devices.is_cuda_array(x):
         return False
-    return all(a is None or (type(a) is np.ndarray and a.dtype == x.dtype) for a in others)
+    if x.dtype not in _COMPILED or (kind is np.ndarray and x.size < least):
+        return False
+    return all(a is None or (type(a) is kind and a.dtype == x.dtype) for a in others)
 
 
 # -- folding a gradient back -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.autograd.out import takes_out
 from minidl.ops.axes import movedim
@@ -53,7 +53,7 @@ class vector_length(Reduction):
             y = np.sqrt(total(wide * wide, dims, ctx.keepdim))
         else:
             y = total(a ** a.dtype.type(p), dims, ctx.keepdim) ** a.dtype.type(1 / p)
-        y = np.asarray(y).astype(x.dtype, copy=False)
+        y = devices.as_array(y).astype(x.dtype, copy=False)
         ctx.save(x, y)
         return y
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
-from minidl import random
+from minidl import devices, random
 from minidl.autograd import Op, op, state
 from minidl.autograd.anomaly import check_training
 from minidl.ops.common import compiled
@@ -61,7 +61,8 @@ def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
     if p < 1.0 and shape == tuple(x.shape) and compiled(x.array if isinstance(x, Tensor) else x):
         return draw_and_scale(x, p, random.default_generator)
     keep = random.default_generator.uniform(shape) >= p if p < 1.0 else np.zeros(shape, bool)
-    return mask_scale(x, keep, 1 / (1 - p) if p < 1.0 else 0.0)
+    array = x.array if isinstance(x, Tensor) else x
+    return mask_scale(x, devices.move(keep, devices.device_of(array)), 1 / (1 - p) if p < 1.0 else 0.0)
 
 
 @op(namespace="nn.functional")

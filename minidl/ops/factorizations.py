@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.autograd.out import takes_out
 from minidl.ops.axes import transpose
@@ -169,7 +169,7 @@ class pseudo_inverse(Op):
     def forward(ctx, x: Any, atol: Any, rtol: Any) -> Any:
         u, s, vt = _run(lambda a: np.linalg.svd(a, full_matrices=False), x)
         s0 = s.max(-1, keepdims=True, initial=0)
-        keep = s > np.maximum(np.asarray(atol)[..., None], np.asarray(rtol)[..., None] * s0)
+        keep = s > np.maximum(devices.as_array(atol)[..., None], devices.as_array(rtol)[..., None] * s0)
         root = np.where(keep, 1 / np.where(keep, s, 1), 0).astype(s.dtype)
         y = np.swapaxes(vt, -1, -2) * root[..., None, :] @ np.swapaxes(u, -1, -2)
         ctx.save(x, y)
@@ -192,7 +192,7 @@ def pinv(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False)
     """
     _matrices("linalg.pinv", A, hermitian)
     if rtol is None:
-        given = atol is not None and np.any(np.asarray(atol.array if isinstance(atol, Tensor) else atol) > 0)
+        given = atol is not None and np.any(devices.as_array(atol.array if isinstance(atol, Tensor) else atol) > 0)
         rtol = 0.0 if given else max(A.shape[-2:]) * float(np.finfo(dtypes.as_numpy(A.dtype)).eps)
     atol, rtol = (v.array if isinstance(v, Tensor) else v for v in (0.0 if atol is None else atol, rtol))
     if not hermitian:
@@ -200,7 +200,7 @@ def pinv(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False)
     l, v = symmetric_eigen(A)
     size = np.abs(l.array if isinstance(l, Tensor) else l)
     greatest = size.max(-1, keepdims=True, initial=0)
-    keep = size > np.maximum(np.asarray(atol)[..., None], np.asarray(rtol)[..., None] * greatest)
+    keep = size > np.maximum(devices.as_array(atol)[..., None], devices.as_array(rtol)[..., None] * greatest)
     root = where(keep, 1 / where(keep, l, 1.0), 0.0)
     return matmul(v * unsqueeze(root, -2), mT(v))
 
@@ -230,7 +230,7 @@ class det(Op):
 
     def forward(ctx, x: Any) -> Any:
         _matrices("linalg.det", x, True)
-        y = np.asarray(_run(np.linalg.det, x))
+        y = devices.as_array(_run(np.linalg.det, x))
         ctx.save(x, y)
         return y
 
@@ -268,7 +268,7 @@ class sign_and_log(Op):
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
         sign, log = _run(np.linalg.slogdet, x)
-        return np.asarray(sign), np.asarray(log)
+        return devices.as_array(sign), devices.as_array(log)
 
     def backward(ctx, dsign: Any, dlog: Any) -> Any:
         (x,) = ctx.saved

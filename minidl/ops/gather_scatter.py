@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+import minidl_kernels as kernels
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.common import IndexRangeError, broadcast, one_dim, shape_of
 from minidl.ops.indexing import getitem, plain_index, put, scatter_rows
@@ -27,7 +28,7 @@ class gather(Op):
         return shape_of(index)
 
     def forward(ctx, x: Any, dim: int, index: Any) -> Any:
-        index = index.array if isinstance(index, Tensor) else np.asarray(index)
+        index = index.array if isinstance(index, Tensor) else devices.as_array(index)
         ctx.dim, ctx.size = one_dim(dim, x.ndim), x.shape
         if not index.size and index.dtype.kind in "iu":  # nothing to look up, of whatever shape
             ctx.index = index
@@ -39,7 +40,7 @@ class gather(Op):
         return x[_grid(ctx.index, ctx.dim)].reshape(size)
 
     def backward(ctx, dy: Any) -> Any:
-        zeros = np.zeros(ctx.size or 1, dtypes.as_numpy(dy.dtype))
+        zeros = devices.array_module(ctx.index).zeros(ctx.size or 1, dtypes.as_numpy(dy.dtype))
         if not ctx.index.size:
             return zeros.reshape(ctx.size)
         dx = scatter_add(zeros, ctx.dim, ctx.index, reshape(dy, ctx.index.shape))
@@ -47,7 +48,7 @@ class gather(Op):
 
 
 def _checked_index(size: tuple[int, ...], dim: int, index: Any, name: str) -> np.ndarray:
-    index = index.array if isinstance(index, Tensor) else np.asarray(index)
+    index = index.array if isinstance(index, Tensor) else devices.as_array(index)
     if index.dtype.kind not in "iu":
         raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
     require(
@@ -66,7 +67,9 @@ def _checked_index(size: tuple[int, ...], dim: int, index: Any, name: str) -> np
             size,
             d,
         )
-    if index.size and size and (index.min() < 0 or index.max() >= size[dim]):
+    if devices.is_cuda_array(index):
+        kernels.check_index(name, "index", index, size[dim] if size else 1)  # only while debugging
+    elif index.size and size and (index.min() < 0 or index.max() >= size[dim]):
         bad = index.min() if index.min() < 0 else index.max()
         raise IndexRangeError(f"{name}: index {bad} is out of bounds for dimension {dim} with size {size[dim]}")
     return index
@@ -115,7 +118,7 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     Try: index_select(randn(3, 4), 0, randint(0, 3, (3,)))
     """
     d = one_dim(dim, x.ndim)
-    at = plain_index(index if isinstance(index, Tensor) else np.asarray(index))
+    at = plain_index(index if isinstance(index, Tensor) else devices.as_array(index))
     if np.ndim(at) > 1:
         raise IndexError(f"index_select(): Index is supposed to be a vector, got shape {np.shape(at)}")
     if x.ndim == 0:
@@ -144,6 +147,8 @@ class scatter_add(Op):
             b.shape,
         )
         ctx.b_shape = b.shape
+        if devices.is_cuda_array(x) and x.dtype.kind == "f":
+            return x + put(b[tuple(slice(n) for n in ctx.index.shape)], _grid(ctx.index, ctx.dim), x.shape)
         y = x.copy()
         np.add.at(y, _grid(ctx.index, ctx.dim), b[tuple(slice(n) for n in ctx.index.shape)])
         return y
@@ -161,7 +166,7 @@ class scatter_add(Op):
 
 def _vector(name: str, index: Any) -> np.ndarray:
     """An index as a checked vector."""
-    at = index.array if isinstance(index, Tensor) else np.asarray(index)
+    at = index.array if isinstance(index, Tensor) else devices.as_array(index)
     if at.dtype not in (np.int64, np.int32):
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {at.dtype}")
     if at.ndim > 1:
@@ -196,14 +201,14 @@ class index_add(Op):
         n = x.shape[ctx.dim] if x.ndim else 1
         if at.size and (at.min() < 0 or at.max() >= n):
             raise IndexError(f"index_add(): index out of range for dimension {ctx.dim} of size {n}")
-        added = source if alpha == 1 else source * np.asarray(alpha).astype(x.dtype)
+        added = source if alpha == 1 else source * devices.as_array(alpha).astype(x.dtype)
         if not x.ndim:
             return x + added.reshape(())
         kind = np.int64 if x.dtype == bool else x.dtype  # bools add up as "or"
         y = np.array(np.moveaxis(x, ctx.dim, 0), kind, order="C")
         if y.size:
             scatter_rows(y, at, np.moveaxis(added.reshape(want), ctx.dim, 0).astype(kind, copy=False))
-        return np.ascontiguousarray(np.moveaxis(y, 0, ctx.dim), x.dtype)
+        return devices.contiguous(np.moveaxis(y, 0, ctx.dim), x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
         def db() -> Any:
@@ -240,7 +245,7 @@ class scatter_write(Op):
             return part if ctx.b_shape == index.shape else put(part, tuple(slice(n) for n in index.shape), ctx.b_shape)
 
         needs = ctx.needs
-        zeros = np.zeros(index.shape, dtypes.as_numpy(dy.dtype))
+        zeros = devices.array_module(index).zeros(index.shape, dtypes.as_numpy(dy.dtype))
         return scatter_write(dy, dim, index, zeros) if needs[0] else None, None, None, db() if needs[3] else None
 
 
@@ -273,7 +278,7 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
     if src is None:
         raise TypeError("scatter() needs src, a tensor, or value, a number")
     x = input.array if isinstance(input, Tensor) else input
-    at = index.array if isinstance(index, Tensor) else np.asarray(index)
+    at = index.array if isinstance(index, Tensor) else devices.as_array(index)
     d = one_dim(dim, x.ndim)
     if at.size == 0 and at.dtype.kind in "iu":
         return input.clone() if isinstance(input, Tensor) else input.copy()

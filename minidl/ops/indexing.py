@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
+from minidl import devices
 from minidl.autograd import Op, ShapeError, attach, op, state
 from minidl.ops.common import broadcast, shape_of, unbroadcast
 from minidl.ops.copies import cast, clone
@@ -84,7 +87,7 @@ class _GetItem(Op):
                 raise ValueError("step must be greater than zero: use flip() for a reversed order")
         y = x[index]
         if not _is_basic(index):
-            y = np.ascontiguousarray(y) if y.ndim else y  # NumPy puts an array's dimensions outermost in memory
+            y = devices.contiguous(y) if y.ndim else y  # NumPy puts an array's dimensions outermost in memory
         elif isinstance(y, np.generic):  # NumPy copies a single element; with ... it gives a view, as torch does
             y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
         return y
@@ -107,6 +110,8 @@ class put(Op):
 
     def forward(ctx, x: Any, index: Any, size: Any) -> Any:
         ctx.index = index
+        if devices.is_cuda_array(x) and not _is_basic(index):
+            return _put_on_device(x, index, size)
         y = np.zeros_like(x, shape=size, order="C")
         if _is_basic(index):
             y[index] = x
@@ -118,6 +123,25 @@ class put(Op):
 
     def backward(ctx, dy: Any) -> Any:
         return getitem(dy, ctx.index)
+
+
+def _put_on_device(x: Any, index: Any, size: Any) -> Any:
+    """`put` on a GPU: a product with the sparse matrix that has a one where a row of x belongs, so that rows of one
+    place are added in an order that does not depend on chance. Boolean masks are made indices first, which waits.
+    """
+    xp, lead = devices.array_module(x), []
+    for i in index if isinstance(index, tuple) else (index,):
+        lead += [xp.asarray(i)] if i.dtype.kind != "b" else list(xp.nonzero(xp.asarray(i)))
+    flat: Any = 0
+    for i, n in zip(lead, size):
+        flat = flat * n + xp.where(i < 0, i + n, i)
+    places, count = math.prod(size[: len(lead)]), flat.size
+    flat = flat.reshape(-1)
+    order = xp.argsort(flat * max(count, 1) + xp.arange(count)).astype("int32")
+    starts = xp.searchsorted(flat[order], xp.arange(places + 1)).astype("int64")
+    rows = xp.ascontiguousarray(x.reshape(count, math.prod(size[len(lead) :])).T, "float32" if x.itemsize < 4 else None)
+    sums = kernels.csr_linear(rows, xp.ones(count, rows.dtype), order, starts)
+    return xp.ascontiguousarray(sums.T, x.dtype).reshape(size)
 
 
 def scatter_rows(y: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast
 from minidl.ops.masks import where
@@ -39,8 +39,8 @@ class clamp(Op):
         if max is not None:
             y, inside, ctx.above = np.minimum(y, max), inside & (x <= max), x > max
         if min is not None and max is not None:
-            ctx.above = ctx.above | (np.asarray(max) < min)
-            ctx.below = ctx.below & ~(np.asarray(max) < min)
+            ctx.above = ctx.above | (devices.as_array(max) < min)
+            ctx.below = ctx.below & ~(devices.as_array(max) < min)
         ctx.inside = inside
         return y
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, OpType, op
 from minidl.ops.common import Binary, Elementwise, many_dims, need_arrays, of_tensors
 from minidl.tensors import Tensor, wrap
@@ -118,7 +118,7 @@ class count_nonzero(Op):
     differentiable = False
 
     def forward(ctx, x: Any, dim: Any = None) -> Any:
-        return np.asarray((x != 0).sum(axis=many_dims(dim, x.ndim), dtype=np.int64))
+        return devices.as_array((x != 0).sum(axis=many_dims(dim, x.ndim), dtype=np.int64))
 
 
 @op(method="nonzero")
@@ -132,7 +132,7 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     x = raw(input)
     if as_tuple:
         places = np.nonzero(x if x.ndim else x.reshape(1))
-        return tuple(like(input, np.ascontiguousarray(at, np.int64)) for at in places)
+        return tuple(like(input, devices.contiguous(at, np.int64)) for at in places)
     return like(input, np.argwhere(x).astype(np.int64, copy=False))
 
 

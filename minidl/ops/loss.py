@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+import minidl_kernels as kernels
+from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError, blame, op
 from minidl.ops import hints
 from minidl.ops.activations import softplus
@@ -21,7 +22,7 @@ from minidl.ops.shapes import reshape
 from minidl.ops.signs import abs
 from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.softmax_loss import softmax_loss
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, wrap
 
 
 def _same_shape(name: str, x: Any, y: Any) -> None:
@@ -160,7 +161,7 @@ class spread_class(Op):
 
     def forward(ctx, x: Any, at: Any, weight: Any, classes: int) -> Any:
         ctx.at, ctx.weight = at, weight
-        y = np.zeros((len(at), classes), x.dtype)
+        y = devices.array_module(x).zeros((len(at), classes), x.dtype)
         y[np.arange(len(at)), at] = np.where(weight == 0, 0, -weight * x)  # 0 for ignored targets, even of a NaN
         return y
 
@@ -170,7 +171,7 @@ class spread_class(Op):
 
 def _classes(input: Any, target: Any, weight: Any, ignore_index: int, name: str) -> np.ndarray:
     """The class indices as a checked array."""
-    t = target.array if isinstance(target, Tensor) else np.asarray(target)
+    t = target.array if isinstance(target, Tensor) else devices.as_array(target)
     c = input.shape[1] if input.ndim > 1 else input.shape[0]
     want = (input.shape[0], *input.shape[2:]) if input.ndim > 1 else ()
     if t.dtype not in (np.int64, np.uint8):
@@ -194,6 +195,9 @@ def _classes(input: Any, target: Any, weight: Any, ignore_index: int, name: str)
         raise ShapeError(
             f"{name}{blame.scope()}: weight must have one entry for each of {c} classes, got {tuple(weight.shape)}"
         )
+    if devices.is_cuda_array(t):
+        kernels.check_index(name, "target", t, c, ignore_index)  # only while debugging: the host would have to wait
+        return t
     bad = (t != ignore_index) & ((t < 0) | (t >= c))
     if bad.any():
         seen = t[t != ignore_index]
@@ -239,6 +243,10 @@ def _nll(input: Any, t: np.ndarray, weight: Any, ignore_index: int, reduction: s
     loss = pick_class(logp, t.reshape(-1), w, ignore_index)
     if reduction == "mean":
         keep = t != ignore_index
+        if devices.is_cuda_array(t):  # stays there, so that the host need not wait; 0 / 0 where nothing is kept
+            counts = keep if w is None else np.where(keep, w[np.where(keep, t, 0)], 0)
+            count = counts.sum().astype(dtypes.as_numpy(loss.dtype))
+            return sum(loss) / (wrap(count) if isinstance(loss, Tensor) else count)
         weights = keep.sum() if w is None else total(w[np.where(keep, t, 0)][keep])
         return sum(loss) / (float(weights) if weights else float("nan"))
     loss = reshape(loss, t.shape)
@@ -248,7 +256,8 @@ def _nll(input: Any, t: np.ndarray, weight: Any, ignore_index: int, reduction: s
 def _is_plain(input: Any, weight: Any, reduction: str, label_smoothing: float) -> bool:
     """Whether cross entropy is the mean over a batch of scores (N, C) and nothing more."""
     a = input.array if isinstance(input, Tensor) else input
-    fits = type(a) is np.ndarray and a.ndim == 2 and a.size > 0 and a.dtype.kind == "f" and a.dtype.itemsize > 2
+    known = type(a) is np.ndarray or devices.is_cuda_array(a)
+    fits = known and a.ndim == 2 and a.size > 0 and a.dtype.kind == "f" and a.dtype.itemsize > 2
     return fits and weight is None and reduction == "mean" and not label_smoothing
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, attach, op
 from minidl.ops.common import broadcast, number_for, shape_of, unbroadcast
 from minidl.ops.copies import cast
@@ -31,7 +31,7 @@ class where(Op):
 
     def forward(ctx, condition: Any, a: Any = None, b: Any = None) -> Any:
         if a is None and b is None:
-            return tuple(np.ascontiguousarray(at) for at in np.nonzero(np.atleast_1d(condition)))
+            return tuple(devices.contiguous(at) for at in np.nonzero(np.atleast_1d(condition)))
         if a is None or b is None:
             raise TypeError("where() takes a condition alone, or the condition with two values to choose from")
         if condition.dtype != bool:

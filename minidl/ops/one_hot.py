@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import Op, op
 
 
@@ -29,4 +30,4 @@ class one_hot(Op):
         n = int(x.max()) + 1 if num_classes == -1 else num_classes
         if x.size and x.max() >= n:
             raise RuntimeError(f"Class values must be smaller than num_classes: {int(x.max())} with {n} classes.")
-        return (x[..., None] == np.arange(n)).astype(np.int64)
+        return (x[..., None] == devices.array_module(x).arange(n)).astype(np.int64)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
+from minidl import devices
 from minidl.autograd import Op, op, require
 from minidl.ops.common import pair, total
 from minidl.ops.reduce import squeeze_dim
 from minidl.ops.shapes import reshape, unsqueeze
+from minidl.tensors import Tensor
 
 
 def window_count(n: int, k: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
@@ -212,7 +214,7 @@ class avg_pool2d_dx(Op):
             for j in range(k[1]):
                 tap = _tap(padded, i, j, s, (1, 1), out)
                 tap += share
-        return np.ascontiguousarray(padded[..., p[0] : p[0] + h, p[1] : p[1] + w])
+        return devices.contiguous(padded[..., p[0] : p[0] + h, p[1] : p[1] + w])
 
     def backward(ctx, ddx: Any) -> Any:
         return _AvgPool2d(ddx, *ctx.how)
@@ -234,6 +236,7 @@ def avg_pool2d(
     """
     require(len(input.shape) in (3, 4), "the input must be (N, C, H, W) or (C, H, W), got {}", tuple(input.shape))
     h, w = input.shape[-2:]
+    array = input.array if isinstance(input, Tensor) else input
     k, s, p, _, out = _geometry((h, w), kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None:
         require(divisor_override != 0, "divisor must be not zero")
@@ -245,7 +248,7 @@ def avg_pool2d(
             end = np.minimum(start + ki, n + pi)
             counts.append(end - start if count_include_pad else np.minimum(end, n) - np.maximum(start, 0))
         weight = 1 / (counts[0][:, None] * counts[1])
-    return _AvgPool2d(input, k, s, p, out, weight)
+    return _AvgPool2d(input, k, s, p, out, devices.move(weight, devices.device_of(array)))
 
 
 @op()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.ops.axes import movedim
 from minidl.ops.common import many_dims, one_dim
@@ -40,7 +40,7 @@ def nanmean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
         raise RuntimeError(f"nanmean(): expected input to have floating point dtype but got {input.dtype}")
     count = (~np.isnan(raw(input))).sum(many_dims(dim, len(input.shape)), keepdims=keepdim)
     y = nansum(input, dim, keepdim, dtype=dtype)
-    return y / np.asarray(count, dtypes.as_numpy(y.dtype))
+    return y / devices.as_array(count, dtypes.as_numpy(y.dtype))
 
 
 @op(method="nanmedian")
@@ -79,7 +79,7 @@ def _quantile(name: str, input: Any, q: Any, dim: Any, keepdim: bool, interpolat
     at = raw(q)
     if hasattr(at, "dtype") and at.dtype != x.dtype:
         raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor, {x.dtype}, not {at.dtype}")
-    at = np.asarray(at, x.dtype)
+    at = devices.as_array(at, x.dtype)
     require(at.ndim <= 1, "{}() q must be a scalar or 1D tensor, got {}", name, at.shape)
     if not ((at >= 0) & (at <= 1)).all():
         raise RuntimeError(f"{name}() q values must be in the range [0, 1]")

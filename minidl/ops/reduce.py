@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError, op
 from minidl.ops.common import many_dims, one_dim, prod, put_back, total
 from minidl.ops.shapes import reshape
@@ -101,7 +101,7 @@ class _Extreme(Reduction):
         if not builtins.all(x.shape[d] for d in dims):
             kind = ShapeError if dim is None or dim == () or dim == [] else IndexError
             raise kind(f"an extreme over no elements has no value: input {x.shape}, dim {dim}")
-        y = np.asarray(function(x, axis=dims, keepdims=ctx.keepdim))
+        y = devices.as_array(function(x, axis=dims, keepdims=ctx.keepdim))
         ctx.save(x, y)
         return y
 
@@ -137,7 +137,7 @@ class _Arg(Op):
         if dim is None:
             if not x.size:
                 raise IndexError(f"Expected reduction dim to be specified for an input without elements, {x.shape}")
-            y = np.asarray(function(x.reshape(-1)), np.int64)
+            y = devices.as_array(function(x.reshape(-1)), np.int64)
             return y.reshape((1,) * x.ndim) if keepdim else y
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:

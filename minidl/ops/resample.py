@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.copies import clone
-from minidl.ops.indexing import scatter_rows
+from minidl.ops.indexing import put, scatter_rows
 from minidl.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 
@@ -26,6 +26,8 @@ class resample(Op):
     """
 
     def forward(ctx, x: Any, dim: int, index: Any, weight: Any) -> Any:
+        here = devices.device_of(x)
+        index, weight = devices.move(index, here), None if weight is None else devices.move(weight, here)
         ctx.how, ctx.n = (dim, index, weight), x.shape[dim]
         tail = (1,) * (x.ndim - dim - 1)
         if weight is None:
@@ -50,12 +52,17 @@ class spread(Op):
     def forward(ctx, x: Any, dim: int, index: Any, weight: Any, n: int) -> Any:
         ctx.how = (dim, index, weight)
         rows = np.moveaxis(x, dim, 0)
+        here = devices.device_of(x)
+        index, weight = devices.move(index, here), None if weight is None else devices.move(weight, here)
         y = np.zeros_like(x, shape=(n, *rows.shape[1:]), order="C")
         if y.size:
             for t, at in enumerate(index):
                 w = 1 if weight is None else weight[t].astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-                scatter_rows(y, at, rows * w)
-        return np.ascontiguousarray(np.moveaxis(y, 0, dim))
+                if devices.is_cuda_array(y):
+                    y += put(rows * w, at, y.shape)
+                else:
+                    scatter_rows(y, at, rows * w)
+        return devices.contiguous(np.moveaxis(y, 0, dim))
 
     def backward(ctx, dy: Any) -> Any:
         return resample(dy, *ctx.how)

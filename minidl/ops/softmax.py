@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import minidl_kernels as kernels
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import compiled, many_dims, one_dim, put_back, total
 from minidl.ops.exponentials import exp
@@ -49,7 +49,7 @@ class softmax(Op):
         if not x.size:
             y = x.copy()
         elif x.ndim == 0:
-            y = np.asarray(np.exp(x - x))
+            y = devices.as_array(np.exp(x - x))
         elif _rows(x, ctx.dim):
             y = kernels.softmax(x)
         else:
@@ -85,7 +85,7 @@ class log_softmax(Op):
         if not x.size:
             y = x.copy()
         elif x.ndim == 0:
-            y = np.asarray(x - x)
+            y = devices.as_array(x - x)
         elif _rows(x, ctx.dim):
             y = kernels.log_softmax(x)
         else:
@@ -113,7 +113,8 @@ class logsumexp(Op):
         if x.dtype.kind != "f":
             x = x.astype(dtypes.default())
         ctx.dims, ctx.keepdim = many_dims(dim, x.ndim), bool(keepdim)
-        peak = x.max(ctx.dims, keepdims=True, initial=-np.inf)
+        start = {} if devices.is_cuda_array(x) else {"initial": -np.inf}  # CuPy has none, nor a maximum of nothing
+        peak = x.max(ctx.dims, keepdims=True, **start)
         peak = np.where(np.isfinite(peak), peak, 0).astype(x.dtype)
         y = np.log(total(np.exp(x - peak), ctx.dims, True)) + peak
         y = y if ctx.keepdim else y.reshape(tuple(n for i, n in enumerate(y.shape) if i not in ctx.dims))

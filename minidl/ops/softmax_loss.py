@@ -24,9 +24,11 @@ class softmax_loss(Op):
     """
 
     def forward(ctx, x: Any, t: Any, ignore_index: int) -> Any:
+        ctx.lse = None
+        if type(x) is not np.ndarray:
+            return ctx.on_device(x, t, ignore_index)
         keep = t != ignore_index
         count = int(np.count_nonzero(keep))
-        ctx.lse = None
         if compiled(x, least=ROWS):
             # The probabilities are not stored: backward computes them again, from x and each row's log-sum-exp.
             losses, ctx.lse = kernels.cross_entropy(x, t, None, ignore_index)
@@ -49,11 +51,18 @@ class softmax_loss(Op):
             ctx.save()
         return -np.add.reduce(picked) / x.dtype.type(ctx.count)
 
+    def on_device(ctx, x: Any, t: Any, ignore_index: int) -> Any:
+        """forward on a GPU, where even the number of examples stays: the host waits for nothing."""
+        losses, ctx.lse = kernels.cross_entropy(x, t, None, ignore_index)
+        ctx.t, ctx.ignore_index, ctx.count = t, ignore_index, (t != ignore_index).sum().astype(x.dtype)
+        ctx.save(x)
+        return losses.sum() / ctx.count
+
     def backward(ctx, dy: Any) -> Any:
         saved = ctx.saved  # raises if it is gone
         each = dy / ctx.count
         if ctx.lse is not None:
-            each = np.full(len(ctx.t), each, ctx.lse.dtype)
+            each = np.broadcast_to(each, len(ctx.t)).astype(ctx.lse.dtype)
             return kernels.cross_entropy_backward(each, saved[0], ctx.t, ctx.lse, None, ctx.ignore_index)
         if ctx.keep is not None:
             each = np.where(ctx.keep, each, 0).astype(dy.dtype)[:, None]

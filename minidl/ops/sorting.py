@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import Op, op
 from minidl.ops.common import one_dim
 from minidl.ops.copies import cast
@@ -156,7 +157,7 @@ class whole_median(Op):
             y = np.asarray(np.nan, x.dtype)
         else:
             middle = (x.size - 1) // 2
-            y = np.asarray(np.partition(x.reshape(-1), middle)[middle])
+            y = devices.as_array(np.partition(x.reshape(-1), middle)[middle])
             if x.dtype.kind == "f" and np.isnan(x).any():
                 y = np.asarray(np.nan, x.dtype)
         ctx.save(x, y)

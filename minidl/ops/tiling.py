@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.common import broadcast, one_dim, unbroadcast
 from minidl.ops.copies import clone
@@ -31,8 +31,10 @@ class broadcast_to(Op):
 
     def forward(ctx, x: Any, size: Any) -> Any:
         ctx.size = x.shape
+        if devices.is_cuda_array(x):
+            return np.broadcast_to(x, tuple(size))
         y = np.broadcast_to(x, tuple(size), subok=True)
-        if isinstance(y, np.ndarray) and x.flags.writeable:
+        if x.flags.writeable:
             y = np.lib.stride_tricks.as_strided(x, y.shape, y.strides)  # torch's expanded tensors are not read-only
         return y
 

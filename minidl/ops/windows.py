@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import Op, attach, op, require
 from minidl.ops.common import one_dim, pair
 from minidl.ops.reduce import squeeze_dim
@@ -89,7 +90,7 @@ class col2im(Op):
             for j in range(s):
                 tap = _tap(padded, i, j, ctx.how, places)
                 tap += taps[:, :, i, j]
-        return np.ascontiguousarray(padded[..., ph : ph + h, pw : pw + w])
+        return devices.contiguous(padded[..., ph : ph + h, pw : pw + w])
 
     def backward(ctx, dy: Any) -> Any:
         return im2col(dy, *ctx.how)

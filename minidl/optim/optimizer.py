@@ -252,28 +252,30 @@ class Optimizer:
     ) -> list[tuple[Tensor, Any]]:  # fmt: skip
         """Give those parameters to `run`, which updates them all at once, that a kernel takes; the others come back.
 
-        They are NumPy arrays of one dtype, float32 or float64, in C order, as is their state of those `names`, at least
-        `least` elements in all, and no parameter is there twice. A compiled pass does for all in one call what NumPy
-        does for one in a dozen.
+        They are arrays of one dtype, float32 or float64, in C order, as is their state of those `names`, on the CPU at
+        least `least` elements in all, and no parameter is there twice. A compiled pass does for all in one call what
+        NumPy does for one in a dozen.
         """
 
         def fits(a: Any, dtype: Any) -> bool:
-            return type(a) is np.ndarray and a.dtype == dtype and a.flags.carray
+            if type(a) is np.ndarray:
+                return a.dtype == dtype and a.flags.carray
+            return devices.is_cuda_array(a) and a.dtype == dtype and a.flags.c_contiguous
 
         taken: dict[Any, list[tuple[Tensor, Any]]] = {}
         left, seen = [], set()
         for p, g in ready:
             a, state = p.array, self.state[p]
             states = [s.array for s in map(state.get, names) if s is not None]
-            if a.dtype in _COMPILED and type(g) is np.ndarray and all(fits(s, g.dtype) for s in (a, *states)):
-                taken.setdefault(a.dtype, []).append((p, g))
+            if a.dtype in _COMPILED and type(g) is type(a) and all(fits(s, g.dtype) for s in (a, *states)):
+                taken.setdefault((a.dtype, devices.device_of(a)), []).append((p, g))
                 seen.add(id(a))
             else:
                 left.append((p, g))
         if len(seen) + len(left) < len(ready):
             return ready  # one is listed twice: its second update follows the first and its mask
-        for some in taken.values():
-            if sum([g.size for _, g in some]) < least:
+        for (_, device), some in taken.items():
+            if device == devices.CPU and sum([g.size for _, g in some]) < least:
                 left += some
             else:
                 run(some)

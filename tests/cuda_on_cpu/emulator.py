@@ -256,4 +256,8 @@ class _Memory:
 
     def copy_back(self):
         for a, raw, start in self.arrays.values():
-            a.reshape(-1).view(np.uint8)[:] = raw[start : start + a.nbytes]
+            bytes_of = a.reshape(-1).view(np.uint8)
+            if a.flags.writeable:
+                bytes_of[:] = raw[start : start + a.nbytes]
+            elif (bytes_of != raw[start : start + a.nbytes]).any():
+                raise KernelError("a kernel wrote into an array that is read-only")

@@ -35,6 +35,11 @@ def installed():
         sys.modules["cupy"] = real
 
 
+def _silence():
+    """A GPU does not warn of 0 / 0 and overflow."""
+    return np.errstate(all="ignore")
+
+
 def _synchronise():
     global syncs
     syncs += 1
@@ -215,7 +220,8 @@ def _operator(name):
                 raise TypeError("Unsupported type <class 'numpy.ndarray'>")
             if not isinstance(other, (ndarray, np.ndarray, np.generic, int, float, complex, bool)):
                 return NotImplemented
-        y = getattr(self._a, name)(*[_unwrap(o) for o in others])
+        with _silence():
+            y = getattr(self._a, name)(*[_unwrap(o) for o in others])
         return y if y is NotImplemented else self if name in _IN_PLACE else _wrap(y)
 
     return method
@@ -313,9 +319,12 @@ def _checked(function, real):
         if function.__name__ in _ASKS:
             _synchronise()
         out = kwargs.get("out")
-        y = function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
+        with _silence():
+            y = function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
         return out if out is not None else _wrap(y)
 
+    if isinstance(function, np.ufunc) and hasattr(real, "at"):
+        call.at = lambda a, index, b: function.at(a._a, _index(index, a._a), _unwrap(b))
     return call
 
 
@@ -336,7 +345,8 @@ def _method(name):
         def call(*args, **kwargs):
             _bound(real, name, (self, *args), kwargs)
             out = kwargs.get("out")
-            y = value(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
+            with _silence():
+                y = value(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
             return out if out is not None else _wrap(y)
 
         return call

@@ -23,6 +23,18 @@ def test_variants_are_as_good_as_the_reference(xp, op, variant, case):
     cuda_runs.check(xp, op, variant, args)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize(("op", "variant"), VARIANTS)
+def test_variants_in_the_fast_build_and_in_float64(xp, op, variant, order):
+    if hasattr(xp, "mode"):
+        xp.mode.checked, xp.mode.order = False, order
+    for case in cuda_cases.CASES[op]:
+        args = case("float16" if variant == "f16" else "float64" if order == "forward" else "float32")
+        if cuda_runs.accepted(op, variant, args):
+            cuda_runs.check(xp, op, variant, args)
+
+
 @pytest.mark.parametrize(("op", "variant"), VARIANTS)
 def test_every_variant_has_cases_and_the_signature_of_its_function(op, variant):
     assert cuda_cases.CASES[op]

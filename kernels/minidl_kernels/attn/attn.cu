@@ -59,7 +59,7 @@ __device__ __forceinline__ T dot(const T* a, const T* b, int n) {
   return s;
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const unsigned char* __restrict__ allowed,
+extern "C" __global__ void __launch_bounds__(128, 1) attention(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const unsigned char* __restrict__ allowed,
                                              const T* __restrict__ added, T* __restrict__ out, T* __restrict__ lse, int H, int G, int Tn, int S,
                                              int D, int E, long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(128) row_products(const T* __restri
 }
 
 // dq = sum_s ds k, ds = p (dout v^T - delta) scale, p = e^(score - lse)
-extern "C" __global__ void __launch_bounds__(128) attention_dq(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
+extern "C" __global__ void __launch_bounds__(128, 1) attention_dq(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                                                 const T* __restrict__ lse, const T* __restrict__ delta, const unsigned char* __restrict__ allowed,
                                                 const T* __restrict__ added, T* __restrict__ dq, int H, int G, int Tn, int S, int D, int E,
                                                 long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {
@@ -160,7 +160,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_dq(const T* __restri
 }
 
 // dk = sum_t ds q and dv = sum_t p dout: a warp owns a key, queries of all G heads stream past. blockIdx.y is the key head.
-extern "C" __global__ void __launch_bounds__(128) attention_dkv(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
+extern "C" __global__ void __launch_bounds__(128, 1) attention_dkv(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                                                  const T* __restrict__ lse, const T* __restrict__ delta, const unsigned char* __restrict__ allowed,
                                                  const T* __restrict__ added, T* __restrict__ dk, T* __restrict__ dv, int H, int G, int Tn, int S,
                                                  int D, int E, long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {

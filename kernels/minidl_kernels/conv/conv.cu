@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256) find_odd(const T* __restrict__
     if (!(w[i] - w[i] == 0)) atomicOr(odd, 1);
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_dx(const T* __restrict__ dy, const T* __restrict__ w, const int* __restrict__ odd, T* __restrict__ dx,
+extern "C" __global__ void __launch_bounds__(256, 1) conv2d_dx(const T* __restrict__ dy, const T* __restrict__ w, const int* __restrict__ odd, T* __restrict__ dx,
                                              int n, int c, int h, int wide, int k, int r, int s, int p, int q, int groups,
                                              int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) {
   int filters = k / groups, channels = c / groups, depth = filters * r * s, first = blockIdx.z * filters, pixels = h * wide;

@@ -27,18 +27,3 @@ __device__ __forceinline__ V block_reduce(V v) {
   for (int w = 1; w < blockDim.x / 32; w++) v = Join::join(v, part[w]);
   return v;
 }
-
-// Column sums of a (rows, n) matrix: the last step where blocks left partial sums. Block (32, 8), grid (n / 32).
-extern "C" __global__ void __launch_bounds__(256) column_sums(const T* __restrict__ x, T* __restrict__ y, int rows, int n) {
-  __shared__ T part[8][33];
-  int c = blockIdx.x * 32 + threadIdx.x;
-  T sum = 0;
-  if (c < n)
-    for (int r = threadIdx.y; r < rows; r += 8) sum += x[(size_t)r * n + c];
-  part[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y == 0 && c < n) {
-    for (int i = 1; i < 8; i++) sum += part[i][threadIdx.x];
-    y[c] = sum;
-  }
-}

@@ -105,6 +105,21 @@ extern "C" __global__ void __launch_bounds__(256) weight_gradients_of_rows(const
   }
 }
 
+// Column sums of a (rows, n) matrix: the last step where blocks left partial sums. Block (32, 8), grid (n / 32).
+extern "C" __global__ void __launch_bounds__(256) column_sums(const T* __restrict__ x, T* __restrict__ y, int rows, int n) {
+  __shared__ T part[8][33];
+  int c = blockIdx.x * 32 + threadIdx.x;
+  T sum = 0;
+  if (c < n)
+    for (int r = threadIdx.y; r < rows; r += 8) sum += x[(size_t)r * n + c];
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y == 0 && c < n) {
+    for (int i = 1; i < 8; i++) sum += part[i][threadIdx.x];
+    y[c] = sum;
+  }
+}
+
 // Planes: a block for each channel.
 extern "C" __global__ void __launch_bounds__(256) weight_gradients_of_planes(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ mean,
                                                       const T* __restrict__ var, T* __restrict__ dw, T* __restrict__ db, int n, int c, int l,
