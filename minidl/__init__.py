@@ -78,6 +78,7 @@ from minidl.dtypes import (
 
 # The ops
 from minidl.ops.activations import celu, selu
+from minidl.ops.angles import deg2rad, hypot, rad2deg, sinc
 from minidl.ops.arithmetic import (
     add,
     bitwise_and,
@@ -136,7 +137,7 @@ from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
 from minidl.ops.draws import normal, randint_like, tril_indices, triu_indices
 from minidl.ops.dropout import dropout
 from minidl.ops.einsum import einsum
-from minidl.ops.error_function import erf
+from minidl.ops.error_function import erf, erfc, erfinv
 from minidl.ops.exchange import from_dlpack
 from minidl.ops.exponentials import exp, exp2, expm1, log, log10, log1p, log2, logaddexp, sigmoid
 from minidl.ops.factorizations import (
@@ -151,11 +152,33 @@ from minidl.ops.factorizations import (
     qr,
     slogdet,
 )
+from minidl.ops.gamma import digamma, lgamma, mvlgamma, polygamma
 from minidl.ops.gather_scatter import gather, index_add, index_select, scatter, scatter_add, take_along_dim
-from minidl.ops.hard_activations import prelu, relu
+from minidl.ops.grids import (
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    block_diag,
+    broadcast_shapes,
+    broadcast_tensors,
+    cartesian_prod,
+    column_stack,
+    combinations,
+    diagflat,
+    dsplit,
+    dstack,
+    hsplit,
+    rot90,
+    row_stack,
+    tensor_split,
+    vsplit,
+)
+from minidl.ops.hard_activations import prelu, relu, threshold
+from minidl.ops.integers import bitwise_left_shift, bitwise_right_shift, frexp, gcd, lcm
 from minidl.ops.joining import cat, concat, concatenate, hstack, stack, vstack
 from minidl.ops.limits import clamp, clip, nan_to_num
 from minidl.ops.linalg import bmm, dot, matmul, mm, outer
+from minidl.ops.log_odds import float_power, ldexp, logaddexp2, logit, xlogy
 from minidl.ops.logic import (
     allclose,
     argwhere,
@@ -173,17 +196,38 @@ from minidl.ops.logic import (
     nonzero,
 )
 from minidl.ops.masks import masked_fill, masked_select, where
+from minidl.ops.more_products import addbmm, addr, chain_matmul, ger, kron, vdot
 from minidl.ops.powers import reciprocal, rsqrt, sqrt, square
 from minidl.ops.products import addmm, addmv, baddbmm, mv, tensordot
 from minidl.ops.quantiles import nanmean, nanmedian, nanquantile, nansum, quantile
 from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
 from minidl.ops.reduce import prod_ as prod
-from minidl.ops.rounding import ceil, floor, round, trunc
+from minidl.ops.rounding import ceil, floor, frac, round, trunc
 from minidl.ops.running import cummax, cummin, diff, logcumsumexp
+from minidl.ops.scatter_reductions import (
+    diagonal_scatter,
+    index_put,
+    index_reduce,
+    masked_scatter,
+    scatter_reduce,
+    select_scatter,
+    slice_scatter,
+)
+from minidl.ops.searching import (
+    bucketize,
+    histc,
+    histogram,
+    isin,
+    mode,
+    searchsorted,
+    unique_consecutive,
+)
 from minidl.ops.second_names import (
     absolute,
+    adjoint,
     clamp_max,
     clamp_min,
+    detach,
     fix,
     fliplr,
     flipud,
@@ -200,9 +244,48 @@ from minidl.ops.second_names import (
 from minidl.ops.shapes import flatten, ravel, reshape, squeeze, unflatten, unsqueeze
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.signs import abs, neg, sign
+from minidl.ops.signs_of_floats import (
+    copysign,
+    fmax,
+    fmin,
+    heaviside,
+    isneginf,
+    isposinf,
+    isreal,
+    nextafter,
+    positive,
+    sgn,
+    signbit,
+)
 from minidl.ops.softmax import log_softmax, logsumexp, softmax
 from minidl.ops.sorting import argsort, kthvalue, median, sort, topk, unique
-from minidl.ops.splitting import chunk, narrow, select, split, unbind
+from minidl.ops.spacings import (
+    asarray,
+    bartlett_window,
+    blackman_window,
+    hamming_window,
+    hann_window,
+    logspace,
+    poisson,
+    range,
+    scalar_tensor,
+)
+from minidl.ops.splitting import chunk, narrow, select, split, split_with_sizes, unbind
+from minidl.ops.statistics import (
+    aminmax,
+    cdist,
+    corrcoef,
+    cov,
+    cumulative_trapezoid,
+    dist,
+    pdist,
+    renorm,
+    std_mean,
+    trapezoid,
+    trapz,
+    vander,
+    var_mean,
+)
 from minidl.ops.tiling import broadcast_to, meshgrid, repeat_interleave, tile
 from minidl.ops.trigonometry import (
     acos,
@@ -231,6 +314,7 @@ from minidl.random import Generator, get_state, initial_seed, manual_seed, seed,
 from minidl.tensors import Shape as Size
 from minidl.tensors import Tensor
 from minidl import linalg
+from minidl.ops import in_place as _in_place  # Tensor.t_, transpose_ ...
 from minidl.ops import windows as _windows  # Tensor.unfold
 
 true_divide = divide = div
@@ -284,8 +368,10 @@ def __getattr__(name: str) -> _Any:
         found = getattr(import_module(f"minidl.{_LATER[name]}"), name)
         globals()[name] = found
         return found
-    from minidl.compat import advice
+    from minidl.compat import IN_PLACE, advice
 
+    if name in IN_PLACE:
+        return getattr(Tensor, name)
     raise AttributeError(f"module 'minidl' has no attribute {name!r}{advice(name)}")
 
 
@@ -295,7 +381,7 @@ def __dir__() -> list[str]:
 
 if _TYPE_CHECKING:
     from minidl import amp, backends, compress, cuda, data, distributions, func, inside, io, metrics, models, nn, optim
-    from minidl import testing, train, utils
+    from minidl import special, testing, train, utils
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -190,5 +191,33 @@ ABSENT = {
 
 
 def advice(name: str) -> str:
-    """What to do about a name of torch that minidl does not have, "" where there is nothing to say."""
-    return f": {ABSENT[name]}" if name in ABSENT else ""
+    """What to do about a name of torch that minidl does not have there, "" where there is nothing to say."""
+    if name in ABSENT:
+        return f": {ABSENT[name]}"
+    for room in ("nn.functional", "linalg"):
+        if name in import_module(f"minidl.{room}").__all__:
+            return f": it is minidl.{room}.{name}"
+    if hasattr(Tensor, name):
+        return f": it is a method, x.{name}(...)"
+    return f": {_ONE_LINERS[name]}" if name in _ONE_LINERS else ""
+
+
+# What small programs reach for now and then, in minidl's words.
+_ONE_LINERS = {
+    "as_strided": "use x.unfold(dim, size, step), slices and reshape, which know their gradients",
+    "bfloat16": "NumPy has no bfloat16; use minidl.float32",
+    "conv3d": "minidl goes up to images; a volume can be unfolded along its depth",
+    "gradient": "use minidl.diff(x) / step",
+    "put": "use x.reshape(-1).index_put((index,), values).reshape(x.shape)",
+    "resize_": "use x.reshape(...), or minidl.empty of the new shape",
+    "unravel_index": "use numpy.unravel_index(index.numpy(), shape)",
+}
+
+# Functions of torch that write into their argument: minidl.relu_(x) is x.relu_().
+_WRITING = """
+    abs_ acos_ arccos_ acosh_ arccosh_ addmv_ asin_ arcsin_ asinh_ arcsinh_ atan_ arctan_ atanh_ arctanh_ ceil_ clamp_
+    clip_ clamp_min_ clamp_max_ cos_ cosh_ deg2rad_ detach_ erf_ erfc_ exp_ exp2_ expm1_ fill_ fix_ floor_ frac_ gcd_
+    index_put_ lcm_ ldexp_ log_ log10_ log1p_ log2_ logit_ nan_to_num_ neg_ negative_ rad2deg_ reciprocal_ relu_
+    round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_ zero_
+"""
+IN_PLACE = _WRITING.split()

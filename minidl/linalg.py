@@ -12,9 +12,14 @@ from minidl.ops.factorizations import linalg_matrix_power as matrix_power
 from minidl.ops.factorizations import linalg_qr as qr
 from minidl.ops.factorizations import linalg_slogdet as slogdet
 from minidl.ops.linalg import matmul
+from minidl.ops.more_products import multi_dot, vecdot
+from minidl.ops.solving import cond, lstsq, matrix_rank, tensorinv, tensorsolve
+from minidl.ops.solving import linalg_diagonal as diagonal
+from minidl.ops.solving import linalg_vander as vander
 from minidl.ops.vectors import linalg_cross as cross
 
 __all__ = [
-    "cholesky", "cross", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
-    "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vector_norm",
+    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq", "matmul", "matrix_exp",
+    "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve",
+    "solve_triangular", "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip

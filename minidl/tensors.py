@@ -62,6 +62,7 @@ class Tensor(TensorMethods):
     _version: Version | None = None
     _grad: Tensor | None = None
     _hooks: dict | None = None
+    _after_hooks: dict | None = None
     _keeps_grad: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -110,6 +111,13 @@ class Tensor(TensorMethods):
         return self.array.itemsize
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.array.itemsize
+
+    ndimension = dim
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
         return self.array.nbytes
@@ -144,6 +152,34 @@ class Tensor(TensorMethods):
     def is_floating_point(self) -> bool:
         """Whether the dtype is a float."""
         return self.array.dtype.kind == "f"
+
+    def is_complex(self) -> bool:
+        """False: no Tensor is."""
+        return False
+
+    def is_signed(self) -> bool:
+        """Whether the dtype holds numbers below 0."""
+        return self.array.dtype.kind in "if"
+
+    def is_nonzero(self) -> bool:
+        """Whether the single element is not 0. Raises RuntimeError for more or fewer elements."""
+        return bool(self)
+
+    def is_shared(self) -> bool:
+        """False: no other process shares the memory."""
+        return False
+
+    def get_device(self) -> int:
+        """The number of the GPU, -1 on the CPU."""
+        return (self.device.index or 0) if self.is_cuda else -1
+
+    def storage_offset(self) -> int:
+        """How many elements of the memory's owner come before the first one of this view."""
+        a = self.array
+        while a.base is not None and hasattr(a.base, "dtype"):
+            a = a.base
+        first = a.data.ptr if self.is_cuda else a.ctypes.data
+        return (self.data_ptr() - first) // self.array.itemsize
 
     def data_ptr(self) -> int:
         """The address of the first element."""
@@ -248,6 +284,19 @@ class Tensor(TensorMethods):
         if self._hooks is None:
             self._hooks = {}
         return HookHandle(self._hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
+        """Call ``hook(self)`` in backward() when ``self.grad`` has been added to: a step may be taken there and then.
+
+        Returns a handle with ``remove()``. Raises RuntimeError unless this is a leaf that requires gradients.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if not self.is_leaf:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        if self._after_hooks is None:
+            self._after_hooks = {}
+        return HookHandle(self._after_hooks, hook)
 
     def backward(
         self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
@@ -491,7 +540,18 @@ def wrap(array: Any, requires_grad: bool = False, cls: type = Tensor) -> Any:
     return t
 
 
-_ENGINE = {"array", "index", "_requires_grad", "_node", "_view", "_version", "_grad", "_hooks", "_keeps_grad"}
+_ENGINE = {
+    "array",
+    "index",
+    "_requires_grad",
+    "_node",
+    "_view",
+    "_version",
+    "_grad",
+    "_hooks",
+    "_after_hooks",
+    "_keeps_grad",
+}
 
 
 def _rebuild(cls: type, array: Any, requires_grad: bool, extra: dict) -> Tensor:

@@ -160,4 +160,9 @@ def test_conversion_methods() -> None:
     assert x.to(minidl.float32) is x
     assert x.to("cpu") is x
     assert x.to(minidl.float32, copy=True) is not x
-    assert x.type() == "minidl.float32"
+    assert x.type() == "minidl.FloatTensor"
+    assert x.long().type() == "minidl.LongTensor"
+    for name in ("torch.DoubleTensor", "minidl.DoubleTensor", "float64"):
+        assert x.type(name).dtype == minidl.float64
+    assert x.byte().dtype == minidl.uint8
+    assert x.char().dtype == minidl.int8

@@ -20,7 +20,7 @@ FLOORS = [
     {"devices", "dtypes", "storage", "cuda", "backends"},
     {"tensors", "autograd", "random", "inplace", "interop", "printing", "amp", "compat"},
     {"ops"},
-    {"nn", "linalg", "gradchecks", "func", "testing", "distributions"},
+    {"nn", "linalg", "gradchecks", "func", "derivatives", "special", "testing", "distributions"},
     {"optim", "compress", "io", "models", "data", "metrics", "utils"},
     {"train"},
     {"cli", "bench", "demo", "examples", "info", "inside", "outputs", "plots", "stub", "sweep"},

@@ -33,7 +33,7 @@ CASES = [
     case("LPPool1d", 2, 3), case("LPPool1d", 2, 3, 2, True), case("LPPool2d", 4, (2, 1), inputs=((2, 3, 4, 2),)),
     case("LocalResponseNorm", 2), case("LocalResponseNorm", 3, 0.5, 0.6, 2.0, inputs=((2, 4, 3, 2),)),
     case("Dropout1d", 0.0), case("Dropout3d", 0.0, inputs=((2, 3, 1, 2, 2),)), case("AlphaDropout", 0.0),
-    case("FeatureAlphaDropout", 0.0), case("RReLU", 0.2, 0.2), case("RReLU", 0.25, 0.25, inplace=True),
+    case("FeatureAlphaDropout", 0.0), case("RReLU", 0.2, 0.2), case("RReLU", 0.25, 0.25),
 ]  # fmt: skip
 
 

@@ -177,8 +177,9 @@ def test_save_for_backward_takes_tensors_only():
     with pytest.raises(TypeError, match="ctx.size = size"):
         Kept.apply(minidl.ones(1))
     assert minidl.autograd.Variable(minidl.ones(1), requires_grad=True).requires_grad
-    with pytest.raises(AttributeError, match=r"minidl\.func"):
-        minidl.autograd.functional
+    with pytest.raises(AttributeError, match="cProfile"):
+        minidl.autograd.profiler
+    assert minidl.autograd.gradcheck is minidl.gradcheck
 
 
 # -- distributions ----------------------------------------------------------------------------------------------------
@@ -472,3 +473,55 @@ def test_data_under_torchs_name():
             assert getattr(minidl.utils.data, name) is getattr(minidl.data, name)
     with pytest.raises(AttributeError, match="tensorboard"):
         minidl.utils.tensorboard
+
+
+def test_what_functions_hand_out_is_of_the_public_classes(tmp_path):
+    """Handles, contexts, tables: classes that nobody makes himself, but asks for with isinstance."""
+    x = minidl.ones(2, requires_grad=True)
+    handle = x.register_hook(lambda g: g * 2)
+    assert isinstance(handle, minidl.autograd.HookHandle)
+    with handle:
+        x.sum().backward()
+    x.sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]  # 2 with the hook, 1 without
+
+    kept = []
+
+    class Same(minidl.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            kept.append(ctx)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy
+
+    y = Same.apply(x)
+    assert isinstance(kept[0], minidl.autograd.FunctionCtx)
+    assert __file__ in minidl.autograd.source_line((x * 2).node.where)
+    assert minidl.autograd.source_line(None) == "an unknown place"
+    assert y.requires_grad
+
+    layer = minidl.nn.utils.parametrizations.weight_norm(minidl.nn.Linear(2, 2))
+    assert isinstance(layer.parametrizations.weight, minidl.nn.utils.parametrize.ParametrizationList)
+    assert isinstance(minidl.distributions.Normal(0.0, 1.0), minidl.distributions.Distribution)
+
+    (tmp_path / "few.csv").write_text("a,b,label\n1,2,0\n3,4,1\n")
+    table = minidl.data.load_csv(tmp_path / "few.csv")
+    assert isinstance(table, minidl.data.Table)
+    assert table.x.shape[0] == 2
+
+    seen = []
+
+    class Asking(minidl.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            seen.append(minidl.data.get_worker_info())
+            return i
+
+    list(minidl.data.DataLoader(Asking(), num_workers=1))
+    assert isinstance(seen[0], minidl.data.WorkerInfo)
+    assert minidl.data.get_worker_info() is None

@@ -26,12 +26,16 @@ _NAMES = """
     nanquantile nansum ne neg nonzero norm normalize outer pow prod qr quantile reciprocal remainder round rsqrt
     scatter scatter_add sigmoid sign sin sinh slogdet softmax sort sqrt square stack std sub sum take take_along_dim
     tan tanh tensordot topk tril triu true_divide trunc var vstack where
+    addbmm addr aminmax bitwise_left_shift bitwise_right_shift bucketize column_stack copysign deg2rad digamma dstack
+    erfc erfinv float_power fmax fmin frac frexp gcd ger heaviside histc histogram hypot index_reduce isin isneginf
+    isposinf kron lcm ldexp lgamma logaddexp2 logit mode mvlgamma nextafter polygamma rad2deg renorm row_stack
+    scatter_reduce searchsorted sgn signbit sinc slice_scatter vdot xlogy
 """
 NAMES = set(_NAMES.split())
 # Elementwise functions may write over their very input; these read elements after others are written.
 APART = {"bernoulli", "cat", "gather", "index_select", "kthvalue", "masked_select", "multinomial", "take_along_dim"}
 # These have one dtype for their result, where others convert.
-EXACT = {"amax", "amin", "gather", "index_select", "masked_select", "multinomial", "take_along_dim"}
+EXACT = {"amax", "amin", "aminmax", "gather", "index_select", "masked_select", "multinomial", "take_along_dim"}
 
 TAKING: set[Any] = set()  # the op classes whose call looks for out=, and the functions given it
 

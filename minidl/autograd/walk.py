@@ -42,6 +42,8 @@ def backward(
     for t, g in zip(targets, _walk(outputs, grads, create_graph, retain, targets), strict=True):
         if g is not None:
             _add_to_leaf(t, g.array if not create_graph else g, create_graph)
+            for hook in list((t._after_hooks or {}).values()):
+                hook(t)
 
 
 def grad(
@@ -50,7 +52,9 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple:
     """The gradients of the sum of `outputs` with respect to `inputs`, as a tuple; ``.grad`` is left alone.
@@ -61,7 +65,9 @@ def grad(
         grad_outputs: the gradient that arrives at each output; may be left out for single elements.
         retain_graph: keep what the graph saved (default: as `create_graph`).
         create_graph: make the results differentiable themselves.
+        only_inputs: True: nothing else is computed.
         allow_unused: give None for an input that the outputs do not depend on, instead of raising RuntimeError.
+        is_grads_batched: each of grad_outputs is a stack of several; the results are stacked likewise.
         materialize_grads: give zeros for those.
 
     >>> import minidl
@@ -71,6 +77,14 @@ def grad(
     >>> dx.item(), ddx.item()
     (27.0, 18.0)
     """
+    if is_grads_batched:
+        several = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+        rows = [
+            grad(outputs, inputs, [g[k] for g in several], True, create_graph, only_inputs, allow_unused, False,
+                 materialize_grads)
+            for k in range(len(several[0]))
+        ]  # fmt: skip
+        return tuple(None if parts[0] is None else TABLE["stack"](list(parts)) for parts in zip(*rows, strict=True))
     roots, grads = _roots(outputs, grad_outputs, create_graph)
     targets = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for i, t in enumerate(targets):
@@ -142,7 +156,7 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
 
     def deliver(parent: Any, index: int, g: Any) -> None:
         if isinstance(parent, Tensor):
-            if parent._hooks:  # they see the whole gradient, at the end
+            if parent._hooks or parent._after_hooks:  # they see the whole gradient, at the end
                 hooked[parent] = hooked[parent] + g if parent in hooked else g
             elif targets is None:
                 _add_to_leaf(parent, g, live)
@@ -200,6 +214,8 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
             g = _run_hooks(leaf._hooks or {}, g, live)
             if targets is None:
                 _add_to_leaf(leaf, g, live)
+                for hook in list((leaf._after_hooks or {}).values()):
+                    hook(leaf)
             elif (id(leaf), 0) in wanted:
                 wanted[id(leaf), 0] = g
     finally:

@@ -102,7 +102,7 @@ def _number(item: Any, at: str) -> Any:
     raise TypeError(f"default_collate: a {type(item).__name__} among numbers{_at(at)}")
 
 
-def default_convert(item: Any) -> Any:
+def default_convert(data: Any) -> Any:
     """An item with its arrays and NumPy numbers as Tensors, and everything else as it is, by torch's rules.
 
     What a DataLoader with ``batch_size=None`` does with each item. Text, Python numbers and objects stay; a tuple gives
@@ -111,15 +111,15 @@ def default_convert(item: Any) -> Any:
     >>> default_convert({"x": np.arange(3), "name": "three"})["x"].tolist()
     [0, 1, 2]
     """
-    if isinstance(item, (Tensor, str, bytes)):
-        return item
-    if isinstance(item, (np.ndarray, np.generic)):
-        return item if item.dtype.kind in "SUOVMm" else wrap(np.asarray(item))
-    if isinstance(item, Mapping):
-        return _like(item, {key: default_convert(value) for key, value in item.items()})
-    if isinstance(item, Sequence):
-        return _like(item, [default_convert(value) for value in item])
-    return item
+    if isinstance(data, (Tensor, str, bytes)):
+        return data
+    if isinstance(data, (np.ndarray, np.generic)):
+        return data if data.dtype.kind in "SUOVMm" else wrap(np.asarray(data))
+    if isinstance(data, Mapping):
+        return _like(data, {key: default_convert(value) for key, value in data.items()})
+    if isinstance(data, Sequence):
+        return _like(data, [default_convert(value) for value in data])
+    return data
 
 
 def _like(first: Any, entries: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Activations as layers. ``inplace`` is taken for torch's sake: the result is always memory of its own."""
+"""Activations as layers. With ``inplace`` the result is written into the input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from minidl.nn.module import Module
 from minidl.ops import activations, exponentials, hard_activations, softmax, trigonometry
-from minidl.ops.masks import where
 
 
 class _InPlace(Module):
@@ -27,7 +26,7 @@ class ReLU(_InPlace):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return hard_activations.relu(input)
+        return hard_activations.relu_or_write(input, self.inplace)
 
 
 class ReLU6(_InPlace):
@@ -38,7 +37,7 @@ class ReLU6(_InPlace):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return where(input >= 6, 6.0, hard_activations.relu(input))
+        return hard_activations.relu6(input, self.inplace)
 
 
 class LeakyReLU(Module):
@@ -53,7 +52,7 @@ class LeakyReLU(Module):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return hard_activations.leaky_relu(input, self.negative_slope)
+        return hard_activations.leaky_relu_or_write(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
@@ -85,7 +84,7 @@ class SiLU(_InPlace):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return activations.silu(input)
+        return activations.silu_or_write(input, self.inplace)
 
 
 class Sigmoid(Module):

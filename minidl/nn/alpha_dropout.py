@@ -19,7 +19,7 @@ class Dropout1d(_Dropout):
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
-        return ops.dropout1d(x, self.p, self.training)
+        return ops.dropout1d(x, self.p, self.training, self.inplace)
 
 
 class Dropout3d(_Dropout):
@@ -30,7 +30,7 @@ class Dropout3d(_Dropout):
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
-        return ops.dropout3d(x, self.p, self.training)
+        return ops.dropout3d(x, self.p, self.training, self.inplace)
 
 
 class AlphaDropout(_Dropout):
@@ -41,7 +41,7 @@ class AlphaDropout(_Dropout):
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
-        return ops.alpha_dropout(x, self.p, self.training)
+        return ops.alpha_dropout(x, self.p, self.training, self.inplace)
 
 
 class FeatureAlphaDropout(_Dropout):
@@ -52,7 +52,7 @@ class FeatureAlphaDropout(_Dropout):
 
     def forward(self, x: Any) -> Any:
         """The same shape."""
-        return ops.feature_alpha_dropout(x, self.p, self.training)
+        return ops.feature_alpha_dropout(x, self.p, self.training, self.inplace)
 
 
 class RReLU(Module):
@@ -68,7 +68,7 @@ class RReLU(Module):
 
     def forward(self, x: Any) -> Any:
         """Elementwise."""
-        return ops.rrelu(x, self.lower, self.upper, self.training)
+        return ops.rrelu(x, self.lower, self.upper, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")

@@ -23,14 +23,12 @@ class _Dropout(Module):
 class Dropout(_Dropout):
     """Each element becomes 0 with probability p, the others grow by 1 / (1 - p); Srivastava et al. 2014.
 
-    `inplace` is taken for torch's sake: the result is always memory of its own.
-
     Try: Dropout()(randn(3, 4))
     """
 
     def forward(self, input: Any) -> Any:
         """The same shape."""
-        return ops.dropout(input, self.p, self.training)
+        return ops.dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
@@ -41,4 +39,4 @@ class Dropout2d(_Dropout):
 
     def forward(self, input: Any) -> Any:
         """The same shape."""
-        return ops.dropout2d(input, self.p, self.training)
+        return ops.dropout2d(input, self.p, self.training, self.inplace)

@@ -1,5 +1,8 @@
 """torch.nn.functional's names, collected from the pages of minidl.ops."""
 
+import functools
+from typing import Any
+
 from minidl.ops.activations import (
     celu,
     elu,
@@ -25,6 +28,7 @@ from minidl.ops.distances import cosine_similarity, normalize, pairwise_distance
 from minidl.ops.dropout import dropout, dropout2d
 from minidl.ops.embeddings import embedding, embedding_bag
 from minidl.ops.exponentials import sigmoid
+from minidl.ops.grid_sampling import affine_grid, grid_sample
 from minidl.ops.group_norm import group_norm, instance_norm
 from minidl.ops.gumbel import gumbel_softmax
 from minidl.ops.hard_activations import (
@@ -75,17 +79,54 @@ from minidl.ops.power_pool import local_response_norm, lp_pool1d, lp_pool2d
 from minidl.ops.resample import interpolate
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.statistics import pdist
 from minidl.ops.stochastic_depth import gaussian_noise, stochastic_depth
 from minidl.ops.swiglu import swiglu
 from minidl.ops.trigonometry import tanh
 from minidl.ops.unpool import max_unpool1d, max_unpool2d
 from minidl.ops.windows import fold, unfold
 
+
+def _in_place(function: Any) -> Any:
+    """torch's name with an underscore: the function with inplace=True."""
+
+    @functools.wraps(function)
+    def write(input: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(input, *args, **kwargs, inplace=True)
+
+    write.__name__ = f"{function.__name__}_"
+    write.__doc__ = f"As {function.__name__}, written into the input."
+    return write
+
+
+relu_, leaky_relu_, elu_, celu_ = _in_place(relu), _in_place(leaky_relu), _in_place(elu), _in_place(celu)
+selu_, hardtanh_, threshold_, rrelu_ = _in_place(selu), _in_place(hardtanh), _in_place(threshold), _in_place(rrelu)
+
+_ABSENT = {
+    "conv3d": "minidl goes up to images (N, C, H, W)",
+    "conv_transpose3d": "minidl goes up to images (N, C, H, W)",
+    "max_pool3d": "minidl goes up to images (N, C, H, W)",
+    "avg_pool3d": "minidl goes up to images (N, C, H, W)",
+    "adaptive_avg_pool3d": "minidl goes up to images (N, C, H, W)",
+    "ctc_loss": "speech and handwriting in lines are not among what minidl is for, so far",
+    "upsample": "use interpolate, its newer name",
+    "upsample_nearest": "use interpolate(mode='nearest'), its newer name",
+    "upsample_bilinear": "use interpolate(mode='bilinear', align_corners=True), its newer name",
+    "multi_head_attention_forward": "use minidl.nn.MultiheadAttention, or scaled_dot_product_attention",
+}
+
+
+def __getattr__(name: str) -> Any:
+    hint = f": {_ABSENT[name]}" if name in _ABSENT else ""
+    raise AttributeError(f"module 'minidl.nn.functional' has no attribute {name!r}{hint}")
+
+
 __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "affine_grid",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
@@ -116,6 +157,7 @@ __all__ = [
     "gaussian_noise",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gumbel_softmax",
     "hardshrink",
@@ -151,6 +193,7 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",

@@ -1,4 +1,4 @@
-"""More activations as layers. ``inplace`` is taken for torch's sake: the result is always memory of its own."""
+"""More activations as layers. With ``inplace`` the result is written into the input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ELU(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.elu(input, self.alpha)
+        return F.elu(input, self.alpha, self.inplace)
 
 
 class CELU(_Unit):
@@ -57,7 +57,7 @@ class CELU(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.celu(input, self.alpha)
+        return F.celu(input, self.alpha, self.inplace)
 
 
 class SELU(_Unit):
@@ -72,7 +72,7 @@ class SELU(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.selu(input)
+        return F.selu(input, self.inplace)
 
 
 class Mish(_Unit):
@@ -87,7 +87,7 @@ class Mish(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.mish(input)
+        return F.mish(input, self.inplace)
 
 
 class Hardswish(Module):
@@ -102,7 +102,7 @@ class Hardswish(Module):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardswish(input)
+        return F.hardswish(input, self.inplace)
 
 
 class Hardsigmoid(Module):
@@ -117,7 +117,7 @@ class Hardsigmoid(Module):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardsigmoid(input)
+        return F.hardsigmoid(input, self.inplace)
 
 
 class Hardtanh(_Unit):
@@ -136,7 +136,7 @@ class Hardtanh(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.hardtanh(input, self.min_val, self.max_val)
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
 
 class Hardshrink(Module):
@@ -189,7 +189,7 @@ class Threshold(_Unit):
 
     def forward(self, input: Any) -> Any:
         """Elementwise."""
-        return F.threshold(input, self.threshold, self.value)
+        return F.threshold(input, self.threshold, self.value, self.inplace)
 
 
 class PReLU(Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import devices, random
 from minidl.autograd import op, require
-from minidl.ops.dropout import mask_scale
+from minidl.ops.dropout import finish, mask_scale
 from minidl.ops.hard_activations import leaky_relu
 from minidl.tensors import Tensor, wrap
 
@@ -40,7 +40,7 @@ def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
     Try: dropout1d(randn(2, 3, 4), 0.4)
     """
-    return _channels("dropout1d", input, p, training, (2, 3))
+    return finish(input, _channels("dropout1d", input, p, training, (2, 3)), inplace)
 
 
 @op(namespace="nn.functional")
@@ -49,7 +49,7 @@ def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
     Try: dropout3d(randn(2, 3, 2, 2, 2), 0.4)
     """
-    return _channels("dropout3d", input, p, training, (4, 5))
+    return finish(input, _channels("dropout3d", input, p, training, (4, 5)), inplace)
 
 
 def _alpha(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
@@ -71,7 +71,7 @@ def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: b
 
     Try: alpha_dropout(randn(3, 4), 0.4, True)
     """
-    return _alpha(input, p, training, tuple(input.shape))
+    return finish(input, _alpha(input, p, training, tuple(input.shape)), inplace)
 
 
 @op(namespace="nn.functional")
@@ -81,7 +81,7 @@ def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, in
     Try: feature_alpha_dropout(randn(2, 3, 4), 0.4, True)
     """
     require(input.ndim >= 2 or not training, "Feature dropout requires at least 2 dimensions in the input")
-    return _alpha(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2)))
+    return finish(input, _alpha(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2))), inplace)
 
 
 @op(namespace="nn.functional")
@@ -96,11 +96,12 @@ def rrelu(
     if lower > upper:
         raise RuntimeError(f"rrelu: lower must be less than or equal to upper, got {lower} and {upper}")
     if not training:
-        return leaky_relu(input, (lower + upper) / 2)
+        return finish(input, leaky_relu(input, (lower + upper) / 2), inplace)
     dtype = np.dtype(input.dtype)
     slopes = random.default_generator.uniform(
         tuple(input.shape), lower, upper, dtype=np.float64 if dtype == np.float64 else np.float32
     ).astype(dtype, copy=False)
     array = input.array if isinstance(input, Tensor) else input
     slopes = np.where(array > 0, dtype.type(1), slopes)
-    return input * (wrap(devices.move(slopes, input.device)) if isinstance(input, Tensor) else slopes)
+    scale = wrap(devices.move(slopes, input.device)) if isinstance(input, Tensor) else slopes
+    return finish(input, input * scale, inplace)

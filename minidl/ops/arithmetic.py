@@ -365,7 +365,7 @@ def _bitwise(name: str, operator: str, symbol: str, function: Any) -> Any:
     Try: {name}(randint(0, 99, (3, 4)), randint(0, 99, (4,)))
     """
     page = OpType(name, (_Compare,), {"forward": forward, "__doc__": doc, "__module__": __name__})
-    return op(method=name, operator=operator)(page)
+    return op(method=name, operator=operator, inplace=True)(page)
 
 
 bitwise_and = _bitwise("bitwise_and", "and", "&", np.bitwise_and)
@@ -406,7 +406,7 @@ def _invert(self: Tensor) -> Any:
     return bitwise_not(self)
 
 
-@op(method="bitwise_not")
+@op(method="bitwise_not", inplace=True)
 class bitwise_not(Elementwise):
     """y = ~x: every bit flipped; for bool, not x
 

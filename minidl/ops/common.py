@@ -147,6 +147,11 @@ def many_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     return dims if ndim else ()
 
 
+def float_dtype(x: Any) -> Any:
+    """The dtype of a float array, float64 for one of integers: what NumPy's functions of a float give."""
+    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+
+
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape; () for a Python number."""
     return getattr(x, "shape", ())

@@ -147,11 +147,23 @@ def _converter(name: str, dtype: dtypes.DType) -> None:
 
 for _name in ("float", "double", "half", "int", "long", "short", "bool"):
     _converter(_name, getattr(dtypes, _name))
+_converter("byte", dtypes.uint8)
+_converter("char", dtypes.int8)
+
+# torch's names of typed tensors, as x.type() gives and takes them.
+_TYPES = {
+    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor", "int64": "LongTensor",
+    "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor", "bool": "BoolTensor",
+}  # fmt: skip
+_DTYPES = {name: dtype for dtype, name in _TYPES.items()}
 
 
 def _type(self: Tensor, dtype: Any = None) -> Any:
-    """The name of the dtype; with an argument, the values in that dtype."""
-    return repr(self.dtype) if dtype is None else to(self, dtype=dtype)
+    """The name of the type, as "minidl.FloatTensor"; with an argument, a dtype or such a name, the values in it."""
+    if dtype is None:
+        return f"minidl.{_TYPES[self.dtype.name]}"
+    name = dtype.rpartition(".")[2] if isinstance(dtype, str) else ""
+    return to(self, dtype=getattr(dtypes, _DTYPES.get(name, name)) if name else dtype)
 
 
 def _type_as(self: Tensor, other: Tensor) -> Any:
@@ -161,3 +173,11 @@ def _type_as(self: Tensor, other: Tensor) -> Any:
 
 attach("type", _type)
 attach("type_as", _type_as)
+
+
+def _reshape_as(self: Tensor, other: Tensor) -> Any:
+    """The elements in the shape of `other`."""
+    return self.reshape(other.shape)
+
+
+attach("reshape_as", _reshape_as)

@@ -10,6 +10,7 @@ import minidl_kernels as kernels
 from minidl import devices, random
 from minidl.autograd import Op, op, state
 from minidl.autograd.anomaly import check_training
+from minidl.inplace import write
 from minidl.ops.common import compiled
 from minidl.tensors import Tensor
 
@@ -50,6 +51,11 @@ class draw_and_scale(Op):
         return mask_scale(dy, ctx.mask, ctx.scale)
 
 
+def finish(x: Any, y: Any, inplace: bool) -> Any:
+    """y, written into x if wanted."""
+    return write(x, y) if inplace and y is not x else y
+
+
 def _drop(x: Any, p: float, training: bool, shape: tuple[int, ...]) -> Any:
     if not 0.0 <= p <= 1.0:
         hint = f"; {p / 100:g} drops {p:g} %" if 1.0 < p <= 100.0 else ""
@@ -71,7 +77,7 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 
     Try: dropout(randn(3, 4), 0.4)
     """
-    return _drop(input, p, training, tuple(input.shape))
+    return finish(input, _drop(input, p, training, tuple(input.shape)), inplace)
 
 
 @op(namespace="nn.functional")
@@ -80,4 +86,4 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
     Try: dropout2d(randn(2, 3, 2, 2), 0.4)
     """
-    return _drop(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2)))
+    return finish(input, _drop(input, p, training, (*input.shape[:2], *(1,) * (input.ndim - 2))), inplace)

@@ -145,7 +145,7 @@ def argwhere(input: Any) -> Any:
     return nonzero(input)
 
 
-def _test(name: str, words: str, function: Any) -> Any:
+def _test(name: str, words: str, function: Any, inplace: bool = False) -> Any:
     def forward(ctx: Any, x: Any) -> Any:
         return function(x)
 
@@ -155,10 +155,10 @@ def _test(name: str, words: str, function: Any) -> Any:
     Try: {name}(tensor([0.0, 1.0, nan, inf]))
     """
     body = {"forward": forward, "promote": None, "differentiable": False, "__doc__": doc, "__module__": __name__}
-    return op(method=name)(OpType(name, (Elementwise,), body))
+    return op(method=name, inplace=inplace)(OpType(name, (Elementwise,), body))
 
 
 isnan = _test("isnan", "Whether x is not a number", np.isnan)
 isinf = _test("isinf", "Whether x is infinite", np.isinf)
 isfinite = _test("isfinite", "Whether x is a finite number", np.isfinite)
-logical_not = _test("logical_not", "Whether x is 0 or False", np.logical_not)
+logical_not = _test("logical_not", "Whether x is 0 or False", np.logical_not, True)

@@ -42,6 +42,9 @@ def _added(name: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
     dtype = dtypes.as_numpy(product.dtype)
     if dtypes.as_numpy(input.dtype) != dtype:
         raise RuntimeError(f"{name}: the input is {input.dtype} and the product {product.dtype}: they must be the same")
+    if dtype.kind == "b":  # a sum of bools is "or"
+        product = product & bool(alpha)
+        return product | (broadcast_to(input, shape) & bool(beta))
     if dtype.kind in "iu":
         alpha, beta = int(alpha), int(beta)  # torch cuts the fraction off
     if alpha != 1:

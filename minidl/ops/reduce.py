@@ -178,6 +178,11 @@ def pair(name: str) -> Any:
     return namedtuple(name, ["values", "indices"])
 
 
+def named(name: str, *fields: str) -> Any:
+    """A named tuple as torch returns it from `name`."""
+    return namedtuple(name, fields)
+
+
 def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
     """torch's three meanings of max and min in one function."""
 
@@ -343,7 +348,7 @@ class any(_Truth):
         return ctx.reduce(x, dim, keepdim, np.any)
 
 
-@op(method="cumsum")
+@op(method="cumsum", inplace=True)
 class cumsum(Op):
     """y_i = x_0 + ... + x_i along `dim`;    dx_i = dy_i + ... + dy_last
 

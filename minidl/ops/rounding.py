@@ -1,4 +1,4 @@
-"""Whole numbers near a number: floor, ceil, trunc, round."""
+"""Whole numbers near a number: floor, ceil, trunc, round; and what is behind the point: frac."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def _rounding(name: str, doc: str, function: Any) -> Any:
 floor = _rounding("floor", "The greatest integer not above x; its gradient is 0", np.floor)
 ceil = _rounding("ceil", "The least integer not below x; its gradient is 0", np.ceil)
 trunc = _rounding("trunc", "The integer part of x; its gradient is 0", np.trunc)
+
+
+@op(method="frac", inplace=True)
+class frac(Elementwise):
+    """y = x - trunc(x), with the sign of x;    dx = dy"""
+
+    promote = None
+
+    def forward(ctx, x: Any) -> Any:
+        if x.dtype.kind != "f":
+            raise NotImplementedError(f"frac needs floating point numbers, got {x.dtype}; convert with .float()")
+        return x - np.trunc(x)
+
+    def backward(ctx, dy: Any) -> Any:
+        return dy
 
 
 @op(method="round", inplace=True)

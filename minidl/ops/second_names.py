@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.autograd import op, require
+from minidl.autograd import attach, op, require
 from minidl.ops.arithmetic import eq, ge, gt, le, lt, ne
 from minidl.ops.axes import flip, movedim, transpose
 from minidl.ops.limits import clamp
@@ -93,3 +93,30 @@ def msort(input: Any) -> Any:
     Try: msort(randn(4, 3))
     """
     return sort(input, 0)[0]
+
+
+@op(method="adjoint")
+def adjoint(input: Any) -> Any:
+    """The transposes of matrices, (..., M, N) -> (..., N, M), a view; no number here has a conjugate."""
+    require(len(input.shape) != 1, "adjoint() is only supported on matrices or batches of matrices, got 1-D tensor.")
+    return transpose(input, -2, -1) if len(input.shape) else input
+
+
+def _hermitian(self: Any) -> Any:
+    """The transpose of a matrix."""
+    require(
+        len(self.shape) in (0, 2),
+        "tensor.H is only supported on matrices (2-D tensors), got {}; for batches of matrices use tensor.mH",
+        tuple(self.shape),
+    )
+    return adjoint(self)
+
+
+attach("H", property(_hermitian))
+attach("mH", property(lambda self: adjoint(self), doc="The transposes of matrices: :func:`adjoint`."))
+
+
+@op()
+def detach(input: Any) -> Any:
+    """The same memory without history: :meth:`Tensor.detach`."""
+    return input.detach()

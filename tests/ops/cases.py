@@ -1123,6 +1123,7 @@ for name in ("empty_like", "rand_like", "randn_like"):
 
 # -- the other tables -------------------------------------------------------------------------------------------------
 
+import cases_beyond  # noqa: E402, F401
 import cases_factors  # noqa: E402, F401
 import cases_images  # noqa: E402, F401
 import cases_losses  # noqa: E402, F401

@@ -33,6 +33,10 @@ NAN_SLOPE = (
 )
 NUMBERS_ROUNDED = ("one of the arguments must be a Tensor", "rounding division of two Python numbers is Python's own")
 ROUNDED = ("div.trunc_rounding", "div.floor_rounding", "floor_divide")
+TRIGAMMA = (
+    "gradient: values",
+    "torch's trigamma is right to 1e-9, and its digamma near a pole to 1e-10: see test_beyond.py for ours",
+)
 DELIBERATE: dict[str, list[tuple[str, str]]] = {
     **{name: [(NUMBER_FIRST[0].format(name), NUMBER_FIRST[1])] for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{name: [SELF] for name in ("__radd__", "__rmul__", "__rand__", "__ror__", "__rxor__")},
@@ -50,6 +54,10 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     "gather": [("accepted: unsupported operation", "as cat's: out does not grow into its neighbour's memory")],
     "take": [("accepted: unsupported operation", "as gather's")],
     "linalg.pinv.hermitian": [("gradient: values", "torch's is that of a matrix that need not be symmetric")],
+    "digamma": [TRIGAMMA],
+    **{f"mvlgamma.mvlgamma_p_{p}": [TRIGAMMA] for p in (1, 3, 5)},
+    **{f"polygamma.polygamma_n_{n}": [("values", TRIGAMMA[1])] for n in range(5)},
+    "nn.functional.grid_sample": [("images (N, C, H, W) only", "minidl goes up to images")],
     "linalg.svd": [("only full_matrices=False is implemented", "refused rather than wrong")],
     "nn.functional.hardsigmoid": [("gradient: values", "torch multiplies by a sixth rounded to float32")],
     "nn.functional.celu": [("gradient: values", "torch divides by alpha rounded to float32")],
@@ -96,7 +104,7 @@ def check(name: str, dtypes: tuple[str, ...], how: str, most: int | None) -> int
 @pytest.mark.parametrize("name", OFFERED)
 def test_samples(name: str) -> None:
     """Values and gradients of torch's sample inputs, of more than 12 in one dtype every n-th; strided ones too."""
-    assert check(name, ("float64", "int64", "bool"), "sample", 12)
+    assert check(name, ("float64", "int64", "bool"), "sample", 12) or check(name, ("float32",), "sample", 12)
     check(name, ("float64",), "noncontiguous", 6)
 
 
@@ -148,12 +156,15 @@ def test_other_names_of_a_function(name: str) -> None:
 def test_methods_that_write_into_their_tensor(name: str) -> None:
     count = 0
     with minidl.no_grad(), torch.no_grad():
-        for s in opinfo.samples(OFFERED[IN_PLACE[name]], "float64", "sample", 6):
+        info = OFFERED[IN_PLACE[name]]
+        for s in opinfo.samples(info, "float64" if torch.float64 in info.dtypes else "int64", "sample", 6):
             x, *args = opinfo.ours([s.input, *s.args], [])
             kwargs = opinfo.ours(s.kwargs, [])
             theirs = s.input.clone()
             try:
                 getattr(theirs, name)(*s.args, **s.kwargs)
+                if theirs.numel() != s.input.numel():  # torch's addbmm_ makes room for a larger result
+                    raise RuntimeError
             except (RuntimeError, IndexError):  # the result has another shape
                 with pytest.raises((RuntimeError, IndexError)):
                     getattr(x, name)(*args, **kwargs)

@@ -20,12 +20,16 @@ from torch_signatures import EMPTY, UNKNOWN, Parameter, inspected, overloads
 import minidl
 from minidl.autograd.contract import _TORCH_NAMES, OpType
 
-ROOMS = ("", "Tensor", "nn.functional", "nn.init", "linalg", "func", "optim", "optim.lr_scheduler", "nn", "nn.utils")
+ROOMS = (
+    "", "Tensor", "nn.functional", "nn.init", "linalg", "special", "func", "optim", "optim.lr_scheduler",
+    "optim.swa_utils", "nn", "nn.utils", "nn.utils.rnn", "nn.utils.parametrize", "nn.utils.parametrizations",
+    "autograd", "autograd.functional", "utils.data", "utils.checkpoint", "distributions", "testing", "data",
+)  # fmt: skip
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 
 
 def room_of(library: Any, room: str) -> Any:
-    if library is minidl and room and room != "Tensor":
+    if library is minidl and room and room not in ("Tensor", "autograd.functional"):
         return importlib.import_module(f"minidl.{room}")
     for part in filter(None, room.split(".")):
         library = getattr(library, part)
@@ -206,6 +210,29 @@ DELIBERATE[".compile"] = (
     ),
     "nothing is compiled: any keyword is taken, none has an effect",
 )  # fmt: skip
+for _name in ("addbmm", "addr"):
+    DELIBERATE[f".{_name}"] = ("no self; elsewhere", ORDER)
+DOCUMENTED = "the one name that torch documents"
+for _name in ("hsplit", "vsplit", "dsplit"):
+    DELIBERATE[f".{_name}"] = DELIBERATE[f"Tensor.{_name}"] = ("no sections; no indices", DOCUMENTED)
+DELIBERATE[".tensor_split"] = DELIBERATE["Tensor.tensor_split"] = ("elsewhere; no tensor_indices", DOCUMENTED)
+DELIBERATE[".isin"] = ("no element; no test_element", "numbers go by elements and test_elements")
+DELIBERATE[".logspace"] = ("steps", "how many must be said; torch deprecates its 100")
+DELIBERATE[".searchsorted"] = ("no self", "numbers go by input")
+DELIBERATE["nn.utils.parametrize.register_parametrization"] = ("no unsafe", "what a parametrization gives is checked")
+DELIBERATE["autograd.backward"] = (
+    "no grad_variables; inputs stands elsewhere",
+    "torch's oldest name, deprecated there",
+)
+DELIBERATE["utils.data.random_split"] = ("generator", "None is the default generator, in both")
+DELIBERATE["utils.checkpoint.checkpoint"] = (
+    "no context_fn; no determinism_check; no debug; no early_stop",
+    "what is computed again is computed in the same way, and to its end",
+)
+DELIBERATE["linalg.vander"] = ("elsewhere", "N is a keyword only, as torch documents it")
+DELIBERATE[".threshold"] = ("no out", "undocumented in torch")
+for _name in ("std_mean", "var_mean"):
+    DELIBERATE[f".{_name}"] = DELIBERATE[".std"]
 DELIBERATE[".numel"] = ("no self", "as torch's page has it, input")
 DELIBERATE[".randint_like"] = ("high stands elsewhere", "one number alone is high, as in randint")
 DELIBERATE["Tensor.random_"] = ("to stands elsewhere", "one number alone is the end, as in torch")
@@ -253,6 +280,7 @@ def test_every_public_name_is_tested() -> None:
     from opinfo import ALIASES, IN_PLACE, OFFERED
 
     sampled = {o.name.rpartition(".")[2] for o in OFFERED.values()} | set(ALIASES) | set(IN_PLACE)
+    assert {"lgamma", "lgamma_", "negative"} <= sampled
     known = words() | sampled | {info.module_cls.__name__ for info in module_db}  # see tests/test_torch_modules.py
     stem = lambda name: re.sub("[123]d$", "", name)  # tests put together ZeroPad1d, 2d and 3d
     untested = [f"{room}.{name}" for room, name in names() if not {name, stem(name)} & known]

@@ -86,7 +86,7 @@ def overloads(room: str, name: str) -> list[list[Parameter]]:
         nodes = _stubs("nn/functional.pyi")[name]
     elif room == "linalg":  # the stubs do not have them, the documentation has
         line = next((n for n in (f.__doc__ or "").splitlines() if f"{name}(" in n), "")
-        call = line.strip().removeprefix("linalg.").partition(" ->")[0]
+        call = line.strip().removeprefix("torch.").removeprefix("linalg.").partition(" ->")[0]
         nodes = [n for n in ast.parse(f"def {call}: ...").body if isinstance(n, ast.FunctionDef)] if call else []
     else:
         nodes = _stubs("_C/_VariableFunctions.pyi").get(name, []) or _stubs("_C/_nn.pyi").get(name, [])
