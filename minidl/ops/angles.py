@@ -15,7 +15,11 @@ from minidl.ops.trigonometry import cos, sin
 
 @op(method="deg2rad", inplace=True)
 class deg2rad(Elementwise):
-    """y = x pi / 180;    dx = dy pi / 180"""
+    """y = x pi / 180;    dx = dy pi / 180
+
+    Why: a line through 0.
+    Try: deg2rad(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         return x * (math.pi / 180)
@@ -26,7 +30,11 @@ class deg2rad(Elementwise):
 
 @op(method="rad2deg", inplace=True)
 class rad2deg(Elementwise):
-    """y = x 180 / pi;    dx = dy 180 / pi"""
+    """y = x 180 / pi;    dx = dy 180 / pi
+
+    Why: a line through 0.
+    Try: rad2deg(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         return x * (180 / math.pi)
@@ -37,7 +45,11 @@ class rad2deg(Elementwise):
 
 @op(method="hypot", inplace=True)
 class hypot(Binary):
-    """y = sqrt(a^2 + b^2), without overflow on the way;    da = dy a / y,  db = dy b / y"""
+    """y = sqrt(a^2 + b^2), without overflow on the way;    da = dy a / y,  db = dy b / y
+
+    Why: y^2 = a^2 + b^2 gives 2 y dy = 2 a da + 2 b db.
+    Try: hypot(randn(3, 4), randn(4))
+    """
 
     promote = staticmethod(of_tensors(meet, "hypot"))
 
@@ -59,7 +71,11 @@ class hypot(Binary):
 
 @op(method="sinc", inplace=True)
 class sinc(Elementwise):
-    """y = sin(pi x) / (pi x), 1 at 0;    dx = dy (cos(pi x) - y) / x, 0 at 0"""
+    """y = sin(pi x) / (pi x), 1 at 0;    dx = dy (cos(pi x) - y) / x, 0 at 0
+
+    Why: (sin(u) / u)' = (cos u - sin(u) / u) / u, and u = pi x; at 0 the curve is flat.
+    Try: sinc(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         at = x * math.pi

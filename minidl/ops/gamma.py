@@ -100,7 +100,11 @@ def zeta_array(s: int, x: Any) -> Any:
 
 @op(method="lgamma", inplace=True)
 class lgamma(Elementwise):
-    """y = log |Gamma(x)|;    dx = dy digamma(x)"""
+    """y = log |Gamma(x)|;    dx = dy digamma(x)
+
+    Why: digamma is by definition its derivative.
+    Try: lgamma(rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
@@ -113,7 +117,11 @@ class lgamma(Elementwise):
 
 @op(method="digamma", inplace=True)
 class digamma(Elementwise):
-    """y = d log Gamma(x) / dx;    dx = dy polygamma(1, x)"""
+    """y = d log Gamma(x) / dx;    dx = dy polygamma(1, x)
+
+    Why: polygamma(1, x) is by definition its derivative.
+    Try: digamma(rand(3, 4) + 0.5)
+    """
 
     def forward(ctx, x: Any) -> Any:
         ctx.save(x)
@@ -126,7 +134,11 @@ class digamma(Elementwise):
 
 @op()
 class derivative_of_digamma(Elementwise):
-    """y = the n-th derivative of digamma, (-1)^(n + 1) n! zeta(n + 1, x), x floats;    dx = dy times the next one"""
+    """y = the n-th derivative of digamma, (-1)^(n + 1) n! zeta(n + 1, x), x floats;    dx = dy times the next one
+
+    Why: each is the derivative of the one before.
+    Try: derivative_of_digamma(rand(3) + 0.5, 2)
+    """
 
     promote = None
 
@@ -147,7 +159,10 @@ class derivative_of_digamma(Elementwise):
 
 @op()
 def polygamma(n: int, input: Any) -> Any:
-    """The n-th derivative of digamma at input. Raises RuntimeError for n < 0."""
+    """The n-th derivative of digamma at input. Raises RuntimeError for n < 0.
+
+    Try: polygamma(2, rand(3) + 0.5)
+    """
     require(n >= 0, "polygamma(n, x) does not support negative n, got {}", n)
     kind = dtypes.as_numpy(input.dtype).kind
     return derivative_of_digamma(input if kind == "f" else cast(input, dtypes.default()), n)
@@ -158,6 +173,8 @@ def mvlgamma(input: Any, p: int) -> Any:
     """The logarithm of the gamma function of p x p matrices: p (p - 1) / 4 log pi + sum of lgamma(x - j / 2), j < p.
 
     Raises RuntimeError for p < 1.
+
+    Try: mvlgamma(rand(3) + 2.0, 3)
     """
     require(p >= 1, "p has to be greater than or equal to 1, got {}", p)
     y = p * (p - 1) / 4 * math.log(math.pi)

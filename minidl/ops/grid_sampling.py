@@ -79,6 +79,8 @@ def grid_sample(
     mode "bilinear", "nearest" or "bicubic"; padding_mode "zeros", "border" or "reflection" for points beside the image;
     with align_corners -1 and 1 are the centres of the border pixels, else (and by default) their outer edges. Raises
     RuntimeError for shapes and dtypes that do not fit, NotImplementedError for volumes.
+
+    Try: grid_sample(randn(1, 2, 4, 4), rand(1, 3, 3, 2) - 0.5, align_corners=False)
     """
     if mode not in ("bilinear", "nearest", "bicubic"):
         raise ValueError(f"mode must be 'bilinear', 'nearest' or 'bicubic', not {mode!r}")
@@ -128,6 +130,8 @@ def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any
     """The grid (N, H, W, 2) for grid_sample that looks up theta (N, 2, 3) times (x, y, 1); size is (N, C, H, W).
 
     Raises ValueError for another shape, NotImplementedError for volumes.
+
+    Try: affine_grid(randn(1, 2, 3), (1, 1, 3, 3), align_corners=False)
     """
     sizes = tuple(int(s) for s in size)
     if dtypes.as_numpy(theta.dtype).kind != "f":

@@ -34,19 +34,28 @@ def _each(f: Any, tensors: tuple) -> Any:
 
 @op()
 def atleast_1d(*tensors: Any) -> Any:
-    """0-d tensors as vectors of one; of several tensors a tuple."""
+    """0-d tensors as vectors of one; of several tensors a tuple.
+
+    Try: atleast_1d(randn())
+    """
     return _each(lambda x: reshape(x, (1,)) if not len(x.shape) else x, tensors)
 
 
 @op()
 def atleast_2d(*tensors: Any) -> Any:
-    """Vectors (N,) as (1, N), 0-d tensors as (1, 1); of several tensors a tuple."""
+    """Vectors (N,) as (1, N), 0-d tensors as (1, 1); of several tensors a tuple.
+
+    Try: atleast_2d(randn(3))
+    """
     return _each(lambda x: reshape(x, (1, *x.shape) if len(x.shape) else (1, 1)) if len(x.shape) < 2 else x, tensors)
 
 
 @op()
 def atleast_3d(*tensors: Any) -> Any:
-    """Matrices (M, N) as (M, N, 1), vectors (N,) as (1, N, 1), 0-d tensors as (1, 1, 1); of several tensors a tuple."""
+    """Matrices (M, N) as (M, N, 1), vectors (N,) as (1, N, 1), 0-d tensors as (1, 1, 1); of several tensors a tuple.
+
+    Try: atleast_3d(randn(2, 3))
+    """
 
     def three(x: Any) -> Any:
         shape = tuple(x.shape)
@@ -57,27 +66,39 @@ def atleast_3d(*tensors: Any) -> Any:
 
 @op()
 def dstack(tensors: Any) -> Any:
-    """The tensors one behind the other, along dimension 2, after atleast_3d."""
+    """The tensors one behind the other, along dimension 2, after atleast_3d.
+
+    Try: dstack([randn(3), randn(3)])
+    """
     require(len(tensors) > 0, "dstack expects a non-empty list of tensors")
     return cat([atleast_3d(x) for x in tensors], 2)
 
 
 @op()
 def column_stack(tensors: Any) -> Any:
-    """Vectors as columns, and matrices, side by side."""
+    """Vectors as columns, and matrices, side by side.
+
+    Try: column_stack([randn(3), randn(3, 2)])
+    """
     require(len(tensors) > 0, "column_stack expects a non-empty list of tensors")
     return hstack([x if len(x.shape) > 1 else reshape(x, (-1, 1)) for x in tensors])
 
 
 @op()
 def row_stack(tensors: Any) -> Any:
-    """The tensors, as rows or matrices, one below the other: :func:`vstack`."""
+    """The tensors, as rows or matrices, one below the other: :func:`vstack`.
+
+    Try: row_stack([randn(3), randn(2, 3)])
+    """
     return vstack(tensors)
 
 
 @op()
 def block_diag(*tensors: Any) -> Any:
-    """A matrix with the given matrices along its diagonal and zeros elsewhere; vectors count as rows."""
+    """A matrix with the given matrices along its diagonal and zeros elsewhere; vectors count as rows.
+
+    Try: block_diag(randn(2, 2), randn(1, 3))
+    """
     if not tensors:
         return zeros(1, 0)
     for x in tensors:
@@ -94,7 +115,10 @@ def block_diag(*tensors: Any) -> Any:
 
 @op()
 def broadcast_tensors(*tensors: Any) -> tuple:
-    """The tensors as views of one common shape."""
+    """The tensors as views of one common shape.
+
+    Try: broadcast_tensors(randn(2, 1), randn(3))
+    """
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tuple(tensors[0])
     shape = broadcast(*(tuple(x.shape) for x in tensors))
@@ -108,7 +132,10 @@ def broadcast_shapes(*shapes: Any) -> Shape:
 
 @op()
 def cartesian_prod(*tensors: Any) -> Any:
-    """All tuples of an element of each vector, (N M ..., count), the last vector varying fastest; of one, itself."""
+    """All tuples of an element of each vector, (N M ..., count), the last vector varying fastest; of one, itself.
+
+    Try: cartesian_prod(randn(2), randn(3))
+    """
     for x in tensors:
         require(len(x.shape) == 1, "cartesian_prod: Expect a 1D vector, but got shape {}", tuple(x.shape))
     if len(tensors) == 1:
@@ -118,7 +145,10 @@ def cartesian_prod(*tensors: Any) -> Any:
 
 @op()
 def combinations(input: Any, r: int = 2, with_replacement: bool = False) -> Any:
-    """All choices of r elements of a vector in their order, (count, r); with_replacement each may come again."""
+    """All choices of r elements of a vector in their order, (count, r); with_replacement each may come again.
+
+    Try: combinations(randn(4), 2)
+    """
     require(len(input.shape) == 1, "Expect a 1D vector, but got shape {}", tuple(input.shape))
     require(r >= 0, "Expect a non-negative number, but got {}", r)
     if r == 0:
@@ -152,7 +182,10 @@ def _sections(name: str, value: Any) -> Any:
 def tensor_split(
     input: Any, indices_or_sections: Any = None, dim: int = 0, *, sections: Any = None, indices: Any = None
 ) -> tuple:
-    """Views along `dim`: pieces of nearly equal size (the first ones larger), or cut before the given indices."""
+    """Views along `dim`: pieces of nearly equal size (the first ones larger), or cut before the given indices.
+
+    Try: tensor_split(randn(7), 3)
+    """
     where = next((v for v in (indices_or_sections, sections, indices) if v is not None), None)
     if where is None:
         raise TypeError("tensor_split() needs a number of sections or a list of indices")
@@ -176,25 +209,37 @@ def _evenly(name: str, least: int, dim: int, input: Any, value: Any) -> tuple:
 
 @op(method="hsplit")
 def hsplit(input: Any, indices_or_sections: Any) -> tuple:
-    """Views side by side: dimension 1, of a vector 0, into equal sections or cut before the given indices."""
+    """Views side by side: dimension 1, of a vector 0, into equal sections or cut before the given indices.
+
+    Try: hsplit(randn(2, 4), 2)
+    """
     return _evenly("hsplit", 1, 0 if len(input.shape) == 1 else 1, input, indices_or_sections)
 
 
 @op(method="vsplit")
 def vsplit(input: Any, indices_or_sections: Any) -> tuple:
-    """Views one below the other: dimension 0 into equal sections or cut before the given indices."""
+    """Views one below the other: dimension 0 into equal sections or cut before the given indices.
+
+    Try: vsplit(randn(4, 2), 2)
+    """
     return _evenly("vsplit", 2, 0, input, indices_or_sections)
 
 
 @op(method="dsplit")
 def dsplit(input: Any, indices_or_sections: Any) -> tuple:
-    """Views one behind the other: dimension 2 into equal sections or cut before the given indices."""
+    """Views one behind the other: dimension 2 into equal sections or cut before the given indices.
+
+    Try: dsplit(randn(2, 1, 4), 2)
+    """
     return _evenly("dsplit", 3, 2, input, indices_or_sections)
 
 
 @op(method="rot90")
 def rot90(input: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
-    """input turned k quarters in the plane of two dimensions, from the first towards the second."""
+    """input turned k quarters in the plane of two dimensions, from the first towards the second.
+
+    Try: rot90(randn(2, 3))
+    """
     n = len(input.shape)
     require(len(dims) == 2, "expected total rotation dims == 2, but got dims = {}", len(dims))
     require(n >= 2, "expected total dims >= 2, but got total dims = {}", n)
@@ -210,5 +255,8 @@ def rot90(input: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
 
 @op(method="diagflat")
 def diagflat(input: Any, offset: int = 0) -> Any:
-    """A matrix with all elements of input on a diagonal."""
+    """A matrix with all elements of input on a diagonal.
+
+    Try: diagflat(randn(3))
+    """
     return diag(reshape(input, (-1,)), offset)

@@ -24,6 +24,11 @@ def _whole(name: str, doc: str, function: Any, numbers: bool, operator: str | No
             raise NotImplementedError(f"{name} is for integers")
         return function(a, b)
 
+    doc = f"""{doc}
+
+    Why: whole numbers jump: they have no slope.
+    Try: {name}(randint(0, 30, (4,)), randint(1, 9, (4,)))
+    """
     body = {
         "forward": forward,
         "promote": staticmethod(meet if numbers else of_tensors(meet, name)),
@@ -50,5 +55,8 @@ bitwise_right_shift = _whole(
 
 @op(method="frexp")
 def frexp(input: Any) -> Any:
-    """(mantissa, exponent): input = mantissa 2^exponent, 0.5 <= |mantissa| < 1, exponent int32."""
+    """(mantissa, exponent): input = mantissa 2^exponent, 0.5 <= |mantissa| < 1, exponent int32.
+
+    Try: frexp(randn(3))
+    """
     return _Parts(*mantissa_and_exponent(input))

@@ -21,6 +21,9 @@ class logit(Elementwise):
     """y = log(x / (1 - x)), the inverse of sigmoid; with `eps`, x clamped to [eps, 1 - eps];    dx = dy / (x (1 - x))
 
     Beside [0, 1] y is NaN, and so is dx; where eps clamps, dx is 0.
+
+    Why: log(x / (1 - x)) = log x - log(1 - x), with slopes 1 / x and 1 / (1 - x), in sum 1 / (x (1 - x)).
+    Try: logit(rand(3, 4) * 0.8 + 0.1)
     """
 
     def shape(x: Any, *_: Any) -> Any:  # type: ignore[override]
@@ -42,7 +45,11 @@ class logit(Elementwise):
 
 @op(method="xlogy", inplace=True)
 class xlogy(Binary):
-    """y = a log b, 0 where a = 0 unless b is NaN;    da = dy log b, 0 where a = 0 and b <= 0,  db = dy a / b"""
+    """y = a log b, 0 where a = 0 unless b is NaN;    da = dy log b, 0 where a = 0 and b <= 0,  db = dy a / b
+
+    Why: y is a line in a of slope log b, and (log b)' = 1 / b.
+    Try: xlogy(rand(3, 4), rand(4) + 0.5)
+    """
 
     promote = staticmethod(meet_float)
 
@@ -70,7 +77,11 @@ class xlogy(Binary):
 
 @op(method="logaddexp2")
 class logaddexp2(Binary):
-    """y = log2(2^a + 2^b);    da = dy / (1 + 2^(b - a)),  db = dy / (1 + 2^(a - b))"""
+    """y = log2(2^a + 2^b);    da = dy / (1 + 2^(b - a)),  db = dy / (1 + 2^(a - b))
+
+    Why: (log2 u)' = 1 / (u ln 2) and (2^a)' = 2^a ln 2: the share of 2^a in the sum.
+    Try: logaddexp2(randn(3, 4), randn(4))
+    """
 
     promote = staticmethod(of_tensors(meet, "logaddexp2"))
 
@@ -93,7 +104,10 @@ class logaddexp2(Binary):
 
 @op(method="float_power")
 def float_power(input: Any, exponent: Any) -> Any:
-    """input to the power of exponent, computed in float64 whatever they are; one of them may be a number."""
+    """input to the power of exponent, computed in float64 whatever they are; one of them may be a number.
+
+    Try: float_power(rand(3) + 0.5, 3)
+    """
     if not (hasattr(input, "dtype") or hasattr(exponent, "dtype")):
         raise TypeError("float_power(): one of the arguments must be a Tensor")
 
@@ -105,7 +119,10 @@ def float_power(input: Any, exponent: Any) -> Any:
 
 @op(method="ldexp", inplace=True)
 def ldexp(input: Any, other: Any) -> Any:
-    """input times 2 to the power of other; integers become floats."""
+    """input times 2 to the power of other; integers become floats.
+
+    Try: ldexp(randn(3), randint(0, 3, (3,)))
+    """
     need_arrays("ldexp", input, other)
     kind = dtypes.as_numpy(other.dtype)
     power = cast(other, dtypes.default()) if kind.kind != "f" else other

@@ -16,13 +16,19 @@ from minidl.ops.shapes import reshape
 
 @op(method="addbmm", inplace=True)
 def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta input + alpha times the sum of the products in a batch: (B, M, K), (B, K, N) -> (M, N)."""
+    """beta input + alpha times the sum of the products in a batch: (B, M, K), (B, K, N) -> (M, N).
+
+    Try: addbmm(randn(2, 4), randn(3, 2, 5), randn(3, 5, 4))
+    """
     return _added("addbmm", input, sum(bmm(batch1, batch2), 0, dtype=batch1.dtype), beta, alpha)
 
 
 @op(method="addr", inplace=True)
 def addr(input: Any, vec1: Any, vec2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta input + alpha vec1 vec2^T: vectors (M,) and (N,), input as or broadcast to (M, N)."""
+    """beta input + alpha vec1 vec2^T: vectors (M,) and (N,), input as or broadcast to (M, N).
+
+    Try: addr(randn(2, 3), randn(2), randn(3))
+    """
     require(
         len(vec1.shape) == 1 and len(vec2.shape) == 1,
         "addr: Expected 1-D arguments, got {} and {}",
@@ -34,13 +40,19 @@ def addr(input: Any, vec1: Any, vec2: Any, *, beta: Any = 1, alpha: Any = 1) -> 
 
 @op(method="ger")
 def ger(input: Any, vec2: Any) -> Any:
-    """The outer product: :func:`outer`."""
+    """The outer product: :func:`outer`.
+
+    Try: ger(randn(2), randn(3))
+    """
     return outer(input, vec2)
 
 
 @op(method="vdot")
 def vdot(input: Any, other: Any) -> Any:
-    """The inner product of two vectors: :func:`dot`."""
+    """The inner product of two vectors: :func:`dot`.
+
+    Try: vdot(randn(4), randn(4))
+    """
     return dot(input, other)
 
 
@@ -89,7 +101,10 @@ def multi_dot(tensors: Any) -> Any:
 
 @op()
 def chain_matmul(*matrices: Any, out: Any = None) -> Any:
-    """The product of matrices in the order of least work; of one, itself. torch prefers linalg.multi_dot."""
+    """The product of matrices in the order of least work; of one, itself. torch prefers linalg.multi_dot.
+
+    Try: chain_matmul(randn(2, 3), randn(3, 4), randn(4, 2))
+    """
     for m in matrices:
         require(len(m.shape) == 2, "chain_matmul: matrices are expected, got {}", tuple(m.shape))
     if len(matrices) == 1:
@@ -99,7 +114,10 @@ def chain_matmul(*matrices: Any, out: Any = None) -> Any:
 
 @op(method="kron")
 def kron(input: Any, other: Any) -> Any:
-    """Kronecker's product: every element of input times the whole of other, laid side by side."""
+    """Kronecker's product: every element of input times the whole of other, laid side by side.
+
+    Try: kron(randn(2, 2), randn(1, 3))
+    """
     n = max(len(input.shape), len(other.shape))
     a = (1,) * (n - len(input.shape)) + tuple(input.shape)
     b = (1,) * (n - len(other.shape)) + tuple(other.shape)

@@ -43,6 +43,10 @@ class reduced_at(Op):
 
     Without include_self x counts only where nothing arrives. Gradients: of a mean, dy over the count; of amax and amin,
     dy shared by the ties; of a product, dy y / factor, worked out anew where a factor is 0.
+
+    Why: what arrives at a place is a sum, a product, a mean or the greatest of src and x there, and dy passes as
+        through each of those.
+    Try: scatter_reduce(randn(3, 3), 0, tensor([[0, 2, 0], [1, 1, 1]]), randn(2, 3), "mean")
     """
 
     def forward(ctx, x: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool) -> Any:
@@ -125,6 +129,8 @@ def scatter_reduce(input: Any, dim: int, index: Any, src: Any, reduce: str, *, i
     y[index[i][j]][j] = reduce(y[index[i][j]][j], src[i][j]) for dim 0. Without include_self input counts only where
     nothing arrives. Index and src as in :func:`scatter`. Raises RuntimeError for another `reduce`, for different dtypes
     and shapes that do not fit.
+
+    Try: scatter_reduce(randn(3, 3), 0, tensor([[0, 2, 0], [1, 1, 1]]), randn(2, 3), "sum")
     """
     if reduce not in _REDUCE:
         raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
@@ -149,7 +155,10 @@ def scatter_reduce(input: Any, dim: int, index: Any, src: Any, reduce: str, *, i
 
 @op(method="index_reduce", inplace=True)
 def index_reduce(input: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True) -> Any:
-    """input with source's slices put together at `index`, a vector, along dim: "prod", "mean", "amax" or "amin"."""
+    """input with source's slices put together at `index`, a vector, along dim: "prod", "mean", "amax" or "amin".
+
+    Try: index_reduce(randn(3, 2), 0, tensor([0, 2, 0]), randn(3, 2), "mean")
+    """
     if reduce not in ("prod", "mean", "amax", "amin"):
         raise RuntimeError(f"reduce argument must be either prod, mean, amax or amin, got {reduce}")
     x, d = raw(input), one_dim(dim, len(input.shape))
@@ -173,6 +182,8 @@ def index_put(input: Any, indices: Any, values: Any, accumulate: bool = False) -
 
     indices is a tuple of int64 or bool tensors, one for each of the first dimensions. values broadcast. Raises
     RuntimeError for different dtypes, IndexError for places that are not there.
+
+    Try: index_put(randn(3, 2), (tensor([0, 2]), tensor([1, 0])), randn(2))
     """
     if not isinstance(indices, (tuple, list)):
         raise TypeError(f"index_put(): indices must be a tuple of tensors, not {type(indices).__name__}")
@@ -200,6 +211,8 @@ def masked_scatter(input: Any, mask: Any, source: Any) -> Any:
     """input with the elements of source, in their order, where mask is True; mask and input broadcast.
 
     Raises RuntimeError unless the mask is bool, the dtypes agree and source has enough elements.
+
+    Try: masked_scatter(randn(3), tensor([True, False, True]), randn(2))
     """
     m = raw(mask)
     require(m.dtype == bool, "masked_scatter: expected a bool mask, got {}", m.dtype)
@@ -219,14 +232,20 @@ def masked_scatter(input: Any, mask: Any, source: Any) -> Any:
 def slice_scatter(
     input: Any, src: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Any:
-    """A copy of input with src in the place of input[start:end:step] along dim."""
+    """A copy of input with src in the place of input[start:end:step] along dim.
+
+    Try: slice_scatter(randn(4), randn(2), 0, 1, 3)
+    """
     d = one_dim(dim, len(input.shape))
     return _placed(input, (slice(None),) * d + (slice(start, end, step),), src, "slice_scatter")
 
 
 @op(method="select_scatter")
 def select_scatter(input: Any, src: Any, dim: int, index: int) -> Any:
-    """A copy of input with src in the place of the slice at `index` of dim."""
+    """A copy of input with src in the place of the slice at `index` of dim.
+
+    Try: select_scatter(randn(2, 3), randn(3), 0, 1)
+    """
     select(input, dim, index)  # raises for an index out of range
     d = one_dim(dim, len(input.shape))
     return _placed(input, (slice(None),) * d + (index,), src, "select_scatter")
@@ -242,7 +261,10 @@ def _placed(input: Any, index: Any, src: Any, name: str) -> Any:
 
 @op(method="diagonal_scatter")
 def diagonal_scatter(input: Any, src: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    """A copy of input with src on the diagonal of dimensions dim1 and dim2."""
+    """A copy of input with src on the diagonal of dimensions dim1 and dim2.
+
+    Try: diagonal_scatter(randn(3, 3), randn(3))
+    """
     y = clone(input)
     part = diagonal(y, offset, dim1, dim2)
     require(

@@ -34,6 +34,8 @@ def searchsorted(
     The sequence is a vector (S,), for input of any shape, or (..., S) with a row for each row of input (..., N). int64,
     or int32 with out_int32. `sorter` holds the indices that sort the sequence. Raises RuntimeError for other shapes or
     different dtypes.
+
+    Try: searchsorted(sort(randn(3))[0], randn(4))
     """
     edges, x = raw(sorted_sequence), raw(input)
     number = not hasattr(x, "dtype")
@@ -67,6 +69,8 @@ def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bo
     """Which of the buckets between ascending `boundaries` (S,) each value is in: 0 to S.
 
     A value on a boundary belongs to the bucket below it, or with `right` to the one above.
+
+    Try: bucketize(randn(4), sort(randn(3))[0])
     """
     require(len(boundaries.shape) == 1, "boundaries tensor must be 1 dimension, but got dim({})", len(boundaries.shape))
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
@@ -74,7 +78,10 @@ def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bo
 
 @op()
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Any:
-    """Whether each element is one of test_elements, or with `invert` none of them; either may be a number."""
+    """Whether each element is one of test_elements, or with `invert` none of them; either may be a number.
+
+    Try: isin(randint(0, 9, (5,)), tensor([1, 2, 3]))
+    """
     if not (hasattr(elements, "dtype") or hasattr(test_elements, "dtype")):
         raise TypeError("isin(): one of the arguments must be a Tensor")
     found = np.isin(raw(elements), raw(test_elements), assume_unique=assume_unique, invert=invert)
@@ -83,7 +90,10 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
 
 @op(method="mode")
 def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
-    """(values, indices): the most frequent value along `dim`, the least of several, and where its last one stands."""
+    """(values, indices): the most frequent value along `dim`, the least of several, and where its last one stands.
+
+    Try: mode(randint(0, 3, (2, 5)))
+    """
     x = raw(input)
     d = one_dim(dim, x.ndim)
     line = reshape(input, (1,)) if not x.ndim else input
@@ -112,6 +122,8 @@ def unique_consecutive(
     """The elements, flattened, or the slices along `dim`, without those that equal their predecessor.
 
     With return_inverse also which of them each element is; with return_counts also how many it stands for; int64.
+
+    Try: unique_consecutive(tensor([1, 1, 2, 2, 1]))
     """
     x = raw(input)
     d = None if dim is None else one_dim(dim, x.ndim)
@@ -148,6 +160,8 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
 
     min = max stands for the range of the data; what is beside the range is not counted. Raises RuntimeError for bins
     that are not positive, a range that is not finite, and integers.
+
+    Try: histc(randn(20), 5)
     """
     x = raw(input).reshape(-1)
     if x.dtype.kind != "f":
@@ -166,6 +180,8 @@ def histogram(input: Any, bins: Any = 100, *, range: Any = None, weight: Any = N
     """(hist, bin_edges): the sums of weights (1 by default) in each bin, as a density if so asked.
 
     bins is how many there are between the ends of `range` (the data's own by default), or the ascending edges.
+
+    Try: histogram(randn(20), 5)
     """
     x = raw(input)
     if x.dtype.kind != "f":

@@ -97,7 +97,10 @@ def msort(input: Any) -> Any:
 
 @op(method="adjoint")
 def adjoint(input: Any) -> Any:
-    """The transposes of matrices, (..., M, N) -> (..., N, M), a view; no number here has a conjugate."""
+    """The transposes of matrices, (..., M, N) -> (..., N, M), a view; no number here has a conjugate.
+
+    Try: adjoint(randn(2, 3))
+    """
     require(len(input.shape) != 1, "adjoint() is only supported on matrices or batches of matrices, got 1-D tensor.")
     return transpose(input, -2, -1) if len(input.shape) else input
 
@@ -118,5 +121,8 @@ attach("mH", property(lambda self: adjoint(self), doc="The transposes of matrice
 
 @op()
 def detach(input: Any) -> Any:
-    """The same memory without history: :meth:`Tensor.detach`."""
+    """The same memory without history: :meth:`Tensor.detach`.
+
+    Try: detach(randn(3))
+    """
     return input.detach()

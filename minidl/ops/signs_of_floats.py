@@ -26,6 +26,11 @@ def _test(name: str, doc: str, function: Any) -> Any:
     def forward(ctx: Any, x: Any) -> Any:
         return function(x)
 
+    doc = f"""{doc}
+
+    Why: the result is a truth value: it has no slope.
+    Try: {name}(tensor([-1.0, 0.0, nan, inf]))
+    """
     body = {"forward": forward, "promote": None, "differentiable": False, "__doc__": doc, "__module__": __name__}
     return op(method=name)(OpType(name, (Elementwise,), body))
 
@@ -51,14 +56,22 @@ op(method="sgn", inplace=True)(sign)
 
 @op(method="positive")
 def positive(input: Any) -> Any:
-    """input itself. Raises RuntimeError for bools."""
+    """input itself. Raises RuntimeError for bools.
+
+    Try: positive(randn(3))
+    """
     require(raw(input).dtype != bool, "positive: not defined for bools: convert to int or float first")
     return input
 
 
 @op(method="copysign", inplace=True)
 class copysign(Binary):
-    """y = |a| with the sign of b;    da = dy y / a, 0 at 0;  the gradient for b is 0"""
+    """y = |a| with the sign of b;    da = dy y / a, 0 at 0;  the gradient for b is 0
+
+    Why: |a| has the slope of the sign of a, and y takes the sign of b: together y / a; a sign jumps: no slope in
+        b.
+    Try: copysign(randn(3, 4), randn(4))
+    """
 
     def promote(arrays: Any) -> Any:  # type: ignore[override]
         if not hasattr(arrays[0], "dtype"):
@@ -87,6 +100,9 @@ class heaviside(Binary):
     """y = 0 where x < 0, 1 where x > 0, `values` at 0; no gradient
 
     Raises RuntimeError when the dtypes differ.
+
+    Why: a step has no slope.
+    Try: heaviside(randn(3, 4), rand(4))
     """
 
     promote = staticmethod(of_tensors(None, "heaviside"))
@@ -115,7 +131,11 @@ class _Extreme(Binary):
 
 @op(method="fmax")
 class fmax(_Extreme):
-    """y = max(a, b), the other one where one is NaN; both must be tensors"""
+    """y = max(a, b), the other one where one is NaN; both must be tensors
+
+    Why: y is a where a is chosen and b elsewhere, so dy goes to the one that was.
+    Try: fmax(randn(3, 4), randn(4))
+    """
 
     promote = staticmethod(of_tensors(meet, "fmax"))
 
@@ -128,7 +148,11 @@ class fmax(_Extreme):
 
 @op(method="fmin")
 class fmin(_Extreme):
-    """y = min(a, b), the other one where one is NaN; both must be tensors"""
+    """y = min(a, b), the other one where one is NaN; both must be tensors
+
+    Why: y is a where a is chosen and b elsewhere, so dy goes to the one that was.
+    Try: fmin(randn(3, 4), randn(4))
+    """
 
     promote = staticmethod(of_tensors(meet, "fmin"))
 
@@ -141,7 +165,11 @@ class fmin(_Extreme):
 
 @op(method="nextafter", inplace=True)
 class nextafter(Binary):
-    """The float next to a in the direction of b;    da = dy, 0 where a = b;  db = 0"""
+    """The float next to a in the direction of b;    da = dy, 0 where a = b;  db = 0
+
+    Why: y follows a at the distance of one rounding, and does not move with b.
+    Try: nextafter(randn(3), randn(3))
+    """
 
     promote = staticmethod(of_tensors(meet, "nextafter"))
 
@@ -161,7 +189,11 @@ class nextafter(Binary):
 
 @op()
 class mantissa_and_exponent(Op):
-    """x = m 2^e with 0.5 <= |m| < 1, e int32;    dx = dm / 2^e"""
+    """x = m 2^e with 0.5 <= |m| < 1, e int32;    dx = dm / 2^e
+
+    Why: where e stands still m = x / 2^e is a line in x; e is whole: no slope.
+    Try: mantissa_and_exponent(randn(3, 4))
+    """
 
     def forward(ctx, x: Any) -> Any:
         if x.dtype.kind != "f":

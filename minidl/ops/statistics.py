@@ -29,7 +29,10 @@ _Ends = named("aminmax", "min", "max")
 
 @op(method="aminmax")
 def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
-    """(min, max) along `dim`, or of all elements; ties share the gradient."""
+    """(min, max) along `dim`, or of all elements; ties share the gradient.
+
+    Try: aminmax(randn(3, 4), dim=1)
+    """
     dims: Any = () if dim is None else dim
     return _Ends(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
@@ -46,7 +49,10 @@ def _two(name: str, spread: Any) -> Any:
         return spread(input, dim, keepdim=keepdim, **how), mean(input, dim, keepdim)
 
     both.__name__ = name
-    both.__doc__ = f"({name[:3]}, mean) over `dim` or all elements; correction as in :func:`{name[:3]}`."
+    both.__doc__ = f"""({name[:3]}, mean) over `dim` or all elements; correction as in :func:`{name[:3]}`.
+
+    Try: {name}(randn(3, 4), 1)
+    """
     return op()(both)
 
 
@@ -59,6 +65,8 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
     """The covariances of the rows of input (variables, observations), divided by the number less `correction`.
 
     fweights are whole numbers of repetitions, aweights weights of the observations.
+
+    Try: cov(randn(3, 5))
     """
     require(
         len(input.shape) <= 2, "cov(): expected input to have two or fewer dimensions but got {}", tuple(input.shape)
@@ -100,7 +108,10 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
 
 @op(method="corrcoef")
 def corrcoef(input: Any) -> Any:
-    """The correlations of the rows of input: covariances over both deviations, kept within [-1, 1]."""
+    """The correlations of the rows of input: covariances over both deviations, kept within [-1, 1].
+
+    Try: corrcoef(randn(3, 5))
+    """
     require(len(input.shape) <= 2, "corrcoef(): expected input of two or fewer dimensions, got {}", tuple(input.shape))
     c = cov(input)
     if not len(c.shape):
@@ -136,7 +147,10 @@ def _areas(name: str, y: Any, x: Any, dx: Any, dim: int) -> tuple[Any, int]:
 
 @op()
 def trapezoid(y: Any, x: Any = None, *, dx: Any = 1, dim: int = -1) -> Any:
-    """The integral of y along `dim` by the trapezoidal rule, sampled at x, or at steps of dx, 1 by default."""
+    """The integral of y along `dim` by the trapezoidal rule, sampled at x, or at steps of dx, 1 by default.
+
+    Try: trapezoid(randn(5))
+    """
     areas, d = _areas("trapezoid", y, x, dx, dim)
     return sum(areas, len(areas.shape) - len(y.shape) + d) / 2
 
@@ -146,14 +160,20 @@ trapz = trapezoid
 
 @op()
 def cumulative_trapezoid(y: Any, x: Any = None, *, dx: Any = 1, dim: int = -1) -> Any:
-    """The running integral of y along `dim` by the trapezoidal rule: one element less than y."""
+    """The running integral of y along `dim` by the trapezoidal rule: one element less than y.
+
+    Try: cumulative_trapezoid(randn(5))
+    """
     areas, d = _areas("cumulative_trapezoid", y, x, dx, dim)
     return cumsum(areas, len(areas.shape) - len(y.shape) + d) / 2
 
 
 @op(method="dist")
 def dist(input: Any, other: Any, p: float = 2) -> Any:
-    """The p-norm of input - other, which broadcast: a single number."""
+    """The p-norm of input - other, which broadcast: a single number.
+
+    Try: dist(randn(3), randn(3))
+    """
     return vector_norm(input - other, p)
 
 
@@ -162,6 +182,8 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str = "use_mm_for_eucl
     """The p-distance of each row of x1 (B, P, M) from each row of x2 (B, R, M): (B, P, R); compute_mode has no effect.
 
     Raises RuntimeError unless both are floats with rows of one length.
+
+    Try: cdist(randn(3, 2), randn(4, 2))
     """
     for name, x in (("X1", x1), ("X2", x2)):
         require(len(x.shape) >= 2, "cdist only supports at least 2D tensors, {} got: {}D", name, len(x.shape))
@@ -185,7 +207,10 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str = "use_mm_for_eucl
 
 @op()
 def pdist(input: Any, p: float = 2.0) -> Any:
-    """The p-distances of the rows of input (N, M) from each other, N (N - 1) / 2 of them: row 0 from 1, 2 ... first."""
+    """The p-distances of the rows of input (N, M) from each other, N (N - 1) / 2 of them: row 0 from 1, 2 ... first.
+
+    Try: pdist(randn(4, 3))
+    """
     require(len(input.shape) == 2, "pdist only supports 2D tensors, got: {}D", len(input.shape))
     require(dtypes.as_numpy(input.dtype).kind == "f", "pdist only supports floating-point dtypes, got {}", input.dtype)
     require(p >= 0, "pdist only supports non-negative p values")
@@ -195,7 +220,10 @@ def pdist(input: Any, p: float = 2.0) -> Any:
 
 @op(method="renorm", inplace=True)
 def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
-    """input, each slice along `dim` whose p-norm is above `maxnorm` scaled down to it."""
+    """input, each slice along `dim` whose p-norm is above `maxnorm` scaled down to it.
+
+    Try: renorm(randn(3, 4) * 3, 2, 0, 1.0)
+    """
     require(p > 0, "renorm: non-positive-norm not supported")
     require(len(input.shape) > 1, "renorm: input needs at least 2 dimensions, got {}", len(input.shape))
     require(maxnorm >= 0, "renorm: expected maxnorm to be >= 0 but got {}", maxnorm)
@@ -208,7 +236,10 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
 
 @op()
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
-    """The powers of a vector's elements as columns (len, N), falling to x^0 or rising from it; N is len by default."""
+    """The powers of a vector's elements as columns (len, N), falling to x^0 or rising from it; N is len by default.
+
+    Try: vander(randn(3))
+    """
     require(len(x.shape) == 1, "x must be a one-dimensional tensor, got {}", tuple(x.shape))
     n = x.shape[0] if N is None else N
     require(n >= 0, "N must be non-negative, got {}", n)
