@@ -135,7 +135,7 @@ class Recurrent(nn.Module):
 
 
 class Attending(nn.Module):
-    """Heads and layer norms keep their channels; the feed-forward parts give theirs."""
+    """What layer norms read stays; heads and the feed-forward parts' neurons go."""
 
     def __init__(self):
         super().__init__()
@@ -293,6 +293,44 @@ def test_bidirectional_directions_are_pruned_each():
     small = slim(model, x)
     assert small.body.weight_hh_l0.shape == small.body.weight_hh_l1_reverse.shape == (20, 5)
     np.testing.assert_allclose(small(x).array, model(x).array, rtol=1e-9, atol=1e-12)
+
+
+def test_heads_go_as_a_whole():
+    """Queries, keys, values and what reads them; the size of a head stays, and with it the scale of the scores."""
+    model, x = made("attending"), images()
+    for layer in model.body.layers:
+        layer.self_attn.in_proj_weight.array[:12].reshape(3, 4, 12)[1] *= 0.01  # the second head hardly looks
+        layer.self_attn.in_proj_weight.array[24:].reshape(3, 4, 12)[1] *= 0.01
+    prune_channels_(model, 1 / 3, x, skip="*.linear1.*")
+    mask = model.body.layers[0].self_attn.in_proj_weight.mask.reshape(3, 3, 4, 12)
+    assert not mask[:, 1].any()
+    assert mask[:, [0, 2]].all()
+    small = slim(model, x)
+    attn = small.body.layers[0].self_attn
+    assert (attn.num_heads, attn.head_dim, attn.embed_dim) == (2, 4, 12)
+    assert attn.in_proj_weight.shape == (24, 12)
+    assert attn.out_proj.weight.shape == (12, 8)
+    other = images(5)
+    np.testing.assert_allclose(small(other).array, model(other).array, rtol=1e-9, atol=1e-12)
+
+
+class Looks(nn.Module):
+    """Its own split into heads: a size that only its code knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(24, 36), nn.Linear(12, 4)
+
+    def forward(self, x):
+        q, k, v = (t.reshape(len(x), 8, 3, 4).transpose(1, 2) for t in self.qkv(x.reshape(len(x), 8, 24)).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(len(x), 8, 12)).mean(1)
+
+
+def test_a_split_into_heads_in_ones_own_code_is_kept_and_named():
+    model, x = Looks(), wrap(random.normal((2, 3, 8, 8)).astype(np.float32))
+    with pytest.raises(ValueError, match=r"made by qkv.weight.*split into 3 x 4"):
+        prune_channels_(model, 0.5, x)
 
 
 # -- which channels go ------------------------------------------------------------------------------------------------

@@ -105,6 +105,9 @@ def _sizes(module: Any, key: str, groups: int | None) -> None:
         module.in_channels, module.out_channels = second * module.groups, first
     elif isinstance(module, nn.Linear) and key == "weight":
         module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.MultiheadAttention) and key in ("in_proj_weight", "q_proj_weight"):
+        rows = getattr(module, key).shape[0]
+        module.num_heads = rows // module.head_dim // (3 if key == "in_proj_weight" else 1)
     elif isinstance(module, RNNBase):
         module.hidden_size = module.weight_hh_l0.shape[1]
         module.input_size = module.weight_ih_l0.shape[1]

@@ -150,7 +150,7 @@ class MultiheadAttention(Module):
         for name, wanted in (("bias", self.bias_k is not None), ("zero", self.add_zero_attn)):
             if wanted:
                 k, v = (
-                    cat([x, broadcast_to(extra, (b, 1, self.embed_dim))], 1)
+                    cat([x, broadcast_to(extra, (b, 1, x.shape[-1]))], 1)
                     for x, extra in ((k, self._extra(name, k, "k")), (v, self._extra(name, v, "v")))
                 )
         q, k, v = (transpose(unflatten(x, -1, (self.num_heads, self.head_dim)), 1, 2) for x in (q, k, v))
@@ -165,7 +165,7 @@ class MultiheadAttention(Module):
             weights = mean(weights, 1) if average_attn_weights else weights
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal)
-        y = reshape(transpose(y, 1, 2), (b, -1, self.embed_dim))  # (B, H, T, D) -> (B, T, E)
+        y = reshape(transpose(y, 1, 2), (b, -1, self.num_heads * self.head_dim))  # (B, H, T, D) -> (B, T, H D)
         y = self.out_proj(y)
         if not batched:
             return y[0], None if weights is None else weights[0]
@@ -193,7 +193,7 @@ class MultiheadAttention(Module):
     def _extra(self, name: str, like: Any, which: str) -> Any:
         if name == "bias":
             return self.bias_k if which == "k" else self.bias_v
-        return wrap(devices.array_module(like.array).zeros((1, 1, self.embed_dim), like.array.dtype))
+        return wrap(devices.array_module(like.array).zeros((1, 1, like.shape[-1]), like.array.dtype))
 
     def _mask(
         self, attn_mask: Any, padding: Any, is_causal: bool, q: Any, s: int, need_weights: bool

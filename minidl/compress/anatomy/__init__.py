@@ -1,9 +1,10 @@
 """Which parts of which parameters belong together: the channels and neurons of a model, found by watching it run.
 
-A *unit* is a channel of a convolution, a neuron of a dense layer, a hidden unit of a recurrent one. It owns a row of
-the weight that makes it, an element of the bias and of the batch norm behind it, and a column of every weight that
-reads it; residual sums tie units of several layers into one. None of this is read off module types. A forward pass is
-watched (`minidl.autograd.Watcher`), and beside every tensor of it go two shadows of its shape:
+A *unit* is a channel of a convolution, a neuron of a dense layer, a hidden unit of a recurrent one, a head of
+attention. It owns a row of the weight that makes it, an element of the bias and of the batch norm behind it, and a
+column of every weight that reads it; residual sums tie units of several layers into one. None of this is read off
+module types. A forward pass is watched (`minidl.autograd.Watcher`), and beside every tensor of it go two shadows of its
+shape:
 
     tags    which unit an element belongs to, 0 for none
     zero    whether the element is known to be 0, whatever the input, from the zeros of the parameters

@@ -20,7 +20,7 @@ NORMALISING = {"standardize", "rms_standardize", "group_standardize"}
 
 
 def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
-    """Merged axes keep their elements' units. An axis of units that is split is kept whole."""
+    """Merged axes keep their elements' units. An axis of units that is split is kept, but for heads of attention."""
     (x,) = ins[:1]
     if isinstance(x, Weight):
         old = [i for i, n in enumerate(x.zero.shape) if n != 1]
@@ -38,6 +38,10 @@ def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
         for axis in group_in:
             units, _, _ = x.line(axis)
             if x.tags.shape[axis] > 1 and len(np.unique(units)) > 1:
+                if watch.heads() == tuple(shape[i] for i in several_out):
+                    heads = np.moveaxis(x.tags, axis, -1).reshape(-1, *watch.heads())
+                    watch.units.join(heads, heads[..., :1])  # a head is one unit: it goes or stays as a whole
+                    continue
                 parts = " x ".join(str(shape[i]) for i in several_out)
                 watch.units.keep(units, f"its {x.tags.shape[axis]} outputs are split into {parts}{watch.at(ctx)}")
     return Shadow(x.tags.reshape(shape), x.zero.reshape(shape))

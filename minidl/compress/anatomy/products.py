@@ -124,17 +124,24 @@ def lookup(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
 
 
 def attention(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
-    """q (B, H, T, D), k (B, G, S, D), v (B, G, S, E) -> (B, H, T, E): the values' units pass through."""
+    """q (B, H, T, D), k (B, G, S, D), v (B, G, S, E) -> (B, H, T, E): the values' units pass through.
+
+    A head that is one unit can go, queries, keys and values. Parts of a head cannot: the scores are scaled by its size.
+    """
     q, k, v = ins[:3]
-    for x in (q, k):
-        units = x.tags if isinstance(x, Shadow) else x.all_units()
-        watch.units.keep(units, f"the scores are scaled by the size of queries and keys{watch.at(ctx)}")
-    if not isinstance(v, Shadow):
+    if not all(isinstance(x, Shadow) for x in (q, k, v)):
         return watch.unknown(ctx, ins, shape)
-    tags = v.tags.max((0, 2), keepdims=True)  # 1, G, 1, E
-    if not (v.tags == tags).all():
-        return watch.unknown(ctx, [v], shape)
+    roots = [watch.units.roots(x.tags) for x in (q, k, v)]
+    tags = roots[2].max((0, 2), keepdims=True)  # 1, G, 1, E
+    if not (roots[2] == tags).all():
+        return watch.unknown(ctx, ins, shape)
     repeat = shape[1] // tags.shape[1]
+    for units in roots[:2]:
+        head = units.max((0, 2, 3), keepdims=True)  # 1, H or G, 1, 1
+        if (units == head).all() and repeat == 1:
+            watch.units.join(head, tags)
+        else:
+            watch.units.keep(units, f"the scores are scaled by the size of queries and keys{watch.at(ctx)}")
     zero = v.zero.all((0, 2), keepdims=True)
     return Shadow(
         np.broadcast_to(np.repeat(tags, repeat, 1), shape), np.broadcast_to(np.repeat(zero, repeat, 1), shape)

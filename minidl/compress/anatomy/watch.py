@@ -13,6 +13,7 @@ from minidl.compress.anatomy import moves, products
 from minidl.compress.anatomy.shadows import Shadow, Weight
 from minidl.compress.anatomy.units import Units
 from minidl.devices import move as to_device
+from minidl.nn.attention import MultiheadAttention
 from minidl.nn.recurrent import RNNBase
 from minidl.ops.common import Binary, Elementwise
 from minidl.ops.reduce import Reduction
@@ -171,6 +172,12 @@ class _Watch(Watcher):
         """Where it was, for reasons."""
         path = state.scope.partition(".")[2]  # without the model's own name
         return f" in {path}" if path else f" in {ctx.name()}"
+
+    def heads(self) -> tuple[int, int] | None:
+        """Heads and their size, while a layer of attention runs that keeps count of them."""
+        path = state.scope.partition(".")[2]
+        module = self.model.get_submodule(path) if path and "<" not in path else self.model
+        return (module.num_heads, module.head_dim) if isinstance(module, MultiheadAttention) else None
 
     def unknown(self, ctx: Any, ins: list, shape: Any) -> Any:
         """What enters an op that is not understood has to stay, and nothing is known of what comes out."""
