@@ -49,7 +49,10 @@ from minidl.compat import (
     newaxis,
     numel,
     pi,
+    can_cast,
+    is_nonzero,
     promote_types,
+    result_type,
     set_float32_matmul_precision,
     use_deterministic_algorithms,
 )
@@ -70,7 +73,6 @@ from minidl.dtypes import (
     int32,
     int64,
     long,
-    result_type,
     set_default_dtype,
     short,
     uint8,
@@ -328,7 +330,7 @@ __version__ = "0.1.0"
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
 _ROOMS = (
     "amp", "backends", "compress", "cuda", "data", "distributions", "func", "inside", "io", "metrics", "models", "nn",
-    "optim", "testing", "train", "utils",
+    "optim", "special", "testing", "train", "utils",
 )  # fmt: skip
 _LATER = {
     "gradcheck": "gradchecks",

@@ -138,6 +138,27 @@ def promote_types(type1: Any, type2: Any) -> dtypes.DType:
     return dtypes.dtype_of(dtypes._promote(dtypes.as_numpy(type1), dtypes.as_numpy(type2)))
 
 
+def result_type(*tensors: Any) -> dtypes.DType:
+    """The dtype in which Tensors, arrays and Python numbers meet."""
+    return dtypes.dtype_of(dtypes.result_type(*tensors))
+
+
+def can_cast(from_: Any, to: Any) -> bool:
+    """Whether values of one dtype may be written into another in place: no float into integers, no number into bools.
+
+    >>> can_cast(dtypes.int64, dtypes.float32), can_cast(dtypes.float32, dtypes.int64)
+    (True, False)
+    """
+    rank = {"b": 0, "u": 1, "i": 2, "f": 3}
+    have, want = (dtypes.as_numpy(d).kind for d in (from_, to))
+    return rank[have] <= rank[want] or (have == "i" and want == "u")
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the single element is not 0. Raises RuntimeError for more or fewer elements."""
+    return bool(input)
+
+
 def set_float32_matmul_precision(precision: str) -> None:
     """Checks the word and does nothing: products of float32 are always computed in float32 or better.
 

@@ -162,3 +162,19 @@ __all__ = [
     "MultiMarginLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "LPPool1d", "LPPool2d", "LocalResponseNorm",
     "MaxUnpool1d", "MaxUnpool2d",
 ]  # fmt: skip
+
+_VOLUMES = "minidl goes up to images (N, C, H, W)"
+_LAZY = "sizes are said when a layer is made; summary(model, shape) tells them"
+
+
+def __getattr__(name: str) -> object:
+    hint = ""
+    if name.startswith("Lazy"):
+        hint = f": {_LAZY}"
+    elif name.endswith("3d"):
+        hint = f": {_VOLUMES}"
+    elif name == "CTCLoss":
+        hint = ": speech and handwriting in lines are not among what minidl is for, so far"
+    elif name in ("DataParallel", "SyncBatchNorm"):
+        hint = ": minidl runs in one process on one device; the module itself will do"
+    raise AttributeError(f"module 'minidl.nn' has no attribute {name!r}{hint}")

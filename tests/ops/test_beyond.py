@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -340,6 +342,10 @@ ABSENT = [
     ("as_strided", minidl, "unfold"),
     ("conv3d", MF, "images"),
     ("upsample", MF, "interpolate"),
+    ("Conv3d", minidl.nn, "images"),
+    ("LazyLinear", minidl.nn, "when a layer is made"),
+    ("CTCLoss", minidl.nn, "speech"),
+    ("DataParallel", minidl.nn, "one process"),
 ]
 
 
@@ -374,3 +380,17 @@ def test_gradients_for_a_stack_of_incoming_ones() -> None:
         y = x**3
         found.append(t.autograd.grad(y, x, t.eye(3, dtype=t.float64), is_grads_batched=True)[0])
     same(*found)
+
+
+def test_which_dtype_holds_which() -> None:
+    kinds = ("float16", "float64", "uint8", "int8", "int64", "bool")
+    for a in kinds:
+        for b in kinds:
+            assert minidl.can_cast(getattr(minidl, a), getattr(minidl, b)) == torch.can_cast(
+                getattr(torch, a), getattr(torch, b)
+            ), (a, b)
+    assert minidl.result_type(minidl.ones(2, dtype=minidl.int32), 1.5) is minidl.float32
+    assert minidl.is_nonzero(minidl.tensor(2))
+    room = subprocess.run([sys.executable, "-c", "import minidl; print(minidl.special.expit is minidl.sigmoid)"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert room.stdout.strip() == "True"
