@@ -254,3 +254,20 @@ def test_what_is_refused():
         ):  # fmt: skip
             with pytest.raises((ValueError, RuntimeError, NotImplementedError)):
                 make()
+
+
+def test_a_sequential_times_a_number_repeats_its_modules():
+    """The very same ones, as torch: weights are shared."""
+    for t in (minidl, torch):
+        model = t.nn.Sequential(t.nn.Linear(2, 2), t.nn.ReLU())
+        assert len(model * 2) == len(2 * model) == 4
+        assert (model * 2)[2] is model[0]
+        assert len(list((model * 3).parameters())) == 2
+        first = model[0]
+        model *= 2
+        assert len(model) == 4
+        assert model[2] is first
+        with pytest.raises(ValueError):
+            model * 0
+        with pytest.raises(TypeError):
+            model * 1.5
