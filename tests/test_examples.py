@@ -106,6 +106,21 @@ def prune(found, printed, full):
 REACHED |= {11: prune}
 
 
+def quantize(found, printed, full):
+    accuracy, beside = found["accuracy of static int8"]
+    assert beside["float"] >= (0.97 if full else 0.9)
+    assert abs(accuracy - beside["float"]) <= (0.006 if full else 0.012)  # an image is .0028
+    size, beside = found["bytes of static int8"]
+    assert size <= 0.28 * beside["float"]
+    assert "to the last bit: True" in printed
+    assert "4 Conv2d, 1 Add, 1 MaxPool2d, 1 AvgPool2d, 1 Reshape, 2 Linear" in printed
+    right = {name.strip(): float(x) for name, x in re.findall(r"^(\S.{23}) +(0\.\d{4}) +[\d,]+ +\d+%", printed, re.M)}
+    assert right["weights only, 2 bits"] < right["weights only, 4 bits"]
+
+
+REACHED |= {12: quantize}
+
+
 def test_every_page_says_here_what_it_must_reach():
     assert [int(path.name[:2]) for path in examples.pages(FOLDER)] == sorted(REACHED)
 

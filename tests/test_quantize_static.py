@@ -197,6 +197,19 @@ def test_an_output_that_is_all_bias_keeps_it():
     assert abs(y[:, 2] - run(model, wrap(x))[:, 2]).max() < 0.1
 
 
+def test_a_state_that_is_loaded_is_the_one_that_runs():
+    x = images(16)
+    one, other = small(), small()
+    for p in other.parameters():
+        p.array[...] = p.array[...] * 0.5 + 0.1
+    a, b = quantize_static(one, x), quantize_static(other, x)
+    b.steps, b.quants = copy.deepcopy(a.steps), a.quants  # the same scales of activations
+    expected = run(b, x)
+    assert (run(a, x) != expected).any()
+    a.load_state_dict(b.state_dict())
+    assert (run(a, x) == expected).all()
+
+
 def test_saturated_inputs_and_nan():
     net = quantize_static(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), random.normal((16, 2)))
     y = run(net, wrap(np.float32([[1e30, -1e30], [np.inf, np.nan], [0, 0]])))
@@ -233,6 +246,27 @@ def test_the_forward_of_training_is_the_deployed_networks_bit_for_bit(make):
         assert deployed.deployed
         assert (run(deployed, x[:n]) == trained).all()
         assert len(np.unique(trained)) > 1
+
+
+def test_training_in_integers_learns():
+    random.manual_seed(6)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 4))
+    x, y = wrap(random.uniform((16, 1, 8, 8))), wrap(np.arange(16) % 4)
+    net = quantize_static(model, x, deploy=False)
+    optimizer, losses = optim.Adam(net.parameters(), lr=0.01), []
+    for step in range(60):
+        if step % 10 == 0:
+            net.recalibrate_(x)
+        loss = F.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    with no_grad():
+        assert F.cross_entropy(net.deploy_()(x), y).item() < 0.7 * losses[0]
+    with pytest.raises(RuntimeError, match="only before deploy_"):
+        net.recalibrate_(x)
 
 
 def test_straight_through_gradients_are_those_of_the_rounded_float_layer():

@@ -62,7 +62,7 @@ class IntegerNet(nn.Module):
 
     Attributes:
         steps: the list of steps.
-        quants: scale and zero point of each result that travels as codes.
+        quants: scale and zero point of each result that an integer step reads.
         sample: shape of one input, without the batch.
     """
 
@@ -82,6 +82,21 @@ class IntegerNet(nn.Module):
         for index, i in last.items():
             if index != output:
                 self._drop[i].append(index)
+
+    _floats: tuple[Recorded, ...] = ()  # the network in float with these parameters, while it is at hand
+
+    def recalibrate_(self, calibration: Any, observer: Callable[[], Observer] = MinMax) -> IntegerNet:
+        """Learn the ranges of all results anew, with the weights as they are now, and return the network.
+
+        Ranges do not move by themselves: call it between epochs where training moves weights far. Raises RuntimeError
+        once the weights are packed, and for a network that came from a file.
+        """
+        if self.deployed or not self._floats:
+            raise RuntimeError("recalibrate_: only before deploy_(), of a network that quantize_static made here")
+        net = self._floats[0]
+        made = _Builder(net, _ranges(net, _batches(calibration), observer)).build()
+        self.steps, self.quants = made.steps, made.quants
+        return self
 
     @property
     def deployed(self) -> bool:
@@ -103,6 +118,7 @@ class IntegerNet(nn.Module):
                 hold(p, packed)
         for p in self.parameters():
             p.requires_grad_(False)
+        self._floats = ()
         return self
 
     def forward(self, x: Any) -> Any:
@@ -199,10 +215,7 @@ def quantize_static(
     >>> bool(abs(net(x).array - model(wrap(x)).array).max() < 0.1)
     True
     """
-    data = [x if isinstance(x, Tensor) else wrap(x) for x in batches(calibration)]
-    data = [x for x in data if len(x)]
-    if not data:
-        raise ValueError("quantize_static: the calibration data are empty")
+    data = _batches(calibration)
     net = fold(model if isinstance(model, Recorded) else record(model, data[0]))
     for name, p in net.named_parameters():
         if p.packed:
@@ -211,6 +224,23 @@ def quantize_static(
             raise TypeError(f"quantize_static: {name} is {p.array.dtype}, not float32; call model.float() first")
         if not np.isfinite(p.array).all():
             raise ValueError(f"quantize_static: {name} holds NaN or infinity")
+    state = {name: _copied(t) for name, t in net.named_state()}
+    net = Recorded(net.steps, net.output, state, net.sample)
+    made = _Builder(net, _ranges(net, data, observer)).build()
+    made._floats = (net,)
+    return made.deploy_() if deploy else made
+
+
+def _copied(t: Tensor) -> Tensor:
+    if not isinstance(t, Parameter):
+        return t
+    p = Parameter(t.array.copy(), requires_grad=True)
+    p.mask = t.mask
+    return p
+
+
+def _ranges(net: Recorded, data: list[Tensor], observer: Callable[[], Observer]) -> dict[int, Quant]:
+    """Scale and zero point of every result, as the network gives it in float."""
     seen: dict[int, Observer] = {0: observer()}
 
     def look(index: int, t: Tensor) -> None:
@@ -224,9 +254,15 @@ def quantize_static(
         for x in data:
             look(0, x)
             net.run(x, look)
-    quants = {index: Quant(*o.parameters()) for index, o in seen.items() if o.seen}
-    made = _Builder(net, quants).build()
-    return made.deploy_() if deploy else made
+    return {index: Quant(*o.parameters()) for index, o in seen.items() if o.seen}
+
+
+def _batches(calibration: Any) -> list[Tensor]:
+    data = [x if isinstance(x, Tensor) else wrap(x) for x in batches(calibration)]
+    data = [x for x in data if len(x)]
+    if not data:
+        raise ValueError("quantize_static: the calibration data are empty")
+    return data
 
 
 class _Builder:
@@ -234,13 +270,7 @@ class _Builder:
 
     def __init__(self, net: Recorded, quants: dict[int, Quant]):
         self.net, self.quants = net, quants
-        self.state = {
-            name: Parameter(t.array.copy(), requires_grad=True) if isinstance(t, Parameter) else t
-            for name, t in net.named_state()
-        }
-        for name, t in net.named_state():
-            if isinstance(t, Parameter):
-                self.state[name].mask = t.mask  # type: ignore[attr-defined]
+        self.state = dict(net.named_state())
         self.steps: list[Any] = []
         self.maker: dict[int, Any] = {}  # by result: the step that made it
         self.same: dict[int, int] = {}  # results that another one stands for
@@ -265,7 +295,9 @@ class _Builder:
                 else [n for n in (getattr(s, "weight", None), getattr(s, "bias", None)) if n]
             )
             state.update({n: self.state[n] for n in names})
-        return IntegerNet(self.steps, output, self.quants, state, self.net.sample)
+        read = {index for s in self.steps if not isinstance(s, Float) for index in reads(s)}
+        quants = {index: quant for index, quant in self.quants.items() if index in read}
+        return IntegerNet(self.steps, output, quants, state, self.net.sample)
 
     def at(self, ref: Any) -> int:
         return self.same.get(ref.index, ref.index)
