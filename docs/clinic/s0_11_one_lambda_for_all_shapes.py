@@ -1,7 +1,7 @@
 """One threshold for layers of different shape.
 
 tau = lambda ||w||_2 / fan_in = lambda rms(w) sqrt(outputs / inputs): the same lambda cuts a layer that widens deeper
-than one that narrows, whatever their weights are worth. Here both hold the same kind of noise; one loses nine times
+than one that narrows, whatever their weights are worth. Here both hold the same kind of noise; one loses fourteen times
 as much.
 
 Right: a threshold in units of the weights themselves (`rms_mask`) cuts alike; where a sparsity is wanted, say it.
