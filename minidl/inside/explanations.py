@@ -514,7 +514,7 @@ def _kernels(f: Any, run: _Run) -> Field:
     lines = []
     for name in sorted(able):
         op = registry.ops()[name]
-        here = f"here runs {ran[name]}" if name in ran else "not called for these sizes: NumPy's own loop is as fast"
+        here = f"here runs {ran[name]}" if name in ran else "not called here (small arrays are left to NumPy)"
         lines.append(f"{name}: {here}")
         for v in op.variants:
             mark = "*" if ran.get(name) == v.name else " "

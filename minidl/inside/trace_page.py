@@ -13,8 +13,9 @@ __all__ = ["page"]
 SHOWN = 300  # steps that a page holds
 
 STYLE = """
-.minidl .two { display: grid; grid-template-columns: minmax(14rem, 20rem) 1fr; gap: 1.2rem; margin-top: .8rem }
-@media (max-width: 50rem) { .minidl .two { grid-template-columns: 1fr } .minidl .order { max-height: 11rem } }
+.minidl .two { display: grid; grid-template-columns: minmax(14rem, 20rem) minmax(0, 1fr); gap: 1.2rem;
+  margin-top: .8rem }
+.minidl .two > * { min-width: 0 } .minidl p code { overflow-wrap: anywhere }
 .minidl .order { list-style: none; margin: 0; padding: 0; max-height: 70vh; overflow-y: auto;
   border: 1px solid var(--line); border-radius: 6px; font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace }
 .minidl .order li { padding: .1rem .6rem; cursor: pointer; color: var(--soft); white-space: nowrap; overflow: hidden;
@@ -25,6 +26,8 @@ STYLE = """
   border: 1px solid var(--line); border-radius: 6px; background: var(--tint); color: var(--ink); cursor: pointer }
 .minidl td.v { text-align: left; font: 13px/1.45 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
 .minidl td { vertical-align: top } .minidl td:first-child { white-space: nowrap }
+@media (max-width: 50rem) { .minidl .two { grid-template-columns: minmax(0, 1fr) }
+  .minidl .order { max-height: 11rem } }
 .minidl .whole { color: var(--good) } .minidl .part { color: var(--warm) }
 """
 
