@@ -12,7 +12,12 @@ from typing import Any as _Any
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl(_kernels)?\.")
 
 # The kernels' threads
-from minidl_kernels import get_num_threads, set_num_threads
+from minidl_kernels import (
+    get_float32_matmul_precision,
+    get_num_threads,
+    set_float32_matmul_precision,
+    set_num_threads,
+)
 
 # The engine
 from minidl import autograd, devices, dtypes, random
@@ -40,7 +45,6 @@ from minidl.compat import (
     compile,
     e,
     finfo,
-    get_float32_matmul_precision,
     iinfo,
     inf,
     is_complex,
@@ -53,7 +57,6 @@ from minidl.compat import (
     is_nonzero,
     promote_types,
     result_type,
-    set_float32_matmul_precision,
     use_deterministic_algorithms,
 )
 from minidl.devices import Device as device

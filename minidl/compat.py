@@ -159,20 +159,6 @@ def is_nonzero(input: Tensor) -> bool:
     return bool(input)
 
 
-def set_float32_matmul_precision(precision: str) -> None:
-    """Checks the word and does nothing: products of float32 are always computed in float32 or better.
-
-    Raises RuntimeError for another word than 'highest', 'high' and 'medium'.
-    """
-    if precision not in ("highest", "high", "medium"):
-        raise RuntimeError(f"{precision} is not one of 'highest', 'high', and 'medium'")
-
-
-def get_float32_matmul_precision() -> str:
-    """'highest'."""
-    return "highest"
-
-
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Does nothing: no op's result depends on the order in which threads happen to run."""
 

@@ -399,7 +399,8 @@ def test_the_usual_first_lines_of_a_program_run():
     minidl.set_float32_matmul_precision("high")
     with pytest.raises(RuntimeError):
         minidl.set_float32_matmul_precision("low")
-    assert minidl.get_float32_matmul_precision() == "highest"
+    assert minidl.get_float32_matmul_precision() == "high"
+    minidl.set_float32_matmul_precision("highest")
     minidl.use_deterministic_algorithms(True)
     assert minidl.are_deterministic_algorithms_enabled()
     assert not minidl.backends.mps.is_available()

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import checks, memory
+from .precision import get_float32_matmul_precision, set_float32_matmul_precision
 from .registry import call, listen, table, use, variants, which
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "csr_linear_dx",
     "dropout",
     "gather_plane",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "group_norm",
     "group_norm_backward",
@@ -66,6 +68,7 @@ __all__ = [
     "rnn",
     "rnn_backward",
     "scatter_plane",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "sgd_step",
     "softmax",

@@ -130,6 +130,24 @@ def test_where_bfloat16_ends_vectors_compute(always, odd, size):
 
 
 @needs_the_unit
+def test_three_products_are_an_opt_in(always):
+    a, b = normal(0, 100, 500), normal(1, 500, 90)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    off = lambda c: np.sqrt(np.mean((c - exact) ** 2) / np.mean(exact**2))
+    fine = off(cpu.matmul(a, b))
+    mk.set_float32_matmul_precision("high")
+    try:
+        coarse = cpu.matmul(a, b)
+        b[7, 7] = np.inf
+        assert np.isinf(cpu.matmul(a, b)[:, 7]).all()
+    finally:
+        mk.set_float32_matmul_precision("highest")
+    # What is left out, m_a m_b and l, is below 3 * 2^-18 of a product.
+    assert fine < 1e-7 < off(coarse) < 3 * 2.0**-18
+    assert [kind for kind, _ in always] == ["f32x6", "f32x3", "f32x3", "f32"]
+
+
+@needs_the_unit
 def test_zeros_are_no_small_numbers(always):
     a, b = normal(0, 60, 70), normal(1, 70, 80)
     a[a < 0.5] = 0

@@ -3,7 +3,7 @@
 Eight registers hold tiles of 16 rows of 64 bytes. One instruction adds to a tile of 16 x 16 sums the product of a tile
 of A, 16 rows with 64 bytes of k, and a tile of B, whose 16 rows hold the k of neighbouring columns side by side, as
 many as fill 4 bytes: 16 * 16 * 64 products of int8 (or half as many of bfloat16) in 16 cycles. Four sums, two tiles of
-A and two of B make a register tile of 32 x 32, where every tile that is loaded is used twice. Two kinds:
+A and two of B make a register tile of 32 x 32, where every tile that is loaded is used twice. Three kinds:
 
     s8s8    int8 by int8 into int32, exact. An element is 4 bytes along k
     f32x6   float32, each as the sum of three bfloat16, exactly: x = h + m + l with 8 bits each. Of the nine products
@@ -15,22 +15,19 @@ A and two of B make a register tile of 32 x 32, where every tile that is loaded 
             and the great one on top, so rounding errors are those of the great one: `gemm/cpu.py` has the measured
             error.
 
-The unit takes bfloat16's range ends otherwise than float32's: it reads and writes denormals as zeros, and Inf - Inf
-makes NaN of what was Inf. So the packers note the smallest magnitude that is not 0, or 0 where one is not finite or
-2^127 and more; `trusted` says whether products of such numbers are as good as float32's. Where they are not, the caller
-computes on vectors instead.
+    f32x3   the same with h and m alone and three products: an error of some 1e-6, at nearly twice the speed. Opt-in
+
+split.py has the packers of both, and says for which numbers it may be taken.
 
 Registers belong to a thread: `enter` says how they are used, `leave` frees them, so that nothing has to be saved when
 threads change.
 
-Intel, "Architecture Instruction Set Extensions Programming Reference", chapter 3. Henry, Tang and Heinecke, "Leveraging
-the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", arXiv:1904.06376.
+Intel, "Architecture Instruction Set Extensions Programming Reference", chapter 3.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,16 +37,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import pack as plain_pack
+from . import split
 from .jit import jit
 from .simd import F32, I8, I32, I64, Vectors, counting
 from .tile import Tile
 
-KINDS = ("s8s8", "f32x6")
+KINDS = ("s8s8", "f32x6", "f32x3")
 SIDE = 16  # rows of a tile register, and sums in one of its rows
 BYTES = 1024  # of a tile register
-PLANES = {"s8s8": 1, "f32x6": 3}  # parts that a number is split into
-# f32x6, in units of 2^23 of a float's bits: exponents, with 127 for 1.
-ALONE, TOGETHER = 127 - 100, 2 * 127 - 100
+PLANES = {"s8s8": 1, "f32x6": 3, "f32x3": 2}  # parts that a number is split into
+# Products of the parts 0 (h), 1 (m), 2 (l) of A and of B, in passes over k: the small ones first.
+PASSES = {
+    "s8s8": [[(0, 0)]],
+    "f32x6": [[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0)], [(0, 0)]],
+    "f32x3": [[(0, 1), (1, 0)], [(0, 0)]],
+}
 
 VOID = ir.VoidType()
 
@@ -90,13 +92,6 @@ def leave(typing: Any) -> Any:
     return types.void(), emit
 
 
-@jit(inner=True)
-def trusted(low_a, low_b):  # type: ignore[no-untyped-def]
-    """Whether f32x6 is as good as float32 for operands whose packers gave these (see the top of the page)."""
-    a, b = low_a >> 23, low_b >> 23
-    return a >= ALONE and b >= ALONE and a + b >= TOGETHER
-
-
 @functools.cache
 def multiply(t: Tile) -> Any:
     """The micro-kernel of tile.multiply, for the tile unit; between `enter` and `leave`.
@@ -105,8 +100,6 @@ def multiply(t: Tile) -> Any:
     """
     planes = PLANES[t.kind]
     instruction = "tdpbssd" if t.kind == "s8s8" else "tdpbf16ps"
-    # Products of the parts 0 (h), 1 (m), 2 (l) of A and of B, in passes over k: the small ones first.
-    passes = [[(0, 0)]] if planes == 1 else [[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0)], [(0, 0)]]
     element = I32 if t.kind == "s8s8" else F32
 
     @intrinsic
@@ -123,7 +116,7 @@ def multiply(t: Tile) -> Any:
 
             def sums_of(high: int, wide: int) -> None:
                 """Sums i, j in register 2 * i + j; tiles of A in 4 and 5, of B in 6 and 7."""
-                for one_pass in passes:
+                for one_pass in PASSES[t.kind]:
                     with counting(builder, blocks) as block:
                         at = builder.mul(block, I64(2 * BYTES * planes))
                         at_a, at_b = builder.add(a, at), builder.add(b, at)
@@ -208,10 +201,10 @@ def pack(t: Tile, operand: str) -> Any:
 
     A panel is a sequence of blocks of k, in each of them the planes, in each of those 32 rows of 64 bytes along k (A),
     or 16 lines of 32 columns, 4 bytes along k of each (B). Behind the last k it is filled with zeros. `low` is what
-    `trusted` wants to know, as bits of a float.
+    `split.trusted` wants to know, as bits of a float.
     """
-    if t.kind == "f32x6":
-        return _pack_split(t, operand)
+    if t.kind in split.KINDS:
+        return split.pack(t, operand)
     return _pack_rows(t) if operand == "a" else _pack_lines(t)
 
 
@@ -273,155 +266,6 @@ def _pack_rows(t: Tile) -> Any:
                             place = builder.add(line(builder.sub(p, inside), row), builder.mul(inside, I64(4)))
                             one.store(one.load(builder.add(start, builder.mul(p, k_step))), place)
             return ir.Constant(I64, 0)
-
-        return types.int64(*[types.int64] * 6), emit
-
-    return pack_panel
-
-
-class _Split:
-    """Emits the splitting of vectors of float32 into bfloat16, and notes their magnitudes."""
-
-    def __init__(self, builder: ir.IRBuilder) -> None:
-        self.builder = builder
-        self.v, self.bits = Vectors(builder, F32, SIDE), Vectors(builder, I32, SIDE)
-        self.low = cgutils.alloca_once_value(builder, self._all(0xFFFFFFFF))
-        self.top = cgutils.alloca_once_value(builder, self.bits.zero())
-
-    def _all(self, value: int) -> ir.Constant:
-        return ir.Constant(self.bits.type, [value] * SIDE)
-
-    def _upper(self, x: ir.Value) -> ir.Value:
-        """x rounded to bfloat16, as the upper halves of lanes."""
-        bits = self.builder.add(self.builder.bitcast(x, self.bits.type), self._all(0x8000))
-        return self.builder.and_(bits, self._all(0xFFFF0000))
-
-    def parts(self, x: ir.Value) -> list[ir.Value]:
-        """Bits of h, m, l in the upper halves of lanes, zeros in the lower: x = h + m + l."""
-        b = self.builder
-        size = b.and_(b.bitcast(x, self.bits.type), self._all(0x7FFFFFFF))
-        top, low = b.load(self.top), b.load(self.low)
-        b.store(b.select(b.icmp_unsigned(">", size, top), size, top), self.top)
-        less = b.sub(size, self._all(1))  # a zero becomes the greatest
-        b.store(b.select(b.icmp_unsigned("<", less, low), less, low), self.low)
-        h = self._upper(x)
-        rest = b.fsub(x, b.bitcast(h, self.v.type))
-        m = self._upper(rest)
-        return [h, m, b.bitcast(b.fsub(rest, b.bitcast(m, self.v.type)), self.bits.type)]
-
-    def along(self, first: ir.Value, second: ir.Value) -> ir.Value:
-        """32 bfloat16 one after the other."""
-        halves = ir.VectorType(ir.IntType(16), 2 * SIDE)
-        order = ir.Constant(ir.VectorType(I32, 2 * SIDE), list(range(1, 4 * SIDE, 2)))
-        b = self.builder
-        return b.shuffle_vector(b.bitcast(first, halves), b.bitcast(second, halves), order)
-
-    def beside(self, first: ir.Value, second: ir.Value) -> ir.Value:
-        """In every lane the bfloat16 of `first`, and behind it that of `second`."""
-        return self.builder.or_(self.builder.lshr(first, self._all(16)), second)
-
-    def store(self, value: ir.Value, address: ir.Value, offset: int) -> None:
-        self.bits.store(self.builder.bitcast(value, self.bits.type), address, offset, align=64)
-
-    def smallest(self) -> ir.Value:
-        """Bits of the smallest magnitude but 0; 0 where one is 2^127 or more, Inf or NaN."""
-        b = self.builder
-
-        def reduced(held: ir.Value, how: str) -> ir.Value:
-            shape = ir.FunctionType(I32, [self.bits.type])
-            name = f"llvm.vector.reduce.{how}.v{SIDE}i32"
-            return b.call(cgutils.get_or_insert_function(b.module, shape, name), [b.load(held)])
-
-        low, top = reduced(self.low, "umin"), reduced(self.top, "umax")
-        great = b.icmp_unsigned(">=", top, I32(254 << 23))
-        return b.select(great, I64(0), b.zext(low, I64))
-
-
-def _pack_split(t: Tile, operand: str) -> Any:
-    """f32x6: squares of 16 x 16 floats are brought into registers, with k along the lanes (A) or along the columns (B),
-    split, and stored plane by plane.
-    """
-    column = t.column
-
-    @intrinsic
-    def pack_panel(typing: Any, source: Any, lane_step: Any, k_step: Any, lanes: Any, k: Any, to: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            source, lane_step, k_step, lanes, k, to = args
-            split = _Split(builder)
-            v = split.v
-            gathered = cgutils.alloca_once(builder, ir.ArrayType(F32, SIDE * SIDE))
-            gathered = builder.ptrtoint(gathered, I64)
-            # Of a square: vector i along `outer`, lanes along `inner`.
-            outer_step, inner_step = (lane_step, k_step) if operand == "a" else (k_step, lane_step)
-
-            def vectors(start: ir.Value, step: ir.Value, count: ir.Value, mask: ir.Value) -> list[ir.Value]:
-                """`count` vectors, `step` bytes apart, and zeros."""
-                found = []
-                for i in range(SIDE):
-                    inside = builder.icmp_signed("<", I64(i), count)
-                    here = builder.select(inside, mask, ir.Constant(mask.type, None))
-                    found.append(v.masked_load(here, builder.add(start, builder.mul(step, I64(i)))))
-                return found
-
-            def blocks(square: Callable[[ir.Value, ir.Value, ir.Value], list[ir.Value]]) -> None:
-                """`square(start, outer, inner)`: the vectors of a square with that many rows and columns inside."""
-                with counting(builder, k, step=I64(t.block)) as p:
-                    place = builder.add(to, builder.mul(p, I64(column)))
-                    with counting(builder, lanes, step=I64(SIDE)) as lane:
-                        start = builder.add(source, builder.mul(lane, lane_step))
-                        wide = builder.sub(lanes, lane)
-                        halves = []
-                        for half in range(2):
-                            first = builder.add(p, I64(SIDE * half))
-                            deep = builder.sub(k, first)
-                            at = builder.add(start, builder.mul(first, k_step))
-                            halves.append(square(at, wide, deep) if operand == "a" else square(at, deep, wide))
-                        if operand == "a":
-                            corner = builder.add(place, builder.mul(lane, I64(64)))
-                            for i, (one, two) in enumerate(zip(*halves)):
-                                for plane, pair in enumerate(zip(split.parts(one), split.parts(two))):
-                                    split.store(split.along(*pair), corner, 2 * BYTES * plane + 64 * i)
-                        else:
-                            corner = builder.add(place, builder.mul(lane, I64(4)))
-                            for half, lines in enumerate(halves):
-                                for i in range(0, SIDE, 2):
-                                    pairs = zip(split.parts(lines[i]), split.parts(lines[i + 1]))
-                                    for plane, pair in enumerate(pairs):
-                                        offset = 2 * BYTES * plane + 128 * (SIDE // 2 * half + i // 2)
-                                        split.store(split.beside(*pair), corner, offset)
-
-            def as_they_lie() -> None:
-                blocks(lambda at, outer, inner: vectors(at, outer_step, outer, v.first(inner)))
-
-            def transposed() -> None:
-                blocks(lambda at, outer, inner: v.transpose(vectors(at, inner_step, inner, v.first(outer))))
-
-            def far_apart() -> None:
-                one = Vectors(builder, F32, 1)
-
-                def square(at: ir.Value, outer: ir.Value, inner: ir.Value) -> list[ir.Value]:
-                    for i in range(SIDE):
-                        v.store(v.zero(), gathered, 64 * i)
-                    least = lambda n: builder.select(builder.icmp_signed("<", n, I64(SIDE)), n, I64(SIDE))
-                    with counting(builder, least(outer)) as i:
-                        with counting(builder, least(inner)) as j:
-                            place = builder.add(builder.mul(i, outer_step), builder.mul(j, inner_step))
-                            number = builder.add(builder.mul(i, I64(64)), builder.mul(j, I64(4)))
-                            one.store(one.load(builder.add(at, place)), builder.add(gathered, number))
-                    return [v.load(gathered, 64 * i) for i in range(SIDE)]
-
-                blocks(square)
-
-            with builder.if_else(builder.icmp_signed("==", inner_step, I64(4))) as (this, otherwise):
-                with this:
-                    as_they_lie()
-                with otherwise:
-                    with builder.if_else(builder.icmp_signed("==", outer_step, I64(4))) as (this, last):
-                        with this:
-                            transposed()
-                        with last:
-                            far_apart()
-            return split.smallest()
 
         return types.int64(*[types.int64] * 6), emit
 

@@ -34,14 +34,14 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from . import amx, machine, threads, workspace
+from . import amx, machine, split, threads, workspace
 from .gather import pointer
 from .jit import jit
 from .pack import pack
 from .pool import parallel_for
 from .tile import Tile, multiply, tile
 
-DEPTH = {"f64": 128, "f32x6": 128}  # k of panels that stay in L1, where it is not 256
+DEPTH = {"f64": 128, "f32x6": 128, "f32x3": 192}  # k of panels that stay in L1, where it is not 256
 PACKED = 16 << 20  # bytes of A, and of B, that are packed at a time
 DEEP = 1024  # k that are packed at a time, at most
 SHARES = 8  # blocks per thread: the last one that is waited for is then small
@@ -77,7 +77,7 @@ def product(t: Tile) -> Any:
     """The kernel of a tile: `kernel` below, compiled on first use."""
     pack_a, pack_b, tile_multiply, enter, leave = _parts(t)
     rows, cols, size, block, column, line = t.rows, t.cols, t.size, t.block, t.column, t.line
-    careful = t.kind == "f32x6"
+    careful = t.kind in split.KINDS
 
     @jit(inner=True)
     def whole_blocks(k):  # type: ignore[no-untyped-def]
@@ -147,7 +147,7 @@ def product(t: Tile) -> Any:
                 low_a = min(low_a, pack_panel(0, p, pa, s, a_here, b_here, packed_a, packed_b))
             for p in range(pa, pa + pb):
                 low_b = min(low_b, pack_panel(0, p, pa, s, a_here, b_here, packed_a, packed_b))
-            if careful and not amx.trusted(low_a, low_b):
+            if careful and not split.trusted(low_a, low_b):
                 i64(notes)[slot] = 0
                 return
             add = c_here if k0 else Matrix(bias.at + j0 * bias.col, 0, 0, bias.col)
@@ -171,7 +171,7 @@ def product(t: Tile) -> Any:
             for slot in range(nthreads):
                 low_a = min(low_a, i64(notes)[2 * (slot * items + item)])
                 low_b = min(low_b, i64(notes)[2 * (slot * items + item) + 1])
-            if not amx.trusted(low_a, low_b):
+            if not split.trusted(low_a, low_b):
                 return False
         return True
 

@@ -17,7 +17,7 @@ what one lane holds of A or B, and the tile multiplies elements and adds into th
     s16        element 2 int16 along k: vpmaddwd (AVX2)
     i32        element an int32: multiply, add (any CPU)
 
-and two that amx.py has its own instructions for: s8s8 and f32x6.
+and two that amx.py has its own instructions for: s8s8, f32x6 and f32x3.
 
 Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS Functionality", 2015.
 """
@@ -37,9 +37,9 @@ from numba.extending import intrinsic
 
 from .simd import F32, F64, I32, I64, VECTOR_BYTES, Vectors, counting
 
-ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32, "s8s8": I32, "f32x6": F32}
-BLOCK = {"s8s8": 16, "f32x6": 32}  # k in one tile register
-SPLIT = {"f32x6": 6}  # bytes that a number is split into, where they are not those of its element
+ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32, "s8s8": I32, "f32x6": F32, "f32x3": F32}
+BLOCK = {"s8s8": 16, "f32x6": 32, "f32x3": 32}  # k in one tile register
+SPLIT = {"f32x6": 6, "f32x3": 4}  # bytes that a number is split into, where they are not those of its element
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ Where one side is a vector or a few, and in small products, vector.py and small.
 
 On a CPU with a tile unit for bfloat16 large products of float32 are sums of six products of bfloat16 each (cpu/amx.py):
 faster than float32's own multiply-adds, and closer to the exact result. Measured as root mean square of the error over
-that of the result, normal numbers, K = 64, 512 and 2048: 4e-8, 7e-8, 9e-8; on vectors 1e-7, 3e-7, 3e-7. Where the
-numbers reach the ends of bfloat16's range, or are not finite, vectors compute instead.
+that of the result, normal numbers, K = 64, 512 and 2048: 5e-8, 7e-8, 9e-8; on vectors 1e-7, 3e-7, 3e-7. With the
+switch in precision.py at "high" three products do, with 4e-6. Where the numbers reach the ends of bfloat16's range, or
+are not finite, vectors compute instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import precision
 from ..cpu import machine
 from ..cpu.product import address, multiply_at
 from . import small, vector
@@ -25,7 +27,7 @@ Array = NDArray[Any]
 
 KIND = {"f": "f32", "d": "f64"}  # by dtype.char, since NumPy takes 4 us to tell a name
 LITTLE, FEW = 1 << 21, 12  # multiply-adds of a product, or rows of A, up to which packing does not pay
-SPLIT_FROM = 1 << 23  # multiply-adds from which splitting into bfloat16 pays
+SPLIT_FROM = 1 << 22  # multiply-adds from which splitting into bfloat16 pays
 SPLIT_SIDE = 64  # and the least M, N and K: splitting is work on the sides
 
 
@@ -36,7 +38,7 @@ def _multiply(kind: str, batch: int, m: int, n: int, k: int, *rest: int) -> None
         and batch * m * n * k >= SPLIT_FROM
         and min(m, n, k) >= SPLIT_SIDE
         and machine.multiplies_bfloat16()
-        and multiply_at("f32x6", batch, m, n, k, *rest)
+        and multiply_at("f32x6" if precision.highest() else "f32x3", batch, m, n, k, *rest)
     ):
         return
     packs = k > small.MOST_K or (m > FEW and m * n * k > LITTLE)
