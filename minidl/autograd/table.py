@@ -30,8 +30,11 @@ def op(*, method: str | None = None, operator: str | None = None, inplace: bool 
             if inplace:
                 from minidl.inplace import write
 
+                several = not isinstance(f, OpType)  # ops, each of which may save what is written over
+
                 def in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-                    return write(self, f(self, *args, **kwargs))
+                    x = TABLE["clone"](self) if several and self.requires_grad else self
+                    return write(self, f(x, *args, **kwargs))
 
                 in_place.__doc__ = f"In-place version of :func:`{method}`."
                 in_place.__name__ = method + "_"

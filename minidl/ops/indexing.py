@@ -86,7 +86,7 @@ class _GetItem(Op):
             if isinstance(i, slice) and i.step is not None and i.step <= 0:
                 raise ValueError("step must be greater than zero: use flip() for a reversed order")
         y = x[index]
-        if not _is_basic(index):
+        if type(index) not in (int, slice) and not _is_basic(index):
             y = devices.contiguous(y) if y.ndim else y  # NumPy puts an array's dimensions outermost in memory
         elif isinstance(y, np.generic):  # NumPy copies a single element; with ... it gives a view, as torch does
             y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]

@@ -172,8 +172,11 @@ def index_reduce(input: Any, dim: int, index: Any, source: Any, reduce: str, *, 
         want,
     )
     places = np.broadcast_to(at.reshape((-1,) + (1,) * (len(size) - 1 - d)), want).astype(np.int64)
+    if x.ndim:
+        source = reshape(source, want) if not source.shape else source
+        return scatter_reduce(input, d, places, source, reduce, include_self=include_self)
     y = scatter_reduce(reshape(input, size), d, places, reshape(source, want), reduce, include_self=include_self)
-    return reshape(y, x.shape)
+    return reshape(y, ())
 
 
 @op(method="index_put", inplace=True)

@@ -24,7 +24,12 @@ tensors = [s for s in pairs(distinct, positive) if isinstance(s.args[1], (np.nda
 case("fmax", *tensors, S(Const(FEW), Const(FEW[::-1].copy())))
 case("fmin", *tensors, S(Const(FEW), Const(FEW[::-1].copy())))
 case("nextafter", big(normal(4), normal(4)), big(normal(2, 3), normal(3)))
-case("heaviside", S(np.array([-1.0, 0.0, 2.0]), np.full(1, 0.5)), S(ints(-2, 3, 6), ints(0, 9, 6)), smooth=False)
+case(
+    "heaviside",
+    S(Const(np.array([-1.0, 0.0, 2.0])), Const(np.full(1, 0.5))),
+    S(ints(-2, 3, 6), ints(0, 9, 6)),
+    smooth=False,
+)
 case("frac", *shapes(distinct))
 case("frexp", S(distinct(3, 4)), big(np.array([0.0, 1.0, -8.0, 0.3])))
 case("mantissa_and_exponent", S(distinct(3, 4)), theirs=torch.frexp)
