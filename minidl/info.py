@@ -57,6 +57,7 @@ def gather() -> dict[str, Any]:
         "gpu": _gpu(),
         "cache": _cache(),
         "kernels": _kernels(),
+        "cuda": _cuda(),
     }
 
 
@@ -82,7 +83,12 @@ def as_text(facts: dict[str, Any]) -> str:
         (k["op"], k["shapes"], k["runs"], ", ".join(v for v in k["variants"] if v != k["runs"]))
         for k in facts["kernels"]
     ]
-    return "\n".join([*out, "", *table(("kernel", "for float32 or int8 of", "runs", "could also run"), rows, left=4)])
+    on_gpu = [(op, ", ".join(variants)) for op, variants in facts["cuda"].items()]
+    tables = (
+        table(("kernel", "for float32 or int8 of", "runs", "could also run"), rows, left=4),
+        table(("on a GPU", "variants"), on_gpu, left=2),
+    )
+    return "\n".join([*out, *(line for t in tables for line in ("", *t))])
 
 
 def _version(name: str) -> str | None:
@@ -118,7 +124,9 @@ def _gpu() -> dict[str, Any]:
     except Exception as problem:  # a broken installation is a fact to show, whatever it raises
         return {"cupy": None, "answers": False, "status": f"none: CuPy is installed but does not load ({problem})"}
     if not devices.cuda_is_available():
-        return {"cupy": version, "answers": False, "status": f"none: CuPy {version} is installed, but no GPU answers"}
+        why = devices.why_no_cuda()
+        status = f"none: CuPy {version} is installed, but no GPU answers: {why}"
+        return {"cupy": version, "answers": False, "status": status}
     found = cupy.cuda.runtime.getDeviceProperties(0)
     name, memory = found["name"].decode(), found["totalGlobalMem"]
     status = f"{name}, {_size(memory)}, CuPy {version}"
@@ -160,6 +168,13 @@ def _kernels() -> list[dict[str, Any]]:
         {"op": op, "shapes": shapes, "runs": kernels.which(op, *args), "variants": list(kernels.variants(op, "cpu"))}
         for op, shapes, args in calls
     ]
+
+
+def _cuda() -> dict[str, list[str]]:
+    """The CUDA variants of each operation that has any."""
+    from minidl_kernels.registry import ops
+
+    return {op: list(found) for op in ops() if (found := kernels.variants(op, "cuda"))}
 
 
 def _size(n: int) -> str:

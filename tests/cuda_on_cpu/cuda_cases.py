@@ -264,6 +264,7 @@ ATTENTIONS = [
     ((1, 4, 2, 9, 32, 32, 32), "bool", False),
     ((1, 2, 1, 7, 70, 9, 65), "float", True),
     ((2, 1, 1, 3, 4, 256, 256), None, False),
+    ((1, 2, 1, 40, 70, 9, 10), None, False),  # several blocks of keys and of queries
     ((1, 1, 1, 0, 3, 4, 4), None, False),
     ((1, 1, 1, 3, 0, 4, 4), None, False),
     ((1, 1, 1, 6, 6, 0, 2), None, False),
@@ -298,6 +299,10 @@ def _():
         q, k, v, mask, causal, scale = _attention(*how)
         out, lse = mk.attention(q, k, v, mask, causal, scale)
         yield fixed(normal(5, *out.shape), q, k, v, out, lse, mask, causal, scale)
+    q, k, v = (normal(i, 1, 1, 4, 3) for i in range(3))
+    q[0, 0, 1, 0], mask = np.nan, np.eye(4, dtype=bool)[::-1]  # the NaN must not reach keys that its query does not see
+    out, lse = mk.attention(q, k, v, mask)
+    yield fixed(normal(5, *out.shape), q, k, v, out, lse, mask, False, None)
 
 
 # --- element by element ---

@@ -103,3 +103,25 @@ def flat(values):
             yield from flat(v)
         elif isinstance(v, np.ndarray):
             yield v
+
+
+def check_indices(xp, op):
+    """An index that does not exist: NaN, or left out; no memory is touched there."""
+    f32, bad = np.float32, np.array([3, -1, 1])
+    if op == "cross_entropy":
+        loss, _ = to(xp.asnumpy, mk.cross_entropy(xp.ones((3, 3), f32), xp.asarray(bad)))
+        assert np.isnan(loss).tolist() == [True, True, False]
+    elif op == "cross_entropy_backward":
+        x, one = xp.ones((3, 3), f32), xp.ones(3, f32)
+        dx = xp.asnumpy(mk.cross_entropy_backward(one, x, xp.asarray(bad), one))
+        assert np.isnan(dx).all(1).tolist() == [True, True, False]
+    elif op == "gather_plane":
+        y = xp.asnumpy(mk.gather_plane(xp.ones((1, 3), f32), xp.asarray(bad[None])))
+        assert np.isnan(y[0]).tolist() == [True, True, False]
+    elif op == "scatter_plane":
+        y = xp.asnumpy(mk.scatter_plane(xp.ones((1, 3), f32), xp.asarray(bad[None]), 3))
+        assert y.tolist() == [[0, 1, 0]]
+    elif op == "csr_linear":
+        values, starts = xp.ones(3, f32), xp.asarray(np.array([0, 1, 2, 9]))
+        y = xp.asnumpy(mk.csr_linear(xp.ones((1, 3), f32), values, xp.asarray(bad.astype(np.int32)), starts))
+        assert np.isnan(y[0]).tolist() == [True, True, False]

@@ -23,6 +23,13 @@ def test_variants_are_as_good_as_the_reference(xp, op, variant, case):
     cuda_runs.check(xp, op, variant, args)
 
 
+@pytest.mark.parametrize(
+    "op", ["cross_entropy", "cross_entropy_backward", "gather_plane", "scatter_plane", "csr_linear"]
+)
+def test_indices_that_do_not_exist_touch_no_memory(xp, op):
+    cuda_runs.check_indices(xp, op)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize(("op", "variant"), VARIANTS)

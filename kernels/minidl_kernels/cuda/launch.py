@@ -57,8 +57,12 @@ def cupy() -> ModuleType:
 @functools.cache
 def source(path: str) -> str:
     """The text of a .cu file, named from the package's folder, with the files that it includes put in."""
-    text = (ROOT / path).read_text()
-    return re.sub(r'^#include "([\w./]+)"$', lambda m: source(m[1]), text, flags=re.M)
+    return re.sub(r'^#include "([\w./]+)"$', lambda m: source(m[1]), text(path), flags=re.M)
+
+
+def text(path: str) -> str:
+    """A file's text as it stands."""
+    return (ROOT / path).read_text()
 
 
 _ENTRY = r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?{}\s*\(([^)]*)\)'
@@ -131,7 +135,7 @@ class Kernel:
             return _number(self.entry, p, a)
         if a is None:
             return np.uintp(0)
-        if not hasattr(a, "device") or not hasattr(a, "data"):
+        if type(a).__module__.partition(".")[0] != "cupy":
             raise TypeError(f"{self.entry}: {p.name} must be a CuPy array, got {type(a).__name__}")
         if a.dtype != p.dtype:
             raise TypeError(f"{self.entry}: {p.name} must be {p.dtype}, got {a.dtype}")
@@ -188,10 +192,7 @@ def explained(error: BaseException) -> str | None:
     if "CUDA headers" in text or "cuda_fp16.h" in text:
         return f"CuPy does not find CUDA's headers; {INSTALL} brings them"
     if "cudaErrorInsufficientDriver" in text:
-        return (
-            "there is no NVIDIA driver, or it is older than CuPy's CUDA: install or update it "
-            "(`nvidia-smi` shows what there is)"
-        )
+        return "no NVIDIA driver, or one too old for CuPy's CUDA: see `nvidia-smi`"
     if "cudaErrorNoDevice" in text:
         return "the NVIDIA driver finds no GPU; see `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES"
     if "invalid value for --gpu-architecture" in text or "unsupported gpu architecture" in text.lower():
