@@ -13,12 +13,14 @@ import minidl
 import minidl_kernels
 from minidl import nn
 from minidl.autograd import TABLE, Op, OpType
+from minidl.bench import ceilings
 from minidl.bench.ceilings import Ceilings
 from minidl.cli import main
 from minidl.inside import explain, looking, pages
 from minidl.inside.counting import Counting, counted
 from minidl.inside.explanations import KERNEL_FIELDS, LAYER_FIELDS, OP_FIELDS, names
 from minidl_kernels import registry
+from minidl_kernels.cpu import jit
 
 NAMES = names()
 OPS = [n for n in NAMES if n in TABLE]
@@ -244,6 +246,22 @@ def test_the_place_on_the_roofline(monkeypatch):
     assert "it needs 786 us, bound by memory" in found["roofline"]
     assert "1 TFLOP/s at most with 1 thread;" in found["roofline"]
     assert "<svg" in found.html()
+
+
+def test_limits_are_measured_once_and_kept(monkeypatch, tmp_path):
+    steps = ((1000, 2e9), (10**9, 1e9))
+    machine = Ceilings(2, "generic", {"f32": 1e12, "int8": 1e12}, dict.fromkeys(("read", "fill", "copy"), steps))
+    asked = []
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(ceilings, "measure_ceilings", lambda *a: asked.append(a) or machine)
+    measured = looking._ceilings.__wrapped__
+    assert measured(2, "generic") == machine
+    assert measured(2, "generic") == machine
+    assert len(asked) == 1
+    for file in tmp_path.iterdir():
+        file.write_text('{"rates": 3}')  # what cannot be read is measured again
+    assert measured(2, "generic") == machine
+    assert len(asked) == 2
 
 
 @pytest.mark.slow

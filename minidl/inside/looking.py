@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+import platform
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -175,13 +178,25 @@ def timed(f: Callable[[], Any], seconds: float = 0.02) -> float:
 
 @functools.cache
 def _ceilings(threads: int, tier: str) -> Any:
-    from minidl.bench.ceilings import measure_ceilings
+    """Measured once and kept beside the compiled kernels, which belong to this machine, too."""
+    from minidl.bench.ceilings import Ceilings, measure_ceilings
+    from minidl.io import atomic_write
+    from minidl_kernels.cpu import jit
 
-    return measure_ceilings(threads, tier, 0.15)
+    file = jit.cache_folder() / f"ceilings-{platform.node()}-{tier}-{threads}.json"
+    try:
+        kept = json.loads(file.read_text())
+        streams = {name: tuple((int(n), float(v)) for n, v in steps) for name, steps in kept["streams"].items()}
+        return Ceilings(threads, tier, {k: float(v) for k, v in kept["rates"].items()}, streams)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = measure_ceilings(threads, tier, 0.15)
+    with contextlib.suppress(OSError), atomic_write(str(file)) as out:
+        out.write(json.dumps(found.to_dict()).encode())
+    return found
 
 
 def ceilings() -> Any:
-    """What this machine can do at most with the threads in use: measured at the first call, in about a second."""
+    """What this machine can do at most with the threads in use: measured when first asked for, in a second or two."""
     from minidl_kernels.cpu import machine
 
     return _ceilings(minidl_kernels.get_num_threads(), machine.machine().tier)
