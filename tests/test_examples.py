@@ -75,7 +75,32 @@ def lstm_sunspots(found, printed, full):
     assert found["mean absolute error"][1]["persistence"] == pytest.approx(25.44, abs=0.01)
 
 
-REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots}
+def transformer_translation(found, printed, full):
+    for measure in ("exactly right", "BLEU"):
+        value, beside = found[f"translation, {measure}"]
+        if full:
+            assert value > max(beside["copy"], beside["nearest neighbour"])
+    told, _ = found["language told"]
+    assert told > (0.35 if full else 0.18)
+
+
+def gpt(found, printed, full):
+    for kind, quickly in (("bits per character", 3.8), ("bits per character, characters", 4.6)):
+        bits, beside = found[kind]
+        assert bits < (min(beside["gzip"], beside["counts of order 3"]) if full else quickly)
+    assert "none before" in printed
+    assert "the same text with the cache" in printed
+    for kind in ("question and answer", "summary"):
+        bits, beside = found[f"bits per character of a {kind}"]
+        assert bits < beside["before"]
+    bits, beside = found["bits per character of code, fine-tuned"]
+    assert bits < min(beside["before"], beside["from scratch"])
+    if full:
+        accuracy, beside = found["accuracy on words"]
+        assert accuracy > beside["larger class"]
+
+
+REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots, 5: transformer_translation, 6: gpt}
 
 
 def resnet(found, printed, full):
@@ -224,3 +249,32 @@ def test_a_training_goes_on_where_it_was(example, tmp_path):
     assert steps > 100
     assert figures(example(2, *arguments)) == first
     assert minidl.load(tmp_path / "state.npz")["step"] == steps
+
+
+def test_names_of_the_users_own(example, tmp_path):
+    """Two kinds of words that their letters tell apart."""
+    g = np.random.default_rng(0)
+    words = lambda letters: {"".join(g.choice(list(letters), 6)) for _ in range(150)}
+    rows = [*(f"{w},low" for w in words("abcdefg")), *(f"{w},high" for w in words("tuvwxyz"))]
+    (tmp_path / "words.csv").write_text("word,kind\n" + "\n".join(rows) + "\n")
+    printed = example(3, "--quick", "--data", tmp_path / "words.csv")
+    assert figures(printed)["test accuracy of the LSTM"][0] > 0.9
+
+
+def test_a_series_of_the_users_own(example, tmp_path):
+    """A sine that has negative values, without a column of times."""
+    values = 3 * np.sin(0.5 * np.arange(240))
+    (tmp_path / "waves.csv").write_text("wave\n" + "\n".join(map(str, values)) + "\n")
+    printed = example(4, "--quick", "--data", tmp_path / "waves.csv")
+    assert figures(printed)["share of persistence's error"][0] < 0.3
+    (tmp_path / "short.csv").write_text("wave\n1\n2\n")
+    with pytest.raises(SystemExit) as caught:
+        example(4, "--data", tmp_path / "short.csv")
+    assert caught.value.code == 2
+
+
+def test_pairs_of_the_users_own(example, tmp_path):
+    rows = [f"{chr(97 + i % 26)}{chr(97 + i * 7 % 26)},{chr(65 + i % 26)}{chr(65 + i * 7 % 26)}" for i in range(60)]
+    (tmp_path / "pairs.csv").write_text("low,high\n" + "\n".join(rows) + "\n")
+    printed = example(5, "--quick", "--data", tmp_path / "pairs.csv")
+    assert set(figures(printed)) == {"translation, exactly right", "translation, BLEU"}
