@@ -184,6 +184,28 @@ def test_sums_and_means_are_rounded_once(a, b, y, seed):
         assert (error[inside] <= y.scale * (0.5 + 1e-4) + 1e-5 * abs(exact).max()).all()
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_mean_over_an_image_is_a_window(keep, tmp_path):
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(2, 5, 1), nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = F.relu(self.conv(x)).mean((2, 3), keepdim=keep)
+            return self.head(x.flatten(1) if keep else x)
+
+    random.manual_seed(4)
+    model, x = Mean().eval(), wrap(random.normal((8, 2, 4, 5)))
+    net = quantize_static(model, x)
+    assert net.extra_repr() == "deployed; 1 Conv2d, 1 AvgPool2d, 1 Reshape, 1 Linear"
+    assert np.linalg.norm(run(net, x) - run(model, x)) < 0.05 * np.linalg.norm(run(model, x))
+    training = quantize_static(model, x, deploy=False)
+    assert (training(x).detach().numpy() == run(net, x)).all()
+    save_net(net, tmp_path / "n.npz")
+    assert (run(load_net(tmp_path / "n.npz"), x) == run(net, x)).all()
+
+
 def test_an_output_that_is_all_bias_keeps_it():
     """A folded batch norm of gamma ~ 0: the weights are tiny, and the bias in units of their scale leaves int32."""
     model = nn.Linear(4, 3)

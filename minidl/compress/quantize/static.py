@@ -415,6 +415,19 @@ class _Builder:
         how: Any = [tuple(int(n) for n in v) for v in (window, stride)]
         return self.add(AvgPool2d(x, out, how[0], how[1], self.quants[x], self.quants[out]))
 
+    def _mean(self, step: Step, x: int, out: int, dims: Any = None, keep: bool = False) -> bool:
+        """The mean over height and width is one window."""
+        shape = self.net_shapes()[x]
+        if len(shape) != 4 or dims is None or isinstance(dims, int) or sorted(d % 4 for d in dims) != [2, 3]:
+            return False
+        window = shape[2:]
+        if keep:
+            return self.add(AvgPool2d(x, out, window, window, self.quants[x], self.quants[out]))
+        between = -2 - len(self.steps)  # a number that no result has
+        self.quants[between] = self.quants[out]
+        self.add(AvgPool2d(x, between, window, window, self.quants[x], self.quants[out]))
+        return self.add(Reshape(between, out, (-1, shape[1]), self.quants[out]))
+
     def _reshape(self, step: Step, x: int, out: int, shape: Any) -> bool:
         self.quants[out] = self.quants[x]
         return self.add(Reshape(x, out, tuple(int(n) for n in shape), self.quants[x]))
