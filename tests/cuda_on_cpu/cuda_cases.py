@@ -196,11 +196,11 @@ def _():
         x[: m // 2] *= 100
         x[m // 3 : m // 3 + 1] = 0
         for b, x_scale in ((normal(3, n), None), (None, 0.03)):
-            yield fixed(x, w_q, w_scale.astype(float), b, x_scale)
+            yield fixed(x, w_q, w_scale, b, x_scale)
     x = normal(0, 4, 20)
     x[0, 1], x[1, 2] = np.nan, np.inf
-    yield fixed(x, rng.integers(-9, 9, (3, 20)).astype(np.int8), np.ones(3), None, None)
-    yield fixed(x, rng.integers(-9, 9, (3, 20)).astype(np.int8), np.ones(3), None, 0.1)
+    yield fixed(x, rng.integers(-9, 9, (3, 20)).astype(np.int8), np.ones(3, np.float32), None, None)
+    yield fixed(x, rng.integers(-9, 9, (3, 20)).astype(np.int8), np.ones(3, np.float32), None, 0.1)
 
 
 # N, C, H, W; K, R, S; stride, padding, dilation, groups
@@ -251,8 +251,8 @@ def _():
     rng = np.random.default_rng(0)
     for x, (k, r, s), *how in CONVOLUTIONS:
         w_q = rng.integers(-128, 128, (k, x[1] // how[-1], r, s)).astype(np.int8)
-        yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)), normal(2, k), *how, None)
-        yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)), None, *how, 0.02)
+        yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)).astype(np.float32), normal(2, k), *how, None)
+        yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)).astype(np.float32), None, *how, 0.02)
 
 
 # --- attention: 4 queries to a block, 32 keys at a time, 32 features to a lane's register ---
