@@ -176,7 +176,7 @@ def draw_race(axes, paths):
         axes.plot((1 - a) ** 2 + 100 * (b - a**2) ** 2, linewidth=1.1, label=name)
     axes.set(yscale="log", ylim=(1e-12, 1e4), xlabel="gradients", ylabel="r(a, b)")
     axes.set_title("Rosenbrock's valley, one start, each at its best rate")
-    axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=2)
 
 
 if __name__ == "__main__":
