@@ -17,7 +17,7 @@ struct Image {  // x with zeros around it
 };
 
 // y (K, N P Q) = w (K, C R S) windows (C R S, N P Q)
-extern "C" __global__ void __launch_bounds__(256) conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y,
+extern "C" __global__ void __launch_bounds__(256, 1) conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y,
                                           int n, int c, int h, int wide, int k, int r, int s, int p, int q, int groups,
                                           int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) {
   Geometry g = {n, c, h, wide, k, r, s, p, q, groups, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w};
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) conv2d(const T* __restrict__ x
 
 // dw (K, C R S) = dy (K, N P Q) windows^T (N P Q, C R S). The sum over N P Q is shared by `shares` blocks, whose results
 // stand one after the other: add_shares puts them together.
-extern "C" __global__ void __launch_bounds__(256) conv2d_dw(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dw, int shares, int share,
+extern "C" __global__ void __launch_bounds__(256, 1) conv2d_dw(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dw, int shares, int share,
                                              int n, int c, int h, int wide, int k, int r, int s, int p, int q, int groups,
                                              int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) {
   Geometry g = {n, c, h, wide, k, r, s, p, q, groups, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w};
