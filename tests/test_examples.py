@@ -103,6 +103,44 @@ def gpt(found, printed, full):
 REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots, 5: transformer_translation, 6: gpt}
 
 
+def diffusion(found, printed, full):
+    distance, beside = found["energy distance, worst way"]
+    assert beside["real"] < distance < beside["gaussian"] / (2 if full else 1)
+    for way in ("DDPM", "DDIM", "SDE", "ODE"):
+        confidence, beside = found[f"{way} confidence"]
+        apart, test_images = found[f"{way} distance to the nearest training image"]
+        assert beside["of noise"] < 0.8  # what a classifier says of anything at all
+        if full:
+            assert confidence >= 0.85
+            assert found[f"{way} smallest class"][0] >= 5
+            assert 0.8 * test_images["of real"] < apart < 2 * test_images["of real"]  # no copies, but digits
+
+
+def attention(found, printed, full):
+    soft = ("additive", "dot", "scaled dot") if full else ("scaled dot",)
+    hard = ("REINFORCE", "Gumbel", "top-4") if full else ("REINFORCE",)
+    for name in (*soft, *hard):
+        seen, beside = found[f"{name} looks at the digit"]
+        assert beside["chance"] < 0.2
+        assert seen >= (0.85 if full else 0.5)
+    rows = re.findall(r"^(.{10})  +[\d.]+ +[\d.]+ +([\d,]+)", printed, re.M)
+    cost = {name.strip(): int(macs.replace(",", "")) for name, macs in rows}
+    assert cost["REINFORCE"] < cost["scaled dot"] / 10
+
+
+def light_networks(found, printed, full):
+    heaviest, beside = found["GMACs of the heaviest light network"]
+    assert heaviest < beside["plain"] / 8
+    accuracy, beside = found["texture accuracy"]
+    assert accuracy >= 0.99
+    assert beside["nearest mean on pixels"] < 0.65
+    size, beside = found["megabytes, half pruned, trained on, int8"]
+    assert size < beside["float32"] / 4
+    accuracy, beside = found["texture accuracy, half pruned, trained on, int8"]
+    if full:
+        assert accuracy >= 0.95 > beside["only pruned"]
+
+
 def resnet(found, printed, full):
     accuracy, beside = found["texture accuracy"]
     assert accuracy >= (0.95 if full else 0.75)
@@ -113,7 +151,7 @@ def resnet(found, printed, full):
     assert deep > (0.9 if full else 0.7) > 0.6 > beside["without skips"]
 
 
-REACHED |= {10: resnet}
+REACHED |= {8: diffusion, 9: attention, 10: resnet, 13: light_networks}
 
 
 def prune(found, printed, full):
