@@ -152,7 +152,6 @@ def test_max_norm_is_seen_by_those_who_saved_the_table():
     (RuntimeError, r"offsets\[0\] has to be 0", ([1, 2], [1]), {}),
     (RuntimeError, r"offsets\[-1\] can not be greater than input's length", ([1, 2], [0, 3]), {}),
     (RuntimeError, "number of offset should be at least 1", ([1, 2], np.zeros(0, int)), {"include_last_offset": True}),
-    (RuntimeError, ".", ([1, 2, 1], [0, 2, 1]), {}),
     (RuntimeError, ".", ([[1.0, 2.0]],), {}),
     (NotImplementedError, "only supported for mode='sum'", ([[1, 2]],), {"weights": (1, 2)}),
     (ValueError, "must have the same shape as the input", ([[1, 2]],), {"weights": (2,), "mode": "sum"}),
@@ -165,6 +164,8 @@ def test_what_does_not_fit_is_refused_as_by_torch(error, message, args, options)
             rest["per_sample_weights"] = lib.ones(*options["weights"])
         with pytest.raises(error, match=message):
             n.embedding_bag(lib.tensor(args[0]), w, *[lib.tensor(a) for a in args[1:]], **rest)
+    with pytest.raises(RuntimeError):  # ends that fall: torch raises on some runs, and on others reads what it finds
+        F.embedding_bag(minidl.tensor([1, 2, 1]), minidl.ones(4, 3), minidl.tensor([0, 2, 1]))
     with pytest.raises(IndexError, match="index 4 is out of range for a table of 4 rows"):
         F.embedding_bag(minidl.tensor([[4]]), minidl.ones(4, 3))
     with pytest.raises(RuntimeError, match="same dtype"):
