@@ -160,7 +160,7 @@ def draw(path, costs, rows):
         for i, (name, (accuracy, size, _)) in enumerate(rows.items()):
             right.scatter(size / 1e6, accuracy, s=60, color="#d1580c")
             place = {"textcoords": "offset points", "ha": "center"}
-            right.annotate(name, (size / 1e6, accuracy), xytext=(0, 9 if i == 3 else -16), **place)
+            right.annotate(name, (size / 1e6, accuracy), xytext=(0, 9 if i >= 3 else -16), **place)
         right.set(xlabel="megabytes on disk", ylabel="test accuracy", title="EfficientNet-Lite0 on surfaces")
         right.margins(x=0.2, y=0.2)
 
