@@ -103,6 +103,16 @@ def gpt(found, printed, full):
 REACHED = {1: gradient_descent, 2: cnn_digits, 3: rnn_surnames, 4: lstm_sunspots, 5: transformer_translation, 6: gpt}
 
 
+def gan(found, printed, full):
+    confidence, beside = found["confidence"]
+    assert beside["of noise"] < 0.8 < 0.95 < beside["of real"]
+    smallest, _ = found["smallest class"]
+    apart, test_images = found["distance to the nearest training image"]
+    assert 0.5 * test_images["of real"] < apart < 2 * test_images["of real"]  # no copies, but digits
+    assert smallest >= (5 if full else 1)
+    assert confidence >= (0.85 if full else 0.75)
+
+
 def diffusion(found, printed, full):
     distance, beside = found["energy distance, worst way"]
     assert beside["real"] < distance < beside["gaussian"] / (2 if full else 1)
@@ -151,7 +161,7 @@ def resnet(found, printed, full):
     assert deep > (0.9 if full else 0.7) > 0.6 > beside["without skips"]
 
 
-REACHED |= {8: diffusion, 9: attention, 10: resnet, 13: light_networks}
+REACHED |= {7: gan, 8: diffusion, 9: attention, 10: resnet, 13: light_networks}
 
 
 def prune(found, printed, full):
