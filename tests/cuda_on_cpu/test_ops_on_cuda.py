@@ -10,15 +10,18 @@ import minidl
 from minidl.tensors import Tensor, wrap
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "ops"))
+import cases_layers  # noqa: F401
+import gumbel_cases  # noqa: F401
+import recurrent_cases  # noqa: F401
 from cases import CASES, Const
 
 # They assume NumPy: on a device they raise, and change nothing.
 NOT_YET = {
-    "affine_grid", "block_diag", "bucketize", "cholesky", "cummax", "cummin", "derivative_of_digamma", "det",
-    "diagonal_scatter", "digamma", "erfinv", "frexp", "grid_sample_nearest", "histogram", "index_add",
+    "affine_grid", "bag_sum", "block_diag", "bucketize", "cholesky", "cummax", "cummin", "derivative_of_digamma", "det",
+    "diagonal_scatter", "digamma", "embedding_bag", "erfinv", "frexp", "grid_sample_nearest", "histogram", "index_add",
     "index_fill", "index_put", "index_reduce", "isin", "kthvalue", "lgamma", "logcumsumexp", "lower_cholesky",
-    "mantissa_and_exponent", "matrix_exp", "matrix_power", "mode", "mvlgamma", "nanquantile", "pinverse",
-    "polygamma", "pseudo_inverse", "quantile", "reduced_at", "reduced_svd", "scatter_multiply", "scatter_reduce",
+    "mantissa_and_exponent", "matrix_exp", "matrix_power", "mode", "multi_margin_loss", "multilabel_margin_loss", "mvlgamma",
+    "nanquantile", "pinverse", "polygamma", "projected_lstm_scan", "pseudo_inverse", "quantile", "reduced_at", "reduced_svd", "scatter_multiply", "scatter_reduce",
     "searchsorted", "select_scatter", "slice_scatter", "sliding", "symmetric_eigen", "tensor_unfold",
     "unique_consecutive", "unsliding", "vander",
 }  # fmt: skip

@@ -34,6 +34,7 @@ def toy(*more: Variant) -> Op:
 
 def test_every_public_function_has_a_row_and_a_reference():
     public = {name for name in mk.__all__ if name not in registry.__all__ and "num_threads" not in name}
+    public -= {name for name in public if "precision" in name}
     public -= {name for name in public if name.startswith(("pack_", "unpack_"))}  # they prepare arguments
     assert public == set(registry.ops())
     for name in public:
@@ -249,6 +250,7 @@ _FakeCupy.__module__ = "cupy"
 
 
 def test_the_device_is_that_of_the_arrays():
+    before = "cupy" in sys.modules  # other tests import it
     a, c = np.ones((2, 2), F32), _FakeCupy(2, 2)
     assert registry.device_of("matmul", a, a) == "cpu"
     assert registry.device_of("matmul", c, c, None, 1) == "cuda"
@@ -256,7 +258,7 @@ def test_the_device_is_that_of_the_arrays():
         mk.matmul(a, c)
     with mk.use(linear="blas"), pytest.raises(RuntimeError, match="'blas' does not exist on cuda"):
         mk.linear(c, c)
-    assert "cupy" not in sys.modules
+    assert ("cupy" in sys.modules) == before
 
 
 @pytest.mark.parametrize("bad", [[[1.0]], 1.0, None, "text"])

@@ -34,7 +34,7 @@ ADAPTED: dict[str, Callable] = {
     "mT": lambda x: x.mT,
     "H": lambda x: x.H,
     "mH": lambda x: x.mH,
-    "polygamma": lambda x, n: minidl.polygamma(n, x),
+    "polygamma": lambda x, n, **out: minidl.polygamma(n, x, **out),
     "linalg.lstsq.grad_oriented": lambda a, b, driver: minidl.linalg.lstsq(a, b, driver=driver)[:2],
 }
 METHODS = {"float", "double", "half", "int", "long", "short", "bool", "unfold", "view"}

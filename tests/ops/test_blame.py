@@ -13,11 +13,16 @@ import minidl.nn.functional
 from minidl.autograd import TABLE, Op, OpType
 from minidl.inside.verdicts import APART, BENT, UNKNOWN
 
-# scatter_multiply has no backward (as in torch); straight_through's is not meant to be the derivative.
+# scatter_multiply has no backward (as in torch); straight_through's is not meant to be the derivative; nextafter moves by
+# one rounding, which finite differences do not see.
 OPS = {
     name: f
     for name, f in TABLE.items()
-    if isinstance(f, OpType) and f.differentiable and f.backward is not Op.backward and not f.stands_in
+    if isinstance(f, OpType)
+    and f.differentiable
+    and f.backward is not Op.backward
+    and not f.stands_in
+    and name != "nextafter"
 }
 
 
@@ -59,9 +64,9 @@ def faulty(backward: Any) -> Any:
     return wrong
 
 
-def test_all_but_two_ops_are_tried() -> None:
+def test_all_but_three_ops_are_tried() -> None:
     rest = {name for name, f in TABLE.items() if isinstance(f, OpType) and f.differentiable} - set(OPS)
-    assert rest == {"scatter_multiply", "straight_through"}
+    assert rest == {"scatter_multiply", "straight_through", "nextafter"}
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -92,7 +97,8 @@ def innocents(case: Case, count: int | None) -> None:
             assert v.verdict != APART or v.node.stands_in
 
 
-SMOOTH = [case for case in CASES.values() if case.smooth and case.theirs is not None]
+# corrcoef's diagonal is 1, where the clamp behind it bends: blame says so, rightly.
+SMOOTH = [case for case in CASES.values() if case.smooth and case.theirs is not None and case.name != "corrcoef"]
 
 
 @pytest.mark.parametrize("case", SMOOTH, ids=repr)
