@@ -13,8 +13,8 @@ import minidl.nn.functional
 from minidl.autograd import TABLE, Op, OpType
 from minidl.inside.verdicts import APART, BENT, UNKNOWN
 
-# scatter_multiply has no backward (as in torch); straight_through's is not meant to be the derivative; nextafter moves by
-# one rounding, which finite differences do not see.
+# scatter_multiply has no backward (as in torch); straight_through's is not meant to be the derivative; nextafter moves
+# by one rounding, which finite differences do not see.
 OPS = {
     name: f
     for name, f in TABLE.items()
