@@ -53,10 +53,11 @@ def takes_out(f: Callable) -> Any:
     def with_out(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         return f(*args, **kwargs) if out is None else written(f, args, {**kwargs, "out": out})
 
-    parameters = list(signature(f).parameters.values())
+    whole = signature(f)
+    parameters = list(whole.parameters.values())
     last = len(parameters) - (bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD)
     parameters.insert(last, Parameter("out", Parameter.KEYWORD_ONLY, default=None))
-    with_out.__signature__ = signature(f).replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_out.__signature__ = whole.replace(parameters=parameters)  # type: ignore[attr-defined]
     TAKING.add(with_out)
     return with_out
 
