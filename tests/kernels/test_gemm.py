@@ -261,6 +261,28 @@ def test_same_bits_for_any_number_of_threads(dtype):
         assert same_bits(results[0], results[2]), shape
 
 
+@pytest.mark.parametrize("kind", ["f32", "f64", *(["f32x6"] if machine.multiplies_bfloat16() else [])])
+def test_same_bits_whether_shared_out_or_packed_together(monkeypatch, kind):
+    """Which of the two ways is taken depends on the number of threads; where k is cut must not."""
+    dtype = "float64" if kind == "f64" else "float32"
+    for k in (300, 1100, 2500):
+        a, b = normal(0, 1, 70, k, dtype=dtype), normal(1, 1, k, 80, dtype=dtype)
+        shared, together = np.empty((1, 70, 80), dtype), np.empty((1, 70, 80), dtype)
+        product._planned.cache_clear()
+        try:
+            with threads.threads(1):
+                assert product._planned(machine.tier(), kind, 1, 1, 70, 80, k)[1].tasks > 0
+                product.multiply_arrays(kind, a, b, shared)
+                product._planned.cache_clear()
+                monkeypatch.setattr(product, "_shares", lambda *sizes: (1, 1 << 20, 1))  # too large for a cache
+                assert product._planned(machine.tier(), kind, 1, 1, 70, 80, k)[1].tasks == 0
+                product.multiply_arrays(kind, a, b, together)
+        finally:
+            monkeypatch.undo()
+            product._planned.cache_clear()
+        assert same_bits(shared, together), k
+
+
 @pytest.mark.parametrize("variant", MATMUL)
 def test_nan_and_infinity(variant):
     a, b = normal(0, 20, 40), normal(1, 40, 50)

@@ -67,8 +67,8 @@ class Plan(NamedTuple):
     items: int  # packed together at a time: matrices of the batch, rows, columns
     m: int
     n: int
-    k: int
-    near: int  # k of panels that stay in L1
+    k: int  # whole stretches
+    near: int  # k of a stretch, whose panels stay in L1
     notes: int  # bytes for what threads note of the numbers
 
 
@@ -84,12 +84,6 @@ def product(t: Tile) -> Any:
         return (k + block - 1) // block * block
 
     @jit(inner=True)
-    def stretch(k, most):  # type: ignore[no-untyped-def]
-        """Equal stretches of k, at most `most` long, rather than a short last one."""
-        parts = (k + most - 1) // most
-        return whole_blocks((k + parts - 1) // parts)
-
-    @jit(inner=True)
     def pack_panel(item, p, pa, s, a, b, packed_a, packed_b):  # type: ignore[no-untyped-def]
         """Panel p of a product: those of A are numbered first, then those of B. Gives what the packer gives."""
         deep = whole_blocks(s.k)
@@ -102,11 +96,11 @@ def product(t: Tile) -> Any:
         return pack_b(b.at + item * b.next + j * b.col, b.col, b.row, min(cols, s.n - j), s.k, to)
 
     @jit(inner=True)
-    def multiply_block(item, i0, high, j0, wide, s, most, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
-        """A block of `high` x `wide` tiles, from the first to the last k that is packed, `most` at a time: a panel of A
+    def multiply_block(item, i0, high, j0, wide, s, each, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
+        """A block of `high` x `wide` tiles, from the first to the last k that is packed, `each` at a time: a panel of A
         stays in L1 while the panels of B in the block pass, and the block of C in L2.
         """
-        deep, each = whole_blocks(s.k), stretch(s.k, most)
+        deep = whole_blocks(s.k)
         enter()
         for k0 in range(0, s.k, each):
             old = c if k0 else add
@@ -138,9 +132,8 @@ def product(t: Tile) -> Any:
         mine = work + slot * (plan.room_a + plan.room_b)
         packed_a, packed_b = Panels(mine, 0), Panels(mine + plan.room_a, 0)
         c_here = Matrix(c.at + item * c.next + i0 * c.row + j0 * c.col, 0, c.row, c.col)
-        each = stretch(whole.k, plan.k)
-        for k0 in range(0, whole.k, each):
-            s = Sizes(m, n, min(each, whole.k - k0))
+        for k0 in range(0, whole.k, plan.k):
+            s = Sizes(m, n, min(plan.k, whole.k - k0))
             a_here = Matrix(a.at + item * a.next + i0 * a.row + k0 * a.col, 0, a.row, a.col)
             b_here = Matrix(b.at + item * b.next + j0 * b.col + k0 * b.row, 0, b.row, b.col)
             for p in range(pa):
@@ -176,16 +169,15 @@ def product(t: Tile) -> Any:
         return True
 
     @jit(inner=True)
-    def multiply_some(task, slot, high, wide, down, across, s, most, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
+    def multiply_some(task, slot, high, wide, down, across, s, each, packed_a, packed_b, c, add):  # type: ignore[no-untyped-def]
         """Task: one block."""
         item, block = task // (down * across), task % (down * across)
         i0, j0 = block // across * high * rows, block % across * wide * cols
-        multiply_block(item, i0, high, j0, wide, s, most, packed_a, packed_b, c, add)
+        multiply_block(item, i0, high, j0, wide, s, each, packed_a, packed_b, c, add)
 
     @jit(inner=True)
     def together(batch, whole, plan, a, b, c, bias, notes, work, nthreads):  # type: ignore[no-untyped-def]
         packed_a, packed_b = Panels(work, plan.room_a), Panels(work + plan.items * plan.room_a, plan.room_b)
-        stretch_k = stretch(whole.k, plan.k)
         for first in range(0, batch, plan.items):
             items = min(plan.items, batch - first)
             for i in range(2 * items * nthreads):
@@ -193,8 +185,8 @@ def product(t: Tile) -> Any:
             for j0 in range(0, whole.n, plan.n):
                 n = min(plan.n, whole.n - j0)
                 pb = (n + cols - 1) // cols
-                for k0 in range(0, whole.k, stretch_k):
-                    depth = min(stretch_k, whole.k - k0)
+                for k0 in range(0, whole.k, plan.k):
+                    depth = min(plan.k, whole.k - k0)
                     b_here = Matrix(b.at + first * b.next + j0 * b.col + k0 * b.row, b.next, b.row, b.col)
                     for i0 in range(0, whole.m, plan.m):
                         s = Sizes(min(plan.m, whole.m - i0), n, depth)
@@ -271,24 +263,26 @@ def _parts(t: Tile) -> tuple[Any, Any, Any, Any, Any]:
 def _planned(tier: str, kind: str, nthreads: int, batch: int, m: int, n: int, k: int) -> tuple[Any, Plan, int]:
     """The kernel, its plan, and the bytes of scratch memory that it needs."""
     t, near = tile(tier, kind), machine.machine().l2 // 2
-    most_k = DEPTH.get(kind, 256)
     up = lambda size: size + -size % workspace.ALIGN
     blocks = lambda k: -(-k // t.block) * t.block
     rooms = lambda m, n, k: (up(-(-m // t.rows) * t.column * blocks(k)), up(-(-n // t.cols) * t.line * blocks(k)))
+    # Equal stretches of k rather than a short last one. Where they are cut decides how sums are rounded, so it does not
+    # depend on which way the product goes.
+    each = blocks(-(-k // -(-k // DEPTH.get(kind, 256))))
     tasks, high, wide = _shares(nthreads, batch, -(-m // t.rows), -(-n // t.cols))
-    room_a, room_b = rooms(high * t.rows, wide * t.cols, min(k, most_k))
+    room_a, room_b = rooms(high * t.rows, wide * t.cols, min(k, each))
     if room_a + room_b <= near:
         notes = up(8 * nthreads)
-        plan = Plan(tasks, room_a, room_b, high, wide, 0, 0, 0, most_k, most_k, notes)
+        plan = Plan(tasks, room_a, room_b, high, wide, 0, 0, 0, each, each, notes)
         return product(t), plan, notes + nthreads * (room_a + room_b)
-    deep = blocks(-(-k // -(-k // DEEP)))
+    deep = min(blocks(k), each * max(1, DEEP // each))
     most_m = max(1, PACKED // (deep * t.column)) * t.rows
     most_n = max(1, PACKED // (deep * t.line)) * t.cols
     room_a, room_b = rooms(min(m, most_m), min(n, most_n), deep)
     items = max(1, min(batch, PACKED // (room_a + room_b)))
     notes = up(16 * items * nthreads)
-    high, wide = _block(t, nthreads, items, -(-min(m, most_m) // t.rows), -(-min(n, most_n) // t.cols), most_k)
-    plan = Plan(0, room_a, room_b, high, wide, items, most_m, most_n, deep, most_k, notes)
+    high, wide = _block(t, nthreads, items, -(-min(m, most_m) // t.rows), -(-min(n, most_n) // t.cols), each)
+    plan = Plan(0, room_a, room_b, high, wide, items, most_m, most_n, deep, each, notes)
     return product(t), plan, notes + items * (room_a + room_b)
 
 
