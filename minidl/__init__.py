@@ -1,6 +1,7 @@
 """minidl: a deep learning engine on NumPy whose every op fits on a page.
 
-This file is the table of contents: every public name and the page it comes from.
+This file is the table of contents: every public name and the page it comes from. Rarely used ops are listed in
+minidl/ops/later.py and read when first used.
 """
 
 import warnings as _warnings
@@ -82,8 +83,7 @@ from minidl.dtypes import (
 )
 
 # The ops
-from minidl.ops.activations import celu, selu
-from minidl.ops.angles import deg2rad, hypot, rad2deg, sinc
+from minidl.ops.later import PAGE_OF as _PAGE_OF
 from minidl.ops.arithmetic import (
     add,
     bitwise_and,
@@ -107,8 +107,6 @@ from minidl.ops.arithmetic import (
     sub,
 )
 from minidl.ops.axes import flip, movedim, permute, roll, swapaxes, t, transpose
-from minidl.ops.blends import addcdiv, addcmul, lerp, rsub
-from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.copies import clone
 from minidl.ops.create import (
     arange,
@@ -135,55 +133,11 @@ from minidl.ops.create import (
     zeros,
     zeros_like,
 )
-from minidl.ops.cumulative import cumprod
-from minidl.ops.diagonals import diag, diag_embed, diagonal, tril, triu
-from minidl.ops.diagonals import trace as _matrix_trace
-from minidl.ops.distances import cosine_similarity, norm, pairwise_distance
-from minidl.ops.draws import normal, randint_like, tril_indices, triu_indices
-from minidl.ops.dropout import dropout
-from minidl.ops.einsum import einsum
-from minidl.ops.error_function import erf, erfc, erfinv
-from minidl.ops.exchange import from_dlpack
 from minidl.ops.exponentials import exp, exp2, expm1, log, log10, log1p, log2, logaddexp, sigmoid
-from minidl.ops.factorizations import (
-    cholesky,
-    cholesky_solve,
-    det,
-    inverse,
-    logdet,
-    matrix_exp,
-    matrix_power,
-    pinverse,
-    qr,
-    slogdet,
-)
-from minidl.ops.gamma import digamma, lgamma, mvlgamma, polygamma
 from minidl.ops.gather_scatter import gather, index_add, index_select, scatter, scatter_add, take_along_dim
-from minidl.ops.grids import (
-    atleast_1d,
-    atleast_2d,
-    atleast_3d,
-    block_diag,
-    broadcast_shapes,
-    broadcast_tensors,
-    cartesian_prod,
-    column_stack,
-    combinations,
-    diagflat,
-    dsplit,
-    dstack,
-    hsplit,
-    rot90,
-    row_stack,
-    tensor_split,
-    vsplit,
-)
-from minidl.ops.hard_activations import prelu, relu, threshold
-from minidl.ops.integers import bitwise_left_shift, bitwise_right_shift, frexp, gcd, lcm
 from minidl.ops.joining import cat, concat, concatenate, hstack, stack, vstack
 from minidl.ops.limits import clamp, clip, nan_to_num
 from minidl.ops.linalg import bmm, dot, matmul, mm, outer
-from minidl.ops.log_odds import float_power, ldexp, logaddexp2, logit, xlogy
 from minidl.ops.logic import (
     allclose,
     argwhere,
@@ -201,126 +155,18 @@ from minidl.ops.logic import (
     nonzero,
 )
 from minidl.ops.masks import masked_fill, masked_select, where
-from minidl.ops.more_products import addbmm, addr, chain_matmul, ger, kron, vdot
 from minidl.ops.powers import reciprocal, rsqrt, sqrt, square
-from minidl.ops.products import addmm, addmv, baddbmm, mv, tensordot
-from minidl.ops.quantiles import nanmean, nanmedian, nanquantile, nansum, quantile
 from minidl.ops.reduce import all, amax, amin, any, argmax, argmin, cumsum, max, mean, min, std, sum, var
 from minidl.ops.reduce import prod_ as prod
 from minidl.ops.rounding import ceil, floor, frac, round, trunc
-from minidl.ops.running import cummax, cummin, diff, logcumsumexp
-from minidl.ops.scatter_reductions import (
-    diagonal_scatter,
-    index_put,
-    index_reduce,
-    masked_scatter,
-    scatter_reduce,
-    select_scatter,
-    slice_scatter,
-)
-from minidl.ops.searching import (
-    bucketize,
-    histc,
-    histogram,
-    isin,
-    mode,
-    searchsorted,
-    unique_consecutive,
-)
-from minidl.ops.second_names import (
-    absolute,
-    adjoint,
-    clamp_max,
-    clamp_min,
-    detach,
-    fix,
-    fliplr,
-    flipud,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    moveaxis,
-    msort,
-    negative,
-    not_equal,
-    swapdims,
-)
 from minidl.ops.shapes import flatten, ravel, reshape, squeeze, unflatten, unsqueeze
-from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.signs import abs, neg, sign
-from minidl.ops.signs_of_floats import (
-    copysign,
-    fmax,
-    fmin,
-    heaviside,
-    isneginf,
-    isposinf,
-    isreal,
-    nextafter,
-    positive,
-    sgn,
-    signbit,
-)
 from minidl.ops.softmax import log_softmax, logsumexp, softmax
-from minidl.ops.sorting import argsort, kthvalue, median, sort, topk, unique
-from minidl.ops.spacings import (
-    asarray,
-    bartlett_window,
-    blackman_window,
-    hamming_window,
-    hann_window,
-    logspace,
-    poisson,
-    range,
-    scalar_tensor,
-)
 from minidl.ops.splitting import chunk, narrow, select, split, split_with_sizes, unbind
-from minidl.ops.statistics import (
-    aminmax,
-    cdist,
-    corrcoef,
-    cov,
-    cumulative_trapezoid,
-    dist,
-    pdist,
-    renorm,
-    std_mean,
-    trapezoid,
-    trapz,
-    vander,
-    var_mean,
-)
 from minidl.ops.tiling import broadcast_to, meshgrid, repeat_interleave, tile
-from minidl.ops.trigonometry import (
-    acos,
-    acosh,
-    arccos,
-    arccosh,
-    arcsin,
-    arcsinh,
-    arctan,
-    arctan2,
-    arctanh,
-    asin,
-    asinh,
-    atan,
-    atan2,
-    atanh,
-    cos,
-    cosh,
-    sin,
-    sinh,
-    tan,
-    tanh,
-)
-from minidl.ops.vectors import bincount, cross, index_copy, index_fill, inner, take
 from minidl.random import Generator, get_state, initial_seed, manual_seed, seed, set_state
 from minidl.tensors import Shape as Size
 from minidl.tensors import Tensor
-from minidl import linalg
-from minidl.ops import in_place as _in_place  # Tensor.t_, transpose_ ...
-from minidl.ops import windows as _windows  # Tensor.unfold
 
 true_divide = divide = div
 subtract = sub
@@ -332,8 +178,8 @@ __version__ = "0.1.0"
 
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
 _ROOMS = (
-    "amp", "backends", "compress", "cuda", "data", "distributions", "func", "inside", "io", "metrics", "models", "nn",
-    "optim", "special", "testing", "train", "utils",
+    "amp", "backends", "compress", "cuda", "data", "distributions", "func", "inside", "io", "linalg", "metrics",
+    "models", "nn", "optim", "special", "testing", "train", "utils",
 )  # fmt: skip
 _LATER = {
     "gradcheck": "gradchecks",
@@ -361,7 +207,9 @@ def trace(input: _Any, *args: _Any, **kwargs: _Any) -> _Any:
         from minidl.inside.traces import trace
 
         return trace(input, *args, **kwargs)
-    return _matrix_trace(input)
+    from minidl.ops.diagonals import trace as matrix_trace
+
+    return matrix_trace(input)
 
 
 def __getattr__(name: str) -> _Any:
@@ -369,10 +217,13 @@ def __getattr__(name: str) -> _Any:
 
     if name in _ROOMS:
         return import_module(f"minidl.{name}")
-    if name in _LATER:
-        found = getattr(import_module(f"minidl.{_LATER[name]}"), name)
+    if name in _PAGE_OF or name in _LATER:
+        page = _PAGE_OF[name] if name in _PAGE_OF else f"minidl.{_LATER[name]}"
+        found = getattr(import_module(page), name)
         globals()[name] = found
         return found
+    if name == "__all__":  # of `from minidl import *`
+        return [name for name in __dir__() if not name.startswith("_")]
     from minidl.compat import IN_PLACE, advice
 
     if name in IN_PLACE:
@@ -381,15 +232,16 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ROOMS, *_LATER})
+    return sorted({*globals(), *_ROOMS, *_LATER, *_PAGE_OF})
 
 
 if _TYPE_CHECKING:
-    from minidl import amp, backends, compress, cuda, data, distributions, func, inside, io, metrics, models, nn, optim
-    from minidl import special, testing, train, utils
+    from minidl import amp, backends, compress, cuda, data, distributions, func, inside, io, linalg, metrics, models
+    from minidl import nn, optim, special, testing, train, utils
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck
+    from minidl.later_names import *  # noqa: F403
     from minidl.inside import checkup, explain, graph, hunt, profile
     from minidl.io import load, save
     from minidl.train import evaluate, fit, predict

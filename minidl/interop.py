@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import TABLE
+from minidl.autograd.later import all_ops
 from minidl.tensors import Tensor
 
 # NumPy's name -> minidl's, where they differ
@@ -80,6 +81,11 @@ _QUESTIONS = (
 )  # fmt: skip
 
 
+def _table(name: str) -> dict[str, Any]:
+    """The table of ops; pages that are read later are read if the name is not among those read."""
+    return TABLE if name in TABLE else all_ops()
+
+
 def numpy_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
     """Tensor's ``__array_ufunc__``: ``np.exp(t)`` is ``minidl.exp(t)``, gradients included.
 
@@ -87,11 +93,11 @@ def numpy_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
     """
     name = _NAMES.get(ufunc.__name__, ufunc.__name__)
     out = kwargs.get("out")
-    if out is not None and method == "__call__" and name in TABLE and all(type(o) is np.ndarray for o in out):
+    if out is not None and method == "__call__" and name in _table(name) and all(type(o) is np.ndarray for o in out):
         raise TypeError(
             f"np.{ufunc.__name__} cannot write a Tensor into a NumPy array: use array[...] = tensor.detach().numpy()"
         )
-    if method != "__call__" or name not in TABLE or kwargs:
+    if method != "__call__" or name not in _table(name) or kwargs:
         raise TypeError(_advice(ufunc.__name__ + ("" if method == "__call__" else f".{method}"), name))
     return TABLE[name](*inputs)
 
@@ -113,7 +119,7 @@ def numpy_function(func: Any, args: tuple, kwargs: dict) -> Any:
             found = _OTHER_ARGUMENTS[func](*args, **kwargs)
             if found is not NotImplemented:
                 return found
-        elif name in TABLE:
+        elif name in _table(name):
             return TABLE[name](*args, **{_KEYWORDS.get(k, k): v for k, v in kwargs.items()})
     except TypeError as error:  # arguments that only NumPy has
         raise TypeError(f"{_advice(func.__name__, meant)} ({error})") from None
@@ -124,7 +130,7 @@ _KEYWORDS = {"axis": "dim", "keepdims": "keepdim"}
 
 
 def _advice(numpy_name: str, name: str) -> str:
-    has = f"minidl.{name}" if name in TABLE else None
+    has = f"minidl.{name}" if name in _table(name) else None
     instead = f"call {has}, which keeps gradients" if has else "minidl has no function of that name"
     leave = "or pass tensor.detach().numpy() to leave the graph"
     return f"np.{numpy_name} does not work on a minidl Tensor: {instead}; {leave}"

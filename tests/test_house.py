@@ -260,7 +260,7 @@ def documented(path):
 
 
 def test_tensor_has_all_its_methods_at_once():
-    """Pages that minidl imports later, with nn or by name, attach none."""
+    """Pages that are read later, with nn or by name, attach none that Tensor has no place for."""
     code = (
         "import minidl, pathlib, importlib\n"
         "before = set(vars(minidl.Tensor))\n"
@@ -270,6 +270,37 @@ def test_tensor_has_all_its_methods_at_once():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
+
+
+def test_pages_read_later_hold_what_the_list_says():
+    """minidl/ops/later.py against the pages: every name and method, each page read by its own names alone."""
+    code = (
+        "import builtins, sys, minidl\n"
+        "from minidl.ops.later import METHODS, NAMES\n"
+        "real, attached = setattr, {}\n"
+        "def recorded(owner, name, value):\n"
+        "    real(owner, name, value)\n"
+        "    frame = sys._getframe(1)\n"
+        "    while owner is minidl.Tensor and frame:\n"
+        "        page = frame.f_globals['__name__']\n"
+        "        if frame.f_code.co_name == '<module>' and page.startswith('minidl.ops.'):\n"
+        "            attached.setdefault(page[len('minidl.ops.'):], set()).add(name)\n"
+        "            break\n"
+        "        frame = frame.f_back\n"
+        "read_now = {m for m in sys.modules if m.startswith('minidl.ops.')}\n"
+        "builtins.setattr = recorded\n"
+        "for page, names in NAMES.items():\n"
+        "    assert f'minidl.ops.{page}' not in read_now, page\n"
+        "    for name in names.split():\n"
+        "        assert getattr(minidl, name) is getattr(sys.modules[f'minidl.ops.{page}'], name), name\n"
+        "for page, names in METHODS.items():\n"
+        "    for name in names.split():\n"
+        "        getattr(minidl.Tensor, name)\n"
+        "    assert attached[page] == set(names.split()), page\n"
+        "assert not set(attached) - set(METHODS), set(attached) - set(METHODS)\n"
+        "assert len(attached) > 10"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_docstring_examples_are_collected():

@@ -2,7 +2,8 @@
 
 contract.py   what an op is, and how applying one records it
 operators.py  the short way of a + b between two Tensors
-table.py      the table of all ops; how they become Tensor's methods and operators
+later.py      the table of all ops, and pages of it that are read when first used
+table.py      how ops enter the table; how they become Tensor's methods and operators
 views.py      what a view remembers of its base
 walk.py       the walk back: backward() and grad()
 function.py   torch.autograd.Function: ops of one's own, written on Tensors

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl.autograd import blame
+from minidl.autograd.later import TABLE
 from minidl.autograd.modes import state
 from minidl.autograd.out import TAKING, written
 from minidl.autograd.source import caller, source_line
@@ -23,10 +24,6 @@ from minidl.tensors import Tensor, lay_out, wrap
 
 ndarray = np.ndarray
 new: Any = object.__new__
-
-TABLE: dict[
-    str, Any
-] = {}  # every op and composite function, by public name; the engine finds here what it needs itself
 
 
 class ShapeError(RuntimeError, ValueError):

@@ -1,4 +1,4 @@
-"""The table of all ops, and how they become methods and operators of Tensor."""
+"""How ops enter the table and become methods and operators of Tensor."""
 
 from __future__ import annotations
 

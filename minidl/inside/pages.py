@@ -68,7 +68,7 @@ def all_ops() -> dict[str, Any]:
 def address(name: str, f: Any) -> str:
     """Where a program finds it: ``minidl.exp``, ``minidl.nn.functional.relu``, ``Tensor.view``; else the table."""
     for module in ("minidl", "minidl.nn.functional", "minidl.linalg", "minidl.nn", "minidl_kernels", "minidl.models"):
-        found = vars(importlib.import_module(module)).get(name)
+        found = getattr(importlib.import_module(module), name, None)
         if found is f or (getattr(found, "__wrapped__", None) is f and found is not None):
             return f"{module}.{name}"
     if any(getattr(m, "op", None) is f for m in vars(Tensor).values()):
@@ -171,7 +171,7 @@ def _namespace() -> dict[str, Any]:
     from minidl import nn
 
     layers = {n: c for n, c in vars(nn).items() if isinstance(c, type)}
-    return {**layers, **{n: v for n, v in vars(minidl).items() if not n.startswith("_")}, **all_ops()}
+    return {**layers, **{n: getattr(minidl, n) for n in dir(minidl) if not n.startswith("_")}, **all_ops()}
 
 
 class _seeded:

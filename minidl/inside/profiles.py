@@ -20,6 +20,7 @@ import numpy as np
 
 from minidl import autograd
 from minidl.autograd import Op, Watcher, state
+from minidl.autograd.later import all_ops
 from minidl.inside import showing
 
 __all__ = ["Event", "Row", "profile"]
@@ -351,6 +352,7 @@ def _subclasses(cls: Any) -> Iterator[Any]:
 
 
 def _all_ops() -> list[Any]:
+    all_ops()  # pages that are read later must not slip through
     return list(dict.fromkeys(c for c in _subclasses(Op) if c is not Op))
 
 

@@ -19,7 +19,9 @@ import minidl
 
 # Imports that enter ops into the table.
 import minidl.nn.functional
-from minidl.autograd import TABLE
+from minidl.autograd.later import all_ops
+
+TABLE = all_ops()
 
 
 @dataclass
