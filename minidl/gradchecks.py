@@ -58,13 +58,12 @@ def gradcheck(
     leaves = [wrap(a.array.copy(order="C"), True) if i in checked else a for i, a in enumerate(args)]
     outputs = _outputs(func(*leaves))
     try:
-        for k, y in enumerate(outputs):
-            if y.array.dtype.kind != "f":
-                continue
-            measured = _measure(func, leaves, checked, k, eps)
+        floats = {k: y for k, y in enumerate(outputs) if y.array.dtype.kind == "f"}
+        measured = [_measure(func, leaves, i, floats, eps) for i in checked]
+        for k, y in floats.items():
             computed = _jacobian(y, [leaves[i] for i in checked])
             for i, n, a in zip(checked, measured, computed, strict=True):
-                _compare(n, a, atol, rtol, f"output {k} with respect to input {i} (shape {tuple(leaves[i].shape)})")
+                _compare(n[k], a, atol, rtol, f"output {k} with respect to input {i} (shape {tuple(leaves[i].shape)})")
             _same_twice(y, [leaves[i] for i in checked])
     except GradcheckError:
         if raise_exception:
@@ -110,23 +109,19 @@ def _outputs(y: Any) -> Sequence[Tensor]:
     return (y,) if isinstance(y, Tensor) else tuple(t for t in y if isinstance(t, Tensor))
 
 
-def _measure(func: Callable, leaves: list, checked: list[int], k: int, eps: float) -> list[np.ndarray]:
-    """For each checked input the Jacobian (inputs, outputs) by central differences."""
-    found = []
-    for i in checked:
-        x = leaves[i].array
-        flat = x.reshape(-1)
-        rows = []
-        for j in range(flat.size):
-            before = flat[j]
-            flat[j] = before + eps
-            up = _outputs(func(*leaves))[k].array.astype(np.float64).copy()
-            flat[j] = before - eps
-            down = _outputs(func(*leaves))[k].array.astype(np.float64).copy()
-            flat[j] = before
-            rows.append(((up - down) / (2 * eps)).reshape(-1))
-        size = _outputs(func(*leaves))[k].array.size
-        found.append(np.array(rows).reshape(flat.size, size))
+def _measure(func: Callable, leaves: list, i: int, floats: dict[int, Tensor], eps: float) -> dict[int, np.ndarray]:
+    """The Jacobian (inputs, outputs) of every float output by central differences in the entries of input i."""
+    flat = leaves[i].array.reshape(-1)
+    found = {k: np.zeros((flat.size, y.array.size)) for k, y in floats.items()}
+    for j, before in enumerate(flat.copy()):
+        flat[j] = before + eps
+        # a copy, as an output may be a view of the input
+        up = {k: y.array.astype(np.float64) for k, y in enumerate(_outputs(func(*leaves))) if k in floats}
+        flat[j] = before - eps
+        down = _outputs(func(*leaves))
+        for k in floats:
+            found[k][j] = ((up[k] - down[k].array) / (2 * eps)).reshape(-1)
+        flat[j] = before
     return found
 
 
