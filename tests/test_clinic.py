@@ -8,6 +8,7 @@ import sys
 import pytest
 from test_cli import environment
 
+pytestmark = pytest.mark.trains
 CLINIC = pathlib.Path(__file__).resolve().parent.parent / "docs" / "clinic"
 PAGES = sorted(CLINIC.glob("s*_*.py"))
 

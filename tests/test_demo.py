@@ -160,6 +160,7 @@ def test_a_wrong_file_is_noticed(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_full_job_reaches_its_figures(tmp_path, seed):
     done = minidl_command("demo", "--seed", seed, "--json", "a.json", cwd=tmp_path)
@@ -171,6 +172,7 @@ def test_the_full_job_reaches_its_figures(tmp_path, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 def test_the_first_run_compiles_once_and_says_so(tmp_path):
     """With an empty cache folder; the second run compiles nothing. How long it takes is measured, not tested."""
     env = {**environment(), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -15,6 +15,7 @@ import minidl
 from minidl import examples
 from minidl.data import digits
 
+pytestmark = pytest.mark.trains
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "examples"
 
 

@@ -21,6 +21,7 @@ def run(model, x):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_int8_is_within_half_a_point_on_the_digits(seed):
     x, y = digits()
@@ -54,6 +55,7 @@ def cosine(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 def test_efficientnet_on_photographs(tmp_path):
     """Per-channel int8 weights keep a cosine of .99; all of it in integers stays near, in a quarter of the bytes."""
     photos = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.rocket(), skimage.data.astronaut()]
