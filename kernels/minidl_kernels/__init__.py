@@ -60,14 +60,17 @@ __all__ = [
     "mask_scale",
     "matmul",
     "max_pool2d",
+    "nm_linear",
     "pack_csr",
     "pack_int4",
+    "pack_nm",
     "requantize",
     "rms_norm",
     "rms_norm_backward",
     "rnn",
     "rnn_backward",
     "scatter_plane",
+    "scatter_rows",
     "set_float32_matmul_precision",
     "set_num_threads",
     "sgd_step",
@@ -79,6 +82,7 @@ __all__ = [
     "table",
     "unpack_csr",
     "unpack_int4",
+    "unpack_nm",
     "use",
     "variants",
     "which",
@@ -91,8 +95,10 @@ _LATER = {
     "check_index": ".cuda.launch",
     "pack_csr": ".sparse.pack",
     "pack_int4": ".gemm_int4.reference",
+    "pack_nm": ".sparse.nm",
     "unpack_csr": ".sparse.pack",
     "unpack_int4": ".gemm_int4.reference",
+    "unpack_nm": ".sparse.nm",
 }
 
 
@@ -284,6 +290,19 @@ def gather_plane(x: Array, index: Array) -> Array:
     return call("gather_plane", (x, index))
 
 
+def scatter_rows(x: Array, index: Array, rows: int) -> Array:
+    """y[index[i]] += x[i] for every i, from zeros.    x (L, D), index (L,) integer -> y (rows, D)
+
+    What an embedding's gradient is; the same bits in every run, on a GPU too. Raises IndexError for a place outside
+    0 ... rows - 1 (a GPU leaves such a row out), ValueError for shapes that do not fit, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> scatter_rows(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([2, 0, 2]), 3).tolist()
+    [[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]]
+    """
+    return call("scatter_rows", (x, index, rows))
+
+
 def int8_matmul(a: Array, b: Array) -> Array:
     """Exact integer product.    a (..., M, K) int8 @ b (K, N) int8 -> (..., M, N) int32
 
@@ -451,6 +470,21 @@ def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: in
     [[30.0, 42.0]]
     """
     return call("csr_linear_dx", (dy, values, indices, indptr, k))
+
+
+def nm_linear(x: Array, values: Array, where: Array, b: Array | None = None) -> Array:
+    """y = x @ W.T + b, of every four neighbours in a row of W two stored.    x (..., K), b (N,) -> y (..., N)
+
+    values (N, K / 2) and where (N, K / 8) uint8 are those of `pack_nm`; float32 or float64. What is not stored takes
+    no part. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> w = np.array([[0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 0.0, 4.0]])
+    >>> from minidl_kernels import pack_nm
+    >>> nm_linear(np.arange(8.0), *pack_nm(w)).tolist()
+    [39.0]
+    """
+    return call("nm_linear", (x, values, where, b))
 
 
 # --- along rows ---
@@ -849,11 +883,13 @@ def gru_backward(
 def sgd_step(
     params: Sequence[Array], grads: Sequence[Array], buffers: Sequence[Array] | None, lr: float, momentum: float = 0.0,
     dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, maximize: bool = False,
+    masks: Sequence[Array | None] | None = None,
 ) -> None:  # fmt: skip
     """w -= lr d for every parameter, in place, d its gradient or, with `buffers`, the running sum of gradients.
 
     Lists with an array for each parameter, of its shape and all of one dtype, float32 or float64; params and buffers
-    are written and must be C-contiguous, aligned and writeable. The formula is in optim/__init__.py; a new buffer holds
+    are written and must be C-contiguous, aligned and writeable. `masks` are bool arrays, or None: where one is False
+    the weight becomes 0. The formula is in optim/__init__.py; a new buffer holds
     the first gradient. Raises ValueError for lists or shapes that do not fit, TypeError for dtypes; nothing has been
     written then.
 
@@ -868,7 +904,7 @@ def sgd_step(
         "sgd_step",
         (
             list(params), list(grads), None if buffers is None else list(buffers), lr, momentum, dampening,
-            weight_decay, nesterov, maximize,
+            weight_decay, nesterov, maximize, None if masks is None else list(masks),
         ),
     )  # fmt: skip
 
@@ -877,6 +913,7 @@ def adam_step(
     params: Sequence[Array], grads: Sequence[Array], means: Sequence[Array], squares: Sequence[Array],
     greatest: Sequence[Array] | None, steps: Sequence[int], lr: float, beta1: float = 0.9, beta2: float = 0.999,
     eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False, maximize: bool = False,
+    masks: Sequence[Array | None] | None = None,
 ) -> None:  # fmt: skip
     """A step of Adam for every parameter, in place; `decoupled`, of AdamW; with `greatest`, of AMSGrad.
 
@@ -895,6 +932,7 @@ def adam_step(
         (
             list(params), list(grads), list(means), list(squares), None if greatest is None else list(greatest),
             list(steps), lr, beta1, beta2, eps, weight_decay, decoupled, maximize,
+            None if masks is None else list(masks),
         ),
     )  # fmt: skip
 

@@ -475,6 +475,51 @@ def csr_linear_dx(dy: Any, values: Any, indices: Any, indptr: Any, k: Any) -> No
     same_float(op, dy=dy, values=values)
 
 
+def nm(op: str, values: Any, where: Any) -> None:
+    """values (N, K / 2) float, where (N, K / 8) uint8."""
+    array(op, "values", values, 2, "(N, K / 2)")
+    array(op, "where", where, 2, "(N, K / 8)")
+    same_float(op, values=values)
+    dtype(op, "where", where, "uint8")
+    n, half = values.shape
+    if tuple(where.shape) != (n, half // 4) or half % 4:
+        raise ValueError(
+            f"{op}: where must have a byte for every 4 of values {tuple(values.shape)}, got {tuple(where.shape)}"
+        )
+
+
+def nm_linear(x: Any, values: Any, where: Any, b: Any) -> None:
+    """x (..., K) float, values (N, K / 2), where (N, K / 8) uint8, b (N,)."""
+    op = "nm_linear"
+    array(op, "x", x)
+    nm(op, values, where)
+    n, half = values.shape
+    if x.ndim < 1 or x.shape[-1] != 2 * half:
+        raise ValueError(
+            f"{op}: last axis of x {tuple(x.shape)} must be the {2 * half} columns that values {tuple(values.shape)} "
+            "stand for"
+        )
+    _bias(op, b, n, "output")
+    same_float(op, x=x, values=values, b=b)
+
+
+# --- planes and rows ---
+
+
+def scatter_rows(x: Any, index: Any, rows: Any) -> None:
+    """x (L, D) of numbers, index (L,) integer, rows from 0."""
+    op = "scatter_rows"
+    array(op, "x", x, 2, "(L, D)")
+    array(op, "index", index, 1, "(L,)")
+    if x.dtype.kind not in "iuf":
+        raise TypeError(f"{op}: x must hold numbers, got {x.dtype}")
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"{op}: index must be of integers, got {index.dtype}")
+    if len(index) != len(x):
+        raise ValueError(f"{op}: index must name a place for each of the {len(x)} rows of x, got {len(index)}")
+    integer(op, "rows", rows, 0)
+
+
 def max_pool2d(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> None:
     """Every window has a tap inside x."""
     array("max_pool2d", "x", x, 4, "(N, C, H, W)")
@@ -837,17 +882,36 @@ def _in_step(op: str, params: Any, grads: Any, **states: Any) -> None:
 
 
 def _writable(a: Any) -> bool:
-    """C-contiguous, aligned and writeable; CuPy's arrays tell none of it at once."""
-    return getattr(a.flags, "carray", True)
+    """C-contiguous, aligned and writeable; CuPy's arrays, always the latter two, tell only the first."""
+    return getattr(a.flags, "carray", None) or (not hasattr(a.flags, "carray") and a.flags.c_contiguous)
+
+
+def _masks(op: str, params: Any, masks: Any) -> None:
+    """None, or a list of bool arrays and Nones, one for each parameter."""
+    if masks is None:
+        return
+    if not isinstance(masks, (tuple, list)) or len(masks) != len(params):
+        raise ValueError(f"{op}: masks must be a list with a bool array or None for each parameter")
+    for i, (mask, p) in enumerate(zip(masks, params)):
+        if mask is None:
+            continue
+        array(op, f"masks[{i}]", mask)
+        dtype(op, f"masks[{i}]", mask, "bool")
+        if type(mask) is not type(p) or mask.shape != p.shape:
+            raise ValueError(
+                f"{op}: masks[{i}] must have its parameter's shape {tuple(p.shape)}, on its device, got "
+                f"{tuple(mask.shape)}"
+            )
 
 
 def sgd_step(
     params: Any, grads: Any, buffers: Any, lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: Any,
-    maximize: Any,
+    maximize: Any, masks: Any,
 ) -> None:  # fmt: skip
     """Lists of arrays; numbers."""
     op = "sgd_step"
     _in_step(op, params, grads, buffers=buffers)
+    _masks(op, params, masks)
     for name, value in (("lr", lr), ("momentum", momentum), ("dampening", dampening), ("weight_decay", weight_decay)):
         _number(op, name, value)
     if buffers is None and (momentum or nesterov):
@@ -856,7 +920,7 @@ def sgd_step(
 
 def adam_step(
     params: Any, grads: Any, means: Any, squares: Any, greatest: Any, steps: Any, lr: Any, beta1: Any, beta2: Any,
-    eps: Any, weight_decay: Any, decoupled: Any, maximize: Any,
+    eps: Any, weight_decay: Any, decoupled: Any, maximize: Any, masks: Any,
 ) -> None:  # fmt: skip
     """Lists of arrays, and of numbers of steps from 1."""
     op = "adam_step"
@@ -864,6 +928,7 @@ def adam_step(
         if value is None:
             raise ValueError(f"{op}: {name} must be a list with an array for each parameter")
     _in_step(op, params, grads, means=means, squares=squares, greatest=greatest)
+    _masks(op, params, masks)
     if not isinstance(steps, (tuple, list)) or len(steps) != len(params):
         raise ValueError(f"{op}: steps must be a list with a number for each parameter")
     for t in set(steps):

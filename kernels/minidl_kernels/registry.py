@@ -57,6 +57,7 @@ FAMILIES = (
     "int8_static",
     "sparse",
     "pool",
+    "embed",
     "prob",
     "norm",
     "pointwise",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.devices import array_module
+from minidl.devices import array_module, is_cuda_array
 from minidl.storage import Packed
 from minidl.tensors import Tensor
 
@@ -57,13 +57,17 @@ class Parameter(Tensor):
     def apply_mask_(self) -> Parameter:
         """Set the pruned weights to 0, in place. Packed storage holds its zeros already."""
         mask, a = self.mask, self.array
-        if mask is not None and not self.packed:
+        if mask is not None and is_cuda_array(a):
+            a += 0
+            array_module(a).copyto(a, 0, where=~mask)  # without a look at the sum, which the host would wait for
+            self.bump()
+        elif mask is not None and not self.packed:
             a *= mask  # 20 times as fast as a masked copy, whose branches cannot be foreseen
             a += 0  # -0.0 becomes 0.0
             with np.errstate(all="ignore"):
                 finite = bool(np.isfinite(float(a.sum())))
             if not finite:  # 0 times NaN or infinity is not 0
-                array_module(a).copyto(a, 0, where=~mask)
+                np.copyto(a, 0, where=~mask)
             self.bump()
         return self
 

@@ -10,7 +10,7 @@ import minidl_kernels as kernels
 from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.common import IndexRangeError, broadcast, one_dim, shape_of
-from minidl.ops.indexing import getitem, plain_index, put, scatter_rows
+from minidl.ops.indexing import getitem, plain_index, put
 from minidl.ops.shapes import reshape
 from minidl.ops.tiling import broadcast_to
 from minidl.tensors import Tensor
@@ -205,9 +205,8 @@ class index_add(Op):
         if not x.ndim:
             return x + added.reshape(())
         kind = np.int64 if x.dtype == bool else x.dtype  # bools add up as "or"
-        y = np.array(np.moveaxis(x, ctx.dim, 0), kind, order="C")
-        if y.size:
-            scatter_rows(y, at, np.moveaxis(added.reshape(want), ctx.dim, 0).astype(kind, copy=False))
+        y = np.moveaxis(x, ctx.dim, 0).astype(kind, copy=False)
+        y = y + put(np.moveaxis(added.reshape(want), ctx.dim, 0).astype(kind, copy=False), at, y.shape)
         return devices.contiguous(np.moveaxis(y, 0, ctx.dim), x.dtype)
 
     def backward(ctx, dy: Any) -> Any:

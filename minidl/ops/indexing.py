@@ -112,11 +112,11 @@ class put(Op):
         ctx.index = index
         if devices.is_cuda_array(x) and not _is_basic(index):
             return _put_on_device(x, index, size)
+        if isinstance(index, np.ndarray) and index.dtype.kind != "b" and x.dtype.kind in "iuf":
+            return _put_rows(x, index.reshape(-1), size, 1)
         y = np.zeros_like(x, shape=size, order="C")
         if _is_basic(index):
             y[index] = x
-        elif isinstance(index, np.ndarray) and index.dtype.kind != "b":
-            scatter_rows(y, index, x)
         else:
             np.add.at(y, index, x)
         return y
@@ -126,8 +126,8 @@ class put(Op):
 
 
 def _put_on_device(x: Any, index: Any, size: Any) -> Any:
-    """`put` on a GPU: a product with the sparse matrix that has a one where a row of x belongs, so that rows of one
-    place are added in an order that does not depend on chance. Boolean masks are made indices first, which waits.
+    """`put` on a GPU, where rows of one place are added in an order that does not depend on chance. Boolean masks are
+    made indices first, which waits.
     """
     xp, lead = devices.array_module(x), []
     for i in index if isinstance(index, tuple) else (index,):
@@ -135,27 +135,15 @@ def _put_on_device(x: Any, index: Any, size: Any) -> Any:
     flat: Any = 0
     for i, n in zip(lead, size):
         flat = flat * n + xp.where(i < 0, i + n, i)
-    places, count = math.prod(size[: len(lead)]), flat.size
-    flat = flat.reshape(-1)
-    order = xp.argsort(flat * max(count, 1) + xp.arange(count)).astype("int32")
-    starts = xp.searchsorted(flat[order], xp.arange(places + 1)).astype("int64")
-    rows = xp.ascontiguousarray(x.reshape(count, math.prod(size[len(lead) :])).T, "float32" if x.itemsize < 4 else None)
-    sums = kernels.csr_linear(rows, xp.ones(count, rows.dtype), order, starts)
-    return xp.ascontiguousarray(sums.T, x.dtype).reshape(size)
+    wide = x.astype("float32" if x.dtype.kind == "f" else "int64") if x.itemsize < 4 else x
+    return _put_rows(wide, flat.reshape(-1), size, len(lead)).astype(x.dtype, copy=False)
 
 
-def scatter_rows(y: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
-    """``y[index[i]] += rows[i]`` in order of i, rows of equal index summed: sorted, then reduced run by run."""
-    flat = index.reshape(-1).astype(np.int64)
-    if flat.size == 0:
-        return
-    flat = np.where(flat < 0, flat + y.shape[0], flat)
-    rows = rows.reshape(flat.size, -1)
-    order = np.argsort(flat, kind="stable")
-    sorted_index = flat[order]
-    starts = np.flatnonzero(np.concatenate(([True], sorted_index[1:] != sorted_index[:-1])))
-    sums = np.add.reduceat(rows[order], starts, axis=0)
-    y.reshape(y.shape[0], -1)[sorted_index[starts]] += sums
+def _put_rows(x: Any, index: Any, size: Any, lead: int) -> Any:
+    """x added at places that one number names among the first `lead` axes of `size`."""
+    places, width = math.prod(size[:lead]), math.prod(size[lead:])
+    index = devices.array_module(index).where(index < 0, index + places, index)
+    return kernels.scatter_rows(x.reshape(index.size, width), index, places).reshape(size)
 
 
 def _getitem_method(self: Tensor, index: Any) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.copies import clone
-from minidl.ops.indexing import put, scatter_rows
+from minidl.ops.indexing import put
 from minidl.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 
@@ -58,10 +58,7 @@ class spread(Op):
         if y.size:
             for t, at in enumerate(index):
                 w = 1 if weight is None else weight[t].astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-                if devices.is_cuda_array(y):
-                    y += put(rows * w, at, y.shape)
-                else:
-                    scatter_rows(y, at, rows * w)
+                y += put(rows * w, at, y.shape)
         return devices.contiguous(np.moveaxis(y, 0, dim))
 
     def backward(ctx, dy: Any) -> Any:

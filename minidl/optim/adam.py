@@ -66,6 +66,7 @@ class Adam(Optimizer):
         kernels.adam_step(
             [p.array for p, _ in some], [g for _, g in some], mean, square, most, steps, group["lr"], beta1, beta2,
             group["eps"], group["weight_decay"], group.get("decoupled_weight_decay", False), group["maximize"],
+            self.masks(some),
         )  # fmt: skip
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -234,6 +234,12 @@ class Optimizer:
         else:
             p.bump()
 
+    @staticmethod
+    def masks(some: list[tuple[Tensor, Any]]) -> list[Any] | None:
+        """The masks of parameters for a kernel; None where there is none."""
+        found = [getattr(p, "mask", None) for p, _ in some]
+        return None if all(m is None for m in found) else found
+
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change ``p.array`` in place, given its gradient, an array; `state` is kept from step to step."""
         raise NotImplementedError
@@ -250,7 +256,8 @@ class Optimizer:
         self, ready: list[tuple[Tensor, Any]], names: tuple[str, ...], least: int,
         run: Callable[[list[tuple[Tensor, Any]]], None],
     ) -> list[tuple[Tensor, Any]]:  # fmt: skip
-        """Give those parameters to `run`, which updates them all at once, that a kernel takes; the others come back.
+        """Give those parameters to `run`, which updates them all at once and applies their masks, that a kernel takes;
+        the others come back.
 
         They are arrays of one dtype, float32 or float64, in C order, as is their state of those `names`, on the CPU at
         least `least` elements in all, and no parameter is there twice. A compiled pass does for all in one call what
@@ -280,7 +287,7 @@ class Optimizer:
             else:
                 run(some)
                 for p, _ in some:
-                    self.updated(p)
+                    p.bump()
         return left
 
     # -- for the formulas ---------------------------------------------------------------------------------------------

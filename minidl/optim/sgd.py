@@ -53,6 +53,7 @@ class SGD(Optimizer):
         kernels.sgd_step(
             [p.array for p, _ in some], [g for _, g in some], buffers, group["lr"], momentum, group["dampening"],
             group["weight_decay"], bool(momentum) and group["nesterov"], group["maximize"],
+            self.masks(some),
         )  # fmt: skip
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:

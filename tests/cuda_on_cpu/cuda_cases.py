@@ -212,6 +212,15 @@ CONVOLUTIONS = [
     ((0, 2, 5, 5), (3, 3, 3), 1, 0, 1, 1),
     ((3, 2, 12, 11), (65, 1, 1), 1, 0, 1, 1),
     ((1, 70, 4, 4), (3, 3, 3), 1, 1, 1, 1),
+    (
+        (2, 3, 17, 16),
+        (6, 3, 2),
+        (2, 1),
+        (1, 2),
+        (1, 2),
+        3,
+    ),  # depthwise: two filters a channel, more than a block of pixels
+    ((0, 2, 4, 4), (2, 3, 3), 1, 1, 1, 2),
 ]
 
 
@@ -253,6 +262,82 @@ def _():
         w_q = rng.integers(-128, 128, (k, x[1] // how[-1], r, s)).astype(np.int8)
         yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)).astype(np.float32), normal(2, k), *how, None)
         yield fixed(normal(0, *x), w_q, np.abs(normal(1, k)).astype(np.float32), None, *how, 0.02)
+
+
+@cases("int4_linear")
+def _():
+    rng = np.random.default_rng(0)
+    for m, k, n, group in [
+        (0, 32, 3, 32),
+        (1, 32, 1, 32),
+        (3, 64, 9, 32),
+        (5, 160, 7, 160),
+        (65, 96, 66, 32),
+        (2, 64, 0, 64),
+    ]:
+        q, shape = rng.integers(0, 16, (n, k)).astype(np.uint8), (n, k // group)
+        scale, zero = rng.uniform(0.1, 1, shape).astype(np.float32), rng.integers(0, 16, shape).astype(np.uint8)
+        yield fixed(normal(1, m, k), mk.pack_int4(q), scale, zero, normal(2, n))
+    yield fixed(
+        normal(1, 2, 2, k),
+        mk.pack_int4(rng.integers(0, 16, (5, k)).astype(np.uint8)),
+        np.ones((5, 1), np.float32),
+        None,
+        None,
+    )
+    yield fixed(normal(1, 3, 0), np.zeros((4, 0), np.uint8), np.zeros((4, 0), np.float32), None, normal(2, 4))
+
+
+def _ends(seed, n, spread):
+    """bias, multiplier, zero, low, high for sums of about +-spread."""
+    rng = np.random.default_rng(seed)
+    bias = rng.integers(-spread, spread + 1, n).astype(np.int32)
+    return bias, (rng.uniform(10, 80, n) / spread).astype(np.float32), int(rng.integers(-60, 60)), -100, 90
+
+
+def _int8(seed, *shape):
+    return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
+
+
+@cases("requantize", "bits")
+def _():
+    for shape in [(0, 3), (1, 1), (3, 5, 100), (2, 0)]:
+        acc = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int32)
+        yield fixed(acc, *_ends(1, shape[-1], 3000))
+    half = np.array([[5, 3, 1, -1, -3, -5, 2**31 - 1]], np.int32)  # half to even; a sum that wraps
+    yield fixed(half, np.array([0] * 6 + [1], np.int32), np.full(7, 0.5, np.float32), 3, -128, 127)
+
+
+@cases("static_add", "bits")
+def _():
+    for shape in [(0,), (1,), (3, 257)]:
+        yield fixed(_int8(0, *shape), _int8(1, *shape), 3, -7, 0.37, 0.8, 5, -100, 100)
+
+
+@cases("static_linear", "bits")
+def _():
+    for m, k, n in PRODUCTS:
+        yield fixed(_int8(0, m, k), _int8(1, n, k), *_ends(2, n, 5460 * int(k**0.5) + 1))
+    yield fixed(_int8(0, 2, 3, 20), _int8(1, 5, 20), *_ends(2, 5, 24000))
+
+
+@cases("static_conv2d", "bits")
+def _():
+    for (b, c, h, w), (k, r, s), stride, padding, dilation, groups in CONVOLUTIONS:
+        ends = _ends(2, k, 5460 * int((r * s * c // groups) ** 0.5) + 1)
+        yield fixed(
+            _int8(0, b, h, w, c),
+            _int8(1, k, r, s, c // groups),
+            *ends[:2],
+            stride,
+            padding,
+            dilation,
+            groups,
+            11,
+            *ends[2:],
+        )
+    args = _int8(0, 1, 6, 7, 5), _int8(1, 3, 3, 2, 5), *_ends(2, 3, 30000)[:2]
+    yield fixed(*args, (2, 1), (0, 1, 2, 1), 1, 1, -3, 0, -128, 127)
 
 
 # --- attention: 4 queries to a block, 32 keys at a time, 32 features to a lane's register ---
@@ -389,6 +474,31 @@ def _():
         yield fixed(normal(4, *x.shape[:-1], len(indptr) - 1), values, indices, indptr, x.shape[-1])
 
 
+def two_of_four(seed, n, k):
+    """A matrix with two numbers in most groups of four, in some fewer."""
+    w, rng = normal(seed, n, k // 4, 4), np.random.default_rng(seed)
+    w[rng.permuted(np.broadcast_to(np.arange(4) < 2, w.shape), axis=2)] = 0
+    w[rng.random(w.shape) < 0.1] = 0
+    return w.reshape(n, k)
+
+
+@cases("nm_linear")
+def _():
+    for m, k, n in [(0, 8, 2), (1, 8, 1), (3, 40, 9), (5, 264, 17), (65, 24, 66), (2, 0, 3), (2, 8, 0)]:
+        yield fixed(normal(0, m, k), *mk.pack_nm(two_of_four(1, n, k)), normal(2, n))
+    yield fixed(normal(0, 2, 2, 40), *mk.pack_nm(two_of_four(1, 3, 40)), None)
+    x = normal(0, 3, 32)
+    x[0, 5], x[1, 6] = np.inf, np.nan  # weights beside them that are not stored take no part
+    yield fixed(x, *mk.pack_nm(two_of_four(1, 20, 32)), None)
+
+
+@cases("scatter_rows")
+def _():
+    for length, d, rows in [(0, 3, 2), (1, 1, 1), (40, 33, 9), (70, 32, 3), (300, 5, 257), (3, 0, 2), (0, 2, 0)]:
+        yield fixed(normal(0, length, d), np.random.default_rng(1).integers(0, max(rows, 1), length), rows)
+    yield fixed(normal(0, 5, 4), np.array([1, 1, 0, 1, 2], np.int32), 3)
+
+
 # --- recurrences ---
 
 SEQUENCES = [((3, 3, 2), 5, False), ((4, 1), 17, True), ((2,), 1, False), ((1, 1, 1, 1), 70, True)]
@@ -446,11 +556,17 @@ def _():
 
 # --- optimizers ---
 
-PARAMETERS = [(1,), (255,), (256,), (3, 100), (0, 4)]
+PARAMETERS = [(1,), (2047,), (2048,), (3, 700), (0, 4)]
 
 
 def _lists(n):
     return [[normal(i, *shape) for shape in PARAMETERS] for i in range(n)]
+
+
+def _masks(w, g):
+    """For every other parameter; some of what is pruned is NaN, some of what stays -0."""
+    w[1][:3], g[1][:3] = [np.nan, -0.0, -0.0], [0, 0, 0]
+    return [normal(9 + i, *shape) > 0 if i % 2 else None for i, shape in enumerate(PARAMETERS)]
 
 
 @cases("sgd_step", "bits")
@@ -462,7 +578,9 @@ def _():
         (True, (0.1, 0.9, 0.3, 0.0, False, True)),
     ]:
         w, g, m = _lists(3)
-        yield fixed(w, g, m if buffers else None, *more)
+        yield fixed(w, g, m if buffers else None, *more, None)
+    w, g, m = _lists(3)
+    yield fixed(w, g, m, 0.1, 0.9, 0.0, 0.01, False, False, _masks(w, g))
 
 
 @cases("adam_step", "bits")
@@ -474,4 +592,8 @@ def _():
     ]:
         w, g, m, v, u = _lists(5)
         v, u = [v_i**2 for v_i in v], [u_i**2 for u_i in u]
-        yield fixed(w, g, m, v, u if greatest else None, [1, 2, 3, 10, 1], *more)
+        yield fixed(w, g, m, v, u if greatest else None, [1, 2, 3, 10, 1], *more, None)
+    w, g, m, v, _ = _lists(5)
+    v = [v_i**2 for v_i in v]
+    how = (0.01, 0.9, 0.99, 1e-6, 0.1, False, False)
+    yield fixed(w, g, m, v, None, [1, 2, 3, 10, 1], *how, _masks(w, g))

@@ -121,6 +121,9 @@ def check_indices(xp, op):
     elif op == "scatter_plane":
         y = xp.asnumpy(mk.scatter_plane(xp.ones((1, 3), f32), xp.asarray(bad[None]), 3))
         assert y.tolist() == [[0, 1, 0]]
+    elif op == "scatter_rows":
+        y = xp.asnumpy(mk.scatter_rows(xp.ones((3, 2), f32), xp.asarray(bad), 3))
+        assert y.tolist() == [[0, 0], [1, 1], [0, 0]]
     elif op == "csr_linear":
         values, starts = xp.ones(3, f32), xp.asarray(np.array([0, 1, 2, 9]))
         y = xp.asnumpy(mk.csr_linear(xp.ones((1, 3), f32), values, xp.asarray(bad.astype(np.int32)), starts))

@@ -169,8 +169,10 @@ class Module:
         n = getattr(self.library, f"emu_signature_{name}")(found)
         return [(chr(v >> 8), v & 255) for v in found[:n]]
 
-    def launch(self, name, grid, block, args, shared=0, order="forward", seed=0, most_shared=STATIC_SHARED):
-        """Run a kernel to its end. KernelError for a launch that CUDA refuses, and for every finding."""
+    def launch(self, name, grid, block, args, shared=0, order="forward", seed=0, most_shared=STATIC_SHARED, reached=()):
+        """Run a kernel to its end. KernelError for a launch that CUDA refuses, and for every finding. `reached` are
+        arrays that the kernel finds by an address in its arguments: used where they are, not copied.
+        """
         if name not in self.names:
             raise KernelError(f"there is no kernel {name!r}; there are: {', '.join(self.names)}")
         grid, block = (tuple(map(int, (*g, 1, 1)[:3])) for g in (grid, block))
@@ -181,6 +183,8 @@ class Module:
         if shared > most_shared or (shared and static + shared > max(most_shared, STATIC_SHARED)):
             raise KernelError(f"{name}: {shared} bytes of dynamic shared memory need max_dynamic_shared_size_bytes")
         memory = _Memory(self, name, args)
+        for a in reached:
+            self._region(a.ctypes.data, a.nbytes, GLOBAL, "an array reached by its address", self.checked)
         for address, size, kind, label in self.statics:
             self._region(address, size, kind, label, self.checked and kind == SHARED)
         sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]

@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 import types
+import weakref
 
 import cupy as _real
 import numpy as np
@@ -48,11 +49,21 @@ def _synchronise():
 # --- arrays ---
 
 
+_asked = weakref.WeakValueDictionary()  # address -> the array whose address somebody asked for
+
+
 class _Memory:
     """What stands behind `ndarray.data`."""
 
-    def __init__(self, address):
-        self.ptr = address
+    def __init__(self, array):
+        self.ptr = array._a.ctypes.data
+        _asked[self.ptr] = array
+
+
+def _reached(args):
+    """The arrays whose addresses stand in tables of addresses among a kernel's arguments."""
+    tables = [a._a.ravel().tolist() for a in args if isinstance(a, ndarray) and a.dtype == np.uint64]
+    return [_asked[v]._a for v in {v for table in tables for v in table} if v in _asked]
 
 
 class _Device:
@@ -79,7 +90,7 @@ class ndarray:
     """An array on the pretended GPU."""
 
     __hash__ = None
-    __slots__ = ("_a",)
+    __slots__ = ("__weakref__", "_a")
 
     def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
         self._a = _garbage(np.empty(shape, dtype, order))
@@ -97,7 +108,7 @@ class ndarray:
     mT = property(lambda self: _wrap(self._a.mT))
     base = property(lambda self: None if self._a.base is None else _wrap(self._a.base))
     device = property(lambda self: cuda.Device(0))
-    data = property(lambda self: _Memory(self._a.ctypes.data))
+    data = property(lambda self: _Memory(self))
     __cuda_array_interface__ = property(
         lambda self: {"shape": self._a.shape, "typestr": self._a.dtype.str, "version": 3}
     )
@@ -426,6 +437,7 @@ class _Function:
             mode.order,
             mode.seed,
             self.max_dynamic_shared_size_bytes,
+            _reached(args),
         )
 
 

@@ -184,16 +184,30 @@ def test_a_loader_feeds_the_device(fast):
     assert seen == list(range(20))
 
 
+def test_one_launch_updates_all_parameters(fast):
+    if not hasattr(fast, "launches"):
+        pytest.skip("only the stand-in counts")
+    model = nn.Sequential(nn.Linear(8, 40), nn.Linear(40, 70), nn.Linear(70, 3)).to("cuda")
+    optimizer = minidl.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model(minidl.randn(5, 8, device="cuda")).sum().backward()
+        del fast.launches[:]
+        optimizer.step()
+        assert fast.launches == ["adam"]
+
+
 def test_masks_hold_through_steps_on_the_device(fast):
     model = nn.Linear(8, 4).to("cuda")
     minidl.compress.prune_(model, 0.5)
     zeros = model.weight.detach().cpu().numpy() == 0
     assert zeros.mean() == pytest.approx(0.5, abs=0.1)
     optimizer = minidl.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    before = getattr(fast, "syncs", 0)
     for _ in range(3):
         optimizer.zero_grad()
         model(minidl.randn(5, 8, device="cuda")).sum().backward()
         optimizer.step()
+    assert getattr(fast, "syncs", 0) == before
     assert (model.weight.detach().cpu().numpy()[zeros] == 0).all()
     assert (model.weight.detach().cpu().numpy()[~zeros] != 0).all()
 

@@ -75,6 +75,24 @@ def test_vectors_are_the_reference_to_the_last_bit(how, hows, seed, shape, dtype
     assert same_bits(before, copied(g))
 
 
+@pytest.mark.parametrize("variant", mk.variants("adam_step", "cpu"))
+def test_pruned_weights_stay_zero_whatever_the_step_makes_of_them(variant):
+    w, g, m, v, _ = lists(3, 5, SMALL)
+    w[2][0, 0], m[2][0, 1], g[2][1, 0] = np.nan, np.inf, 0
+    masks = [None, w[1] > 9, normal(7, 17, 5) > 0, None]
+    masks[2][0, :2] = False
+    with mk.use(adam_step=variant, sgd_step=variant), np.errstate(all="ignore"):
+        plain = [copied(w), copied(w)]
+        mk.sgd_step(plain[0], g, copied(m), 0.1, 0.9)
+        mk.adam_step(plain[1], g, copied(m), copied(v), None, [2] * 4, 0.1)
+        pruned = [copied(w), copied(w)]
+        mk.sgd_step(pruned[0], g, copied(m), 0.1, 0.9, masks=masks)
+        mk.adam_step(pruned[1], g, copied(m), copied(v), None, [2] * 4, 0.1, masks=masks)
+    for some, all_of_them in zip(pruned, plain):
+        for a, b, mask in zip(some, all_of_them, masks):
+            assert same_bits(a, b if mask is None else np.where(mask, b + 0, np.float32(0)))
+
+
 @given(SGD, seeds)
 def test_sgd_is_torchs(how, seed):
     """Two steps in float64; some roundings of numbers about 1 on either side."""
@@ -193,6 +211,9 @@ def test_memory_listed_twice_is_updated_twice_in_order(variant):
         (lambda a: mk.sgd_step([a[::2]], [a[::2]], None, 0.1), ValueError, "written in place"),
         (lambda a: mk.sgd_step([laid_out(a, "readonly")], [a], None, 0.1), ValueError, "written in place"),
         (lambda a: mk.sgd_step([a], [a], None, 0.1, momentum=0.9), ValueError, "needs buffers"),
+        (lambda a: mk.sgd_step([a], [a], None, 0.1, masks=[]), ValueError, "masks must be a list"),
+        (lambda a: mk.sgd_step([a], [a], None, 0.1, masks=[a]), TypeError, r"masks\[0\] must be bool"),
+        (lambda a: mk.sgd_step([a], [a], None, 0.1, masks=[a[:2] > 0]), ValueError, r"shape \(4,\), on its device"),
         (lambda a: mk.sgd_step([a], [a], None, "fast"), TypeError, "lr must be a number"),
         (lambda a: mk.adam_step([a], [a], [a], None, None, [1], 0.1), TypeError, "NoneType"),
         (lambda a: mk.adam_step([a], [a], [a], [a], None, [0], 0.1), ValueError, "at least 1"),

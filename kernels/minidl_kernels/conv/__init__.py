@@ -146,6 +146,19 @@ def _depthwise(op: str, of: Callable[..., Geometry]) -> Variant:
     )
 
 
+def _depthwise_cuda(op: str, of: Callable[..., Geometry]) -> Variant:
+    """Its cost is a rank, not a measurement: no GPU was at hand. A tile of 64 filters would stay empty but for one."""
+    return Variant(
+        "depthwise",
+        load=f"minidl_kernels.conv.depthwise_cuda:{op}",
+        device="cuda",
+        accepts=lambda *args: (g := of(*args)).c == g.groups and g.k < 1 << 16,
+        needs="one channel in a group, fewer than 65536 filters",
+        cost=lambda *args: 0.5 if of(*args).groups > 1 else 2.0,
+        note="a thread for each output, its window read where it is",
+    )
+
+
 def _cost(op: str, of: Callable[..., Geometry]) -> Callable[..., float]:
     """Of im2col, where `tiled` costs 2."""
     return lambda *args: 1.0 if prefer_matrix(op, of(*args)) else 3.0
@@ -183,6 +196,7 @@ OPS = tuple(
                 device="cuda",
                 note="a matrix product by register tiles that read the image where it is",
             ),
+            _depthwise_cuda(name, of),
         ),
     )
     for name, check, of in (

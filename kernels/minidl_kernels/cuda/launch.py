@@ -214,6 +214,14 @@ def contiguous(*arrays: Any) -> tuple[Any, ...]:
     return tuple(None if a is None else module.ascontiguousarray(a) for a in arrays)
 
 
+def aligned(a: Any, size: int) -> Any:
+    """C-contiguous and at an address that `size` divides, for kernels that read so many bytes at once: a copy where it
+    is not.
+    """
+    (a,) = contiguous(a)
+    return a.copy() if a.data.ptr % size else a
+
+
 def rows(a: Any) -> int:
     """How many rows there are: the product of all axes but the last."""
     return math.prod(a.shape[:-1])

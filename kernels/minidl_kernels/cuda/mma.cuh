@@ -51,6 +51,15 @@ struct S8 {
   }
 };
 
+// Up to four bytes, `step` apart, as a word of S8; zeros where fewer are left.
+__device__ __forceinline__ unsigned four(const signed char* p, long long step, int left) {
+  unsigned word = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (i < left) word |= (unsigned)(unsigned char)p[i * step] << (8 * i);
+  return word;
+}
+
 // The sums of one warp, gone through as (row, column, sum).
 template <class Sum>
 struct Sums {

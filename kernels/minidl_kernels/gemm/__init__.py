@@ -71,6 +71,7 @@ def _cuda(op: str) -> tuple[Variant, ...]:
         row("naive", 1e6, "a thread for each result", *floats),
         row("shared_tiles", 1e5, "squares of 16 x 16 in shared memory", *floats),
         row("register_tiles", 1.0, "64 x 64 by a block, 4 x 4 in the registers of each thread", *floats),
+        row("async_tiles", 1.5, "the same, the next tile copied (cp.async) while this one is summed", *floats),
         row("tf32x3", 2.0, "tensor cores: float32 from three products in tf32"),
         row("tf32", 1e8, "tensor cores, operands rounded to 11 bits: only where asked for"),
         row("bf16", 1e8, "tensor cores, operands rounded to 8 bits: only where asked for"),

@@ -14,6 +14,7 @@ _KERNELS: dict[str, tuple[str, tuple[int, int], int]] = {
     "naive": ("gemm/gemm.cu", (16, 16), 16),
     "shared_tiles": ("gemm/gemm.cu", (16, 16), 16),
     "register_tiles": ("gemm/gemm.cu", (256, 1), 64),
+    "async_tiles": ("gemm/gemm.cu", (256, 1), 64),
     "tf32x3": ("gemm/tensor.cu", (128, 1), 64),
     "tf32": ("gemm/tensor.cu", (128, 1), 64),
     "bf16": ("gemm/tensor.cu", (128, 1), 64),
@@ -75,6 +76,10 @@ def matmul_register_tiles(a: Any, b: Any) -> Any:
     return product("register_tiles", a, b)
 
 
+def matmul_async_tiles(a: Any, b: Any) -> Any:
+    return product("async_tiles", a, b)
+
+
 def matmul_tf32x3(a: Any, b: Any) -> Any:
     return product("tf32x3", a, b)
 
@@ -105,6 +110,10 @@ def linear_shared_tiles(x: Any, w: Any, b: Any) -> Any:
 
 def linear_register_tiles(x: Any, w: Any, b: Any) -> Any:
     return _linear("register_tiles", x, w, b)
+
+
+def linear_async_tiles(x: Any, w: Any, b: Any) -> Any:
+    return _linear("async_tiles", x, w, b)
 
 
 def linear_tf32x3(x: Any, w: Any, b: Any) -> Any:

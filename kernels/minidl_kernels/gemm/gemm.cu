@@ -1,4 +1,4 @@
-// C (M, N) = A (M, K) B (K, N) + bias (N,), a batch of them along blockIdx.z: a ladder of three.
+// C (M, N) = A (M, K) B (K, N) + bias (N,), a batch of them along blockIdx.z: a ladder of four.
 // A is read at a[batch * a_batch + m * a_row + k * a_column], B alike; C is dense. bias may be null.
 #include "cuda/tile.cuh"
 
@@ -42,4 +42,58 @@ extern "C" __global__ void __launch_bounds__(256) register_tiles(const T* __rest
       M, N, 0, K, a_column == 1, b_row == 1, [&](int m, int k) { return a[m * a_row + k * a_column]; },
       [&](int k, int n) { return b[k * b_row + n * b_column]; },
       [&](int m, int n, T sum) { c[(size_t)m * N + n] = bias ? sum + bias[n] : sum; });
+}
+
+// The same tile in two places of shared memory: cp.async brings the next 16 steps of k into one, past the registers,
+// while the sums take the other; a copy of zero bytes fills with zeros.
+__device__ __forceinline__ void copy(T* to, const T* from, bool inside) {
+  unsigned place = (unsigned)__cvta_generic_to_shared(to), bytes = inside ? sizeof(T) : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(place), "l"(from), "n"(sizeof(T)), "r"(bytes));
+}
+extern "C" __global__ void __launch_bounds__(256) async_tiles(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, T* __restrict__ c,
+                                        int M, int N, int K, long long a_batch, long long a_row, long long a_column,
+                                        long long b_batch, long long b_row, long long b_column) {
+  __shared__ T as[2][DEPTH][TILE + 4], bs[2][DEPTH][TILE + 4];
+  const int t = threadIdx.x, column = t % 16 * 4, row = t / 16 * 4, m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+  a += blockIdx.z * a_batch, b += blockIdx.z * b_batch, c += (size_t)blockIdx.z * M * N;
+  auto fetch = [&](int k0) {
+    int half = k0 / DEPTH % 2;
+#pragma unroll
+    for (int j = 0; j < TILE * DEPTH / 256; j++) {
+      int i = t + 256 * j, k = a_column == 1 ? i % DEPTH : i / TILE, m = a_column == 1 ? i / DEPTH : i % TILE;
+      bool inside = m0 + m < M && k0 + k < K;
+      copy(&as[half][k][m], inside ? a + (m0 + m) * a_row + (k0 + k) * a_column : a, inside);
+      int kb = b_row == 1 ? i % DEPTH : i / TILE, n = b_row == 1 ? i / DEPTH : i % TILE;
+      inside = n0 + n < N && k0 + kb < K;
+      copy(&bs[half][kb][n], inside ? b + (k0 + kb) * b_row + (n0 + n) * b_column : b, inside);
+    }
+    asm volatile("cp.async.commit_group;");
+  };
+  T sum[4][4] = {};
+  if (K > 0) fetch(0);
+  for (int k0 = 0; k0 < K; k0 += DEPTH) {
+    if (k0 + DEPTH < K) fetch(k0 + DEPTH);
+    else asm volatile("cp.async.commit_group;");  // an empty group: the wait below is for all but the newest
+    asm volatile("cp.async.wait_group 1;");
+    __syncthreads();
+    int half = k0 / DEPTH % 2;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+      T av[4], bv[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) av[i] = as[half][k][row + i], bv[i] = bs[half][k][column + i];
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum[i][j] += av[i] * bv[j];
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      int m = m0 + row + i, n = n0 + column + j;
+      if (m < M && n < N) c[(size_t)m * N + n] = bias ? sum[i][j] + bias[n] : sum[i][j];
+    }
 }

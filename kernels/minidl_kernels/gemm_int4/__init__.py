@@ -12,6 +12,7 @@ q[k + 16] in its high half, k = 32 * run + i, so that whole vectors come out of 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .. import checks
@@ -45,6 +46,20 @@ OPS = (
                 accepts=_single,
                 needs="float32",
                 note="weights become floats in registers; for many rows of x, in blocks before the tiled product",
+            ),
+            # Their costs are ranks, not measurements: no GPU was at hand.
+            Variant(
+                "warps",
+                load="minidl_kernels.gemm_int4.cuda:warps",
+                device="cuda",
+                cost=lambda x, *rest: 0.5 if math.prod(x.shape[:-1]) <= 16 else 2.0,
+                note="a warp for each output: weights are read once for 4 rows of x",
+            ),
+            Variant(
+                "tiles",
+                load="minidl_kernels.gemm_int4.cuda:tiles",
+                device="cuda",
+                note="register tiles: a weight becomes a float once for 64 rows of x",
             ),
         ),
     ),

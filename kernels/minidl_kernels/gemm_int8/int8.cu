@@ -46,14 +46,6 @@ struct Rescaled {  // float32(sum) (x_scale w_scale) + b, then T
 
 // --- stage 2: a (M, K) row by row, b at b[k * b_row + n * b_column] ---
 
-__device__ __forceinline__ unsigned four(const signed char* p, long long step, int left) {
-  unsigned word = 0;
-#pragma unroll
-  for (int i = 0; i < 4; i++)
-    if (i < left) word |= (unsigned)(unsigned char)p[i * step] << (8 * i);
-  return word;
-}
-
 // 16 x 16 results by a block of 16 x 16 threads, 64 of k at a time as words of four.
 template <class Store>
 __device__ __forceinline__ void by_dp4a(const signed char* a, const signed char* b, int M, int N, int K, long long b_row, long long b_column, Store store) {

@@ -55,6 +55,16 @@ def _op(name: str, check: Any, products: bool) -> Op:
             else "one pass over memory",
         )
     )
+    variants.append(
+        Variant(
+            "mma" if products else "elements",
+            load=f"minidl_kernels.int8_static.cuda:{name}",
+            device="cuda",
+            note="tensor cores, the pipeline in the last step; depthwise a thread for each output"
+            if products
+            else "one pass over memory",
+        )
+    )
     return Op(name, check=check, variants=tuple(variants))
 
 

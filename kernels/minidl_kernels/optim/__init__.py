@@ -17,6 +17,9 @@ With d = g, or -g to maximize, and t the parameter's own number of steps, this o
           u = v, or max(greatest, v), which `greatest` becomes, where it is given
           w = w - lr / (1 - beta1^t) m / (sqrt(u) / sqrt(1 - beta2^t) + eps)
 
+and, where `masks` has a bool array for the parameter, w = 0 where it is False (and -0 becomes 0), whatever the step
+made of it: momentum and decay bring no pruned weight back.
+
 Every operation is rounded by itself, in the order of the reference, so all variants agree to the last bit.
 """
 
@@ -37,7 +40,10 @@ OPS = tuple(
                 note="one pass over all parameters in one call, pieces of them shared among the threads",
             ),
             Variant(
-                "elements", load=f"minidl_kernels.optim.cuda:{name}", device="cuda", note="one pass over each parameter"
+                "elements",
+                load=f"minidl_kernels.optim.cuda:{name}",
+                device="cuda",
+                note="one launch for all parameters, masks included",
             ),
         ),
     )

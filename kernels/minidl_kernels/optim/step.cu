@@ -1,4 +1,4 @@
-// Steps of optimizers, a thread for every few elements of one parameter. Every operation is rounded by itself, in the
+// Steps of optimizers. Every operation is rounded by itself, in the
 // order of reference.py: the names below keep the compiler from fusing a product with a sum.
 template <class V> struct Rounded;
 template <> struct Rounded<float> {
@@ -15,13 +15,35 @@ template <> struct Rounded<double> {
 };
 using R = Rounded<T>;
 
-#define EACH(i, n)                                                                              \
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x)
+// All parameters in one launch. A table has a line for each: how many elements it has, the number of its first piece,
+// then addresses, 0 for what is not there. A block takes one piece of CHUNK elements and looks its parameter up.
+enum { CHUNK = 2048 };
+struct Piece {
+  const unsigned long long* line;
+  long long first, last;  // of its elements
+};
+__device__ __forceinline__ Piece piece(const unsigned long long* table, int count, int words) {
+  int low = 0, high = count;
+  while (high - low > 1) {
+    int middle = (low + high) / 2;
+    if (table[(size_t)middle * words + 1] <= blockIdx.x) low = middle;
+    else high = middle;
+  }
+  const unsigned long long* line = table + (size_t)low * words;
+  long long first = (long long)(blockIdx.x - line[1]) * CHUNK, size = (long long)line[0];
+  return {line, first, first + CHUNK < size ? first + CHUNK : size};
+}
+// A pruned weight is 0, and no weight is -0.
+__device__ __forceinline__ T kept(T w, const bool* mask, long long i) { return !mask ? w : mask[i] ? R::add(w, 0) : (T)0; }
 
-// m null: no momentum.
-extern "C" __global__ void __launch_bounds__(256) sgd(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ m, long long n, T lr, T momentum,
-                                      T fresh, T decay, bool nesterov, bool maximize) {
-  EACH(i, n) {
+// w, g, m, mask
+extern "C" __global__ void __launch_bounds__(256) sgd(const unsigned long long* __restrict__ table, int count, T lr, T momentum, T fresh, T decay,
+                                      bool nesterov, bool maximize) {
+  Piece p = piece(table, count, 6);
+  T *w = (T*)p.line[2], *m = (T*)p.line[4];
+  const T* g = (const T*)p.line[3];
+  const bool* mask = (const bool*)p.line[5];
+  for (long long i = p.first + threadIdx.x; i < p.last; i += 256) {
     T d = maximize ? -g[i] : g[i];
     if (decay != 0) d = R::add(d, R::mul(w[i], decay));
     if (m) {
@@ -29,18 +51,23 @@ extern "C" __global__ void __launch_bounds__(256) sgd(T* __restrict__ w, const T
       m[i] = v;
       d = nesterov ? R::add(d, R::mul(v, momentum)) : v;
     }
-    w[i] = R::add(w[i], -R::mul(d, lr));
+    w[i] = kept(R::add(w[i], -R::mul(d, lr)), mask, i);
   }
 }
 
-// greatest null: no AMSGrad. `kept` is 1 - lr decay where the decay is decoupled.
-extern "C" __global__ void __launch_bounds__(256) adam(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ m, T* __restrict__ v,
-                                       T* __restrict__ greatest, long long n, T step, T fresh1, T beta2, T fresh2, T root2, T eps,
-                                       T decay, T kept, bool decoupled, bool maximize) {
-  EACH(i, n) {
-    T p = w[i], d = maximize ? -g[i] : g[i];
-    if (decoupled) p = R::mul(p, kept);
-    else if (decay != 0) d = R::add(d, R::mul(p, decay));
+// w, g, m, v, greatest (0: no AMSGrad), mask, and as doubles what the parameter's number of steps makes of the rate and
+// of the root. `stays` is 1 - lr decay where the decay is decoupled.
+extern "C" __global__ void __launch_bounds__(256) adam(const unsigned long long* __restrict__ table, int count, T fresh1, T beta2, T fresh2, T eps,
+                                       T decay, T stays, bool decoupled, bool maximize) {
+  Piece p = piece(table, count, 10);
+  T *w = (T*)p.line[2], *m = (T*)p.line[4], *v = (T*)p.line[5], *greatest = (T*)p.line[6];
+  const T* g = (const T*)p.line[3];
+  const bool* mask = (const bool*)p.line[7];
+  T step = (T)__longlong_as_double((long long)p.line[8]), root2 = (T)__longlong_as_double((long long)p.line[9]);
+  for (long long i = p.first + threadIdx.x; i < p.last; i += 256) {
+    T x = w[i], d = maximize ? -g[i] : g[i];
+    if (decoupled) x = R::mul(x, stays);
+    else if (decay != 0) d = R::add(d, R::mul(x, decay));
     T square = R::add(R::mul(v[i], beta2), R::mul(R::mul(d, d), fresh2));
     T mean = R::add(m[i], R::mul(R::add(d, -m[i]), fresh1));
     v[i] = square, m[i] = mean;
@@ -49,6 +76,6 @@ extern "C" __global__ void __launch_bounds__(256) adam(T* __restrict__ w, const 
       u = greatest[i] > u || greatest[i] != greatest[i] ? greatest[i] : u;
       greatest[i] = u;
     }
-    w[i] = R::add(p, -R::mul(R::div(mean, R::add(R::div(R::root(u), root2), eps)), step));
+    w[i] = kept(R::add(x, -R::mul(R::div(mean, R::add(R::div(R::root(u), root2), eps)), step)), mask, i);
   }
 }

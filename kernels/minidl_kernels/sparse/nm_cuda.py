@@ -1,0 +1,31 @@
+"""Two of four on a GPU: nm.cu."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..cuda.launch import ceil_div, contiguous, cupy, kernel
+
+_MOST_BLOCKS = 65535  # along y
+
+
+def _product(name: str, side: tuple[int, int], x: Any, values: Any, where: Any, b: Any) -> Any:
+    """side: outputs and rows that a block makes."""
+    (x, values, where, b), n, k = contiguous(x, values, where, b), len(values), x.shape[-1]
+    m, (columns, rows) = math.prod(x.shape[:-1]), side
+    y = cupy().empty((*x.shape[:-1], n), x.dtype)
+    x, out, run = x.reshape(m, k), y.reshape(m, n), kernel("sparse/nm.cu", name, x.dtype)
+    for first in range(0, m, rows * _MOST_BLOCKS):
+        some = slice(first, first + rows * _MOST_BLOCKS)
+        grid = (ceil_div(n, columns), ceil_div(len(x[some]), rows))
+        run(grid, 256, x[some], values, where, b, out[some], len(x[some]), n, k)
+    return y
+
+
+def warps(x: Any, values: Any, where: Any, b: Any) -> Any:
+    return _product("nm_warps", (8, 4), x, values, where, b)
+
+
+def tiles(x: Any, values: Any, where: Any, b: Any) -> Any:
+    return _product("nm_tiles", (64, 64), x, values, where, b)
