@@ -18,11 +18,15 @@ def check(page: ModuleType) -> None:
     page.check(outcome(page.broken), outcome(page.fixed))
 
 
+def said(result: Any) -> str:
+    """An outcome in words."""
+    return f"{type(result).__name__}: {result}" if isinstance(result, Exception) else str(result)
+
+
 def show(namespace: dict[str, Any]) -> None:
     """Print a page's text and both outcomes, and check them: what a page does when it is run."""
     print(namespace["__doc__"])
     found = {name: outcome(namespace[name]) for name in ("broken", "fixed")}
     for name, result in found.items():
-        text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else result
-        print(f"{name}: {text}")
+        print(f"{name}: {said(result)}")
     namespace["check"](found["broken"], found["fixed"])

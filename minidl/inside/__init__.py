@@ -7,6 +7,7 @@ explanations.py  explain: an op, a layer, a model, a kernel, a graph; pages.py r
 graphs.py     graph: a picture of what a computation is made of; layouts.py puts its boxes
 hunts.py      hunt: where NaN and Inf are born; checkup: gradients that vanish or explode, dead units
 profiles.py   profile: where the time went, by op and by module
+assembly.py   machine_code: the instructions that a kernel became
 showing.py    values, places and pages as text and as HTML, without network or display
 """
 
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minidl.inside.assembly import loops, machine_code
     from minidl.inside.diamonds import diamond
     from minidl.inside.explanations import Explanation, explain
     from minidl.inside.graphs import Graph, graph
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkup", "Explanation", "Graph", "Hunt", "Trace", "Verdict", "blame", "checkup", "diamond", "explain", "graph",
-    "hunt", "profile", "trace",
+    "hunt", "loops", "machine_code", "profile", "trace",
 ]  # fmt: skip
 
 # Pages are opened when first used: each needs other rooms of the house.
@@ -41,6 +43,8 @@ _PAGES = {
     "checkup": "hunts",
     "hunt": "hunts",
     "profile": "profiles",
+    "loops": "assembly",
+    "machine_code": "assembly",
     "Verdict": "verdicts",
     "blame": "verdicts",
 }

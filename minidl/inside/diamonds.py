@@ -8,7 +8,7 @@
        \\ /
         y = b + c               dy/dx = 23 * 2 x = 138
 
-Run it: ``python -m minidl.inside.diamondss``
+Run it: ``python -m minidl.inside.diamonds``
 """
 
 from __future__ import annotations
