@@ -7,6 +7,7 @@ ordinary size. The same check on the gradient itself, as a function of x and dy,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,30 +47,7 @@ def gradcheck(
     >>> gradcheck(minidl.exp, x)
     True
     """
-    args = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
-    if not checked:
-        raise ValueError("gradcheck: no input requires gradients")
-    for i in checked:
-        if args[i].array.dtype != np.float64:
-            raise ValueError(
-                f"gradcheck: input {i} is {args[i].dtype}; finite differences need float64 (tensor.double())"
-            )
-    leaves = [wrap(a.array.copy(order="C"), True) if i in checked else a for i, a in enumerate(args)]
-    outputs = _outputs(func(*leaves))
-    try:
-        floats = {k: y for k, y in enumerate(outputs) if y.array.dtype.kind == "f"}
-        measured = [_measure(func, leaves, i, floats, eps) for i in checked]
-        for k, y in floats.items():
-            computed = _jacobian(y, [leaves[i] for i in checked])
-            for i, n, a in zip(checked, measured, computed, strict=True):
-                _compare(n[k], a, atol, rtol, f"output {k} with respect to input {i} (shape {tuple(leaves[i].shape)})")
-            _same_twice(y, [leaves[i] for i in checked])
-    except GradcheckError:
-        if raise_exception:
-            raise
-        return False
-    return True
+    return _check(func, func, inputs, eps, atol, rtol, raise_exception)
 
 
 def gradgradcheck(
@@ -84,7 +62,8 @@ def gradgradcheck(
 ) -> bool:
     """gradcheck of the gradient itself: second derivatives, with respect to the inputs and to the incoming gradient.
 
-    Arguments as gradcheck; grad_outputs are drawn at random unless given.
+    What is differentiated is the gradient under create_graph, what is measured is the plain one: they are proved to be
+    the same too. Arguments as gradcheck; grad_outputs are drawn at random unless given.
     """
     args = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     checked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
@@ -95,14 +74,45 @@ def gradgradcheck(
     else:
         grads = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
 
-    def gradient(*both: Any) -> tuple:
+    def gradient(*both: Any, create_graph: bool) -> tuple:
         xs, dys = both[: len(args)], both[len(args) :]
         ys = [y for y in _outputs(func(*xs)) if y.requires_grad]
         wrt = [xs[i] for i in checked]
-        found = grad(ys, wrt, list(dys), create_graph=True, allow_unused=True)
+        found = grad(ys, wrt, list(dys), create_graph=create_graph, allow_unused=True)
         return tuple(wrap(np.zeros_like(x.array)) if g is None else g for g, x in zip(found, wrt, strict=True))
 
-    return gradcheck(gradient, [*args, *grads], eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)
+    recorded, plain = (functools.partial(gradient, create_graph=create_graph) for create_graph in (True, False))
+    return _check(recorded, plain, [*args, *grads], eps, atol, rtol, raise_exception)
+
+
+def _check(
+    func: Callable, plain: Callable, inputs: Any, eps: float, atol: float, rtol: float, raise_exception: bool
+) -> bool:
+    """gradcheck of `func`, whose differences are those of `plain`, the same function without a graph behind it."""
+    args = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    checked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck: no input requires gradients")
+    for i in checked:
+        if args[i].array.dtype != np.float64:
+            raise ValueError(
+                f"gradcheck: input {i} is {args[i].dtype}; finite differences need float64 (tensor.double())"
+            )
+    leaves = [wrap(a.array.copy(order="C"), True) if i in checked else a for i, a in enumerate(args)]
+    outputs = _outputs(func(*leaves))
+    try:
+        floats = {k: y for k, y in enumerate(outputs) if y.array.dtype.kind == "f"}
+        measured = [_measure(plain, leaves, i, floats, eps) for i in checked]
+        for k, y in floats.items():
+            computed = _jacobian(y, [leaves[i] for i in checked])
+            for i, n, a in zip(checked, measured, computed, strict=True):
+                _compare(n[k], a, atol, rtol, f"output {k} with respect to input {i} (shape {tuple(leaves[i].shape)})")
+            _same_twice(y, [leaves[i] for i in checked])
+    except GradcheckError:
+        if raise_exception:
+            raise
+        return False
+    return True
 
 
 def _outputs(y: Any) -> Sequence[Tensor]:
