@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from minidl_kernels.cpu import machine, workspace
+from minidl_kernels.cpu.simd import VECTOR_BYTES
+from minidl_kernels.cpu.tile import tile
 
 
 def test_the_probe_agrees_with_the_system():
@@ -40,6 +42,17 @@ def test_a_lesser_tier_can_be_chosen_and_a_better_one_cannot(monkeypatch):
     assert machine.tiers() == ("avx2", "generic")
     with pytest.raises(ValueError, match="cannot run 'avx512'"), machine.use_tier("avx512"):
         pass
+
+
+@pytest.mark.parametrize("name", machine.TIERS)
+def test_kernels_of_floats_are_compiled_once_for_vectors_of_one_length(name, monkeypatch):
+    monkeypatch.setattr(machine, "tier", lambda: name)
+    for kind in ("f32", "f64"):
+        ours, own = tile(machine.floats(), kind), tile(name, kind)
+        assert (ours.rows, ours.cols, ours.lanes) == (own.rows, own.cols, own.lanes)
+    assert machine._NEEDS[machine.floats()] <= machine._NEEDS[name], "runs wherever the tier does"
+    assert len({VECTOR_BYTES[t] for t in machine.TIERS}) == 3
+    assert machine.floats() in ("avx512", "avx2", "generic")
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def attention(
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
     out, lse = np.empty((b, h, t, e), q.dtype), np.empty((b, h, t), q.dtype)
     if lse.size:
-        kernels = _kernels(gather.name(q), machine.tier())
+        kernels = _kernels(gather.name(q), machine.floats())
         qs, q_strides = _rows(q)
         ks, k_strides = _rows(k)
         vs, v_strides = _rows(v)
@@ -367,7 +367,7 @@ def attention_backward(
     dk, dv = np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
     if not (b and h and t and s):
         return np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
-    kernels = _kernels(gather.name(q), machine.tier())
+    kernels = _kernels(gather.name(q), machine.floats())
     ncols, size = kernels.ncols, q.itemsize
     stretches = min(-(-TASKS // (b * hk)), -(-s // (2 * KEYS)))
     length = _round(-(-s // stretches), KEYS)

@@ -362,7 +362,7 @@ def _row_table(nrows: int) -> Array:
 
 def _kernels_for(dtype: str, outputs: int) -> _Kernels:
     """The kernels for this thread's tier, with a tile that suits the number of output channels in a group."""
-    tier = machine.tier()
+    tier = machine.floats()
     return _kernels(dtype, tier, 1, 4) if outputs == 1 else _kernels(dtype, tier, gather.rows(tier), 2)
 
 
@@ -456,7 +456,7 @@ def conv2d_dw(
         dw[...] = 0
         return dw
     x, dy = _plain(x), _plain(dy)
-    name, tier, size, nthreads = gather.name(x), machine.tier(), x.itemsize, _threads(dy.size * dw[0].size)
+    name, tier, size, nthreads = gather.name(x), machine.floats(), x.itemsize, _threads(dy.size * dw[0].size)
     lanes = gather.lanes(name, tier)
     if g.k == g.groups:
         work = _gradient_plan(g, size, DOTS, lanes)

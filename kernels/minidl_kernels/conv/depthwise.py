@@ -274,7 +274,7 @@ def _plan(g: Geometry, size: int, lanes: int, op: str) -> tuple[int, ...]:
 
 
 def _run(op: str, g: Geometry, x: Array, w: Array, b: Array | None, y: Array) -> Array:
-    dtype, tier = gather.name(x), machine.tier()
+    dtype, tier = gather.name(x), machine.floats()
     plan = _plan(g, x.itemsize, gather.lanes(dtype, tier), op)
     stride, apart = ((1, 1), g.stride) if op == "conv2d_dx" else (g.stride, (1, 1))
     nthreads = threads.get_num_threads() if y.size * g.r * g.s >= cpu.SMALL else 1
@@ -311,7 +311,7 @@ def conv2d_dw(
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dw = np.empty(g.w_shape, x.dtype)
     plain_x, plain_dy = cpu._plain(x), cpu._plain(dy)
-    dtype, tier = gather.name(x), machine.tier()
+    dtype, tier = gather.name(x), machine.floats()
     plan = _plan(g, x.itemsize, gather.lanes(dtype, tier), "conv2d_dw")
     nthreads = threads.get_num_threads() if dy.size * g.r * g.s >= cpu.SMALL else 1
     with workspace.borrow(nthreads * plan[-1]) as scratch:

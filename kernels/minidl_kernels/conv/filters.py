@@ -173,7 +173,7 @@ def _layouts(g: Geometry, size: int, lanes: int, nrows: int, turned: bool) -> tu
 
 
 def _run(layout: _Layout, images: int, source: Array, w: Array, b: Array | None, out: Array) -> None:
-    plan, dtype, tier = layout.plan, gather.name(source), machine.tier()
+    plan, dtype, tier = layout.plan, gather.name(source), machine.floats()
     nthreads = cpu._threads(out.size * int(plan.numbers[C_IN] * plan.numbers[TAPS]))
     packed = -(-plan.packed * source.itemsize // 64) * 64
     with workspace.borrow(packed + nthreads * layout.room) as scratch:
@@ -189,7 +189,7 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     y = np.empty(g.y_shape, x.dtype)
     if y.size:
-        tier, dtype = machine.tier(), gather.name(x)
+        tier, dtype = machine.floats(), gather.name(x)
         (layout,) = _layouts(g, x.itemsize, gather.lanes(dtype, tier), gather.rows(tier), False)
         _run(layout, g.n, cpu._plain(x), cpu._plain(w), None if b is None else cpu._plain(b), y)
     return y
@@ -205,7 +205,7 @@ def conv2d_dx(
         # The planes hold zeros around dy, which an infinite weight would turn into NaN; the definition has no such
         # products.
         return im2col.conv2d_dx(dy, w, x_shape, stride, padding, dilation, groups)
-    tier = machine.tier()
+    tier = machine.floats()
     every = _layouts(g, dy.itemsize, gather.lanes(gather.name(dy), tier), gather.rows(tier), True)
     some = [layout for layout in every if len(layout.plan.cols)]  # a phase that no tap meets is zero
     dx = np.empty(g.x_shape, dy.dtype) if len(some) == len(every) else np.zeros(g.x_shape, dy.dtype)

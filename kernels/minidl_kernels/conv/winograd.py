@@ -467,7 +467,7 @@ def _plan(g: Geometry, size: int, lanes: int, nrows: int, nthreads: int, turned:
 
 def _run(g: Geometry, x: Array, w: Array, b: Array | None, y: Array, turned: bool) -> bool:
     """Whether the result is finite."""
-    dtype, tier = gather.name(x), machine.tier()
+    dtype, tier = gather.name(x), machine.floats()
     nthreads = threads.get_num_threads()
     plan = _plan(g, x.itemsize, gather.lanes(dtype, tier), gather.rows(tier), nthreads, turned)
     with workspace.borrow(plan.u + plan.bias + plan.scratch) as u:

@@ -236,7 +236,7 @@ def conv2d_dw(
     """dw: the windows of x and of dy, transformed and multiplied, summed and transformed back."""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     dw = np.empty(g.w_shape, x.dtype)
-    dtype, tier, nthreads = gather.name(x), machine.tier(), threads.get_num_threads()
+    dtype, tier, nthreads = gather.name(x), machine.floats(), threads.get_num_threads()
     plan = _plan(g, x.itemsize, gather.lanes(dtype, tier), gather.rows(tier), nthreads)
     plain_x, plain_dy = cpu._plain(x), cpu._plain(dy)
     with workspace.borrow(64 + plan.sums + plan.scratch) as flag:

@@ -129,6 +129,15 @@ def tier() -> str:
     return _chosen.tier or machine().tier
 
 
+_FLOATS = {"amx": "avx512", "avx512vnni": "avx512"}
+
+
+def floats() -> str:
+    """`tier()` as far as vectors of floats go: those of amx and avx512vnni are avx512's, so their kernels are too."""
+    name = tier()
+    return _FLOATS.get(name, name)
+
+
 def tiers() -> tuple[str, ...]:
     """The tiers this machine can run, best first."""
     best = TIERS.index(machine().tier)

@@ -45,6 +45,7 @@ DEPTH = {"f64": 128, "f32x6": 128, "f32x3": 192}  # k of panels that stay in L1,
 PACKED = 16 << 20  # bytes of A, and of B, that are packed at a time
 DEEP = 1024  # k that are packed at a time, at most
 SHARES = 8  # blocks per thread: the last one that is waited for is then small
+FLOATS = ("f32", "f64")  # kinds of tile that are vectors of floats
 ENDLESS = 1 << 40  # a note of numbers about which nothing is to be said
 SMALL = 1 << 18  # multiply-adds below which a second thread costs more than it saves
 
@@ -345,7 +346,8 @@ def multiply_at(
     Arguments are flat, since a tuple made and taken apart costs as much as the arithmetic of a small product.
     """
     nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
-    kernel, plan, room = _planned(machine.tier(), kind, nthreads, batch, m, n, k)
+    tier = machine.floats() if kind in FLOATS else machine.tier()
+    kernel, plan, room = _planned(tier, kind, nthreads, batch, m, n, k)
     with workspace.borrow(room) as work:
         return kernel(
             batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row,

@@ -207,5 +207,5 @@ def elementwise(
 
     `name` names the kernel on disk and must tell apart the steps of this process.
     """
-    kernel = _elementwise(machine.tier(), dtype, name, len(sources), len(targets), len(numbers), step)
+    kernel = _elementwise(machine.floats(), dtype, name, len(sources), len(targets), len(numbers), step)
     kernel(n, GRAIN, -(-n // GRAIN), threads.get_num_threads(), sources, targets, numbers)

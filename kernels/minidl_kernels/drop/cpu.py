@@ -105,7 +105,7 @@ def _run(draw: bool, x: Array, mask: Array, how: tuple[int, int, int, int], scal
     y = np.empty(x.shape, x.dtype)
     if y.size:
         x = np.ascontiguousarray(x)
-        kernel = _kernel(machine.tier(), dtype_of(x), draw)
+        kernel = _kernel(machine.floats(), dtype_of(x), draw)
         tasks = -(-x.size // GRAIN)
         count = threads.get_num_threads()
         kernel(GRAIN, tasks, count, x.size, address(x), address(mask), address(y), how, float(scale))

@@ -154,7 +154,7 @@ def multiply_at(
     b: int, b_next: int, b_row: int, b_col: int, c: int, c_next: int, c_row: int, bias: int = 0,
 ) -> bool:  # fmt: skip
     """As cpu/product.py's, for float32 and float64 and k <= MOST_K."""
-    tier = machine.tier()
+    tier = machine.floats()
     nthreads = threads.get_num_threads() if batch * m * n * k >= SMALL else 1
     size = 8 if kind == "f64" else 4
     kernel = _kernel(tier, kind)

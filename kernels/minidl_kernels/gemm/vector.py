@@ -203,6 +203,6 @@ def times(s: Array, x: Array) -> Array:
     if x.strides[1] != x.itemsize:
         x = np.ascontiguousarray(x)
     nthreads = threads.get_num_threads() if m * n * k >= SMALL else 1
-    kernel = _kernel(machine.tier(), "f32" if s.dtype.itemsize == 4 else "f64", 1 if m == 1 else FEW)
+    kernel = _kernel(machine.floats(), "f32" if s.dtype.itemsize == 4 else "f64", 1 if m == 1 else FEW)
     kernel(m, n, k, address(s), *s.strides, address(x), x.strides[0], address(y), nthreads)
     return y

@@ -237,7 +237,7 @@ def _normalise(x: Array, w: Array | None, b: Array | None, eps: float, centre: b
         x, w, b = np.ascontiguousarray(x), _plain(w), _plain(b)
         rows = x.size // n
         each = max(1, GRAIN // 2 // n)
-        kernel = _rows(machine.tier(), dtype_of(x), centre, w is not None, b is not None)
+        kernel = _rows(machine.floats(), dtype_of(x), centre, w is not None, b is not None)
         kernel(
             each, -(-rows // each), threads.get_num_threads(), rows, n, float(eps), address(x), address(w), address(b),
             address(y), address(mean), address(var),
@@ -257,7 +257,7 @@ def _normalise_backward(
     each = max(-(-rows // MOST), GRAIN // 2 // n, 1)  # of the shape only: dw and db are summed by tasks
     tasks = -(-rows // each)
     sums = np.empty((tasks, 2, n), x.dtype)
-    kernel = _rows_backward(machine.tier(), dtype_of(x), mean is not None, w is not None)
+    kernel = _rows_backward(machine.floats(), dtype_of(x), mean is not None, w is not None)
     kernel(
         each, tasks, threads.get_num_threads(), rows, n, float(eps), address(dy), address(x), address(w), address(mean),
         address(var), address(sums), address(dx),
@@ -368,7 +368,7 @@ def batch_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[
         return _apart(y, x.shape), mean, var
     y, mean, var = np.empty(x.shape, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
     x, w, b = np.ascontiguousarray(x), _plain(w), _plain(b)
-    _channels(machine.tier(), dtype_of(x))(
+    _channels(machine.floats(), dtype_of(x))(
         *_share(x, c), c, n, length, float(eps), address(x), address(w), address(b), address(y), address(mean),
         address(var),
     )  # fmt: skip
@@ -387,7 +387,7 @@ def batch_norm_backward(
     dx, dw, db = np.empty(x.shape, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
     dy, x, w = np.ascontiguousarray(dy), np.ascontiguousarray(x), _plain(w)
     mean, var = np.ascontiguousarray(mean), np.ascontiguousarray(var)
-    _channels_backward(machine.tier(), dtype_of(x))(
+    _channels_backward(machine.floats(), dtype_of(x))(
         *_share(x, c), c, n, length, float(eps), address(dy), address(x), address(w), address(mean), address(var),
         address(dw), address(db), address(dx),
     )  # fmt: skip
@@ -464,7 +464,7 @@ def group_norm(x: Array, groups: int, w: Array | None, b: Array | None, eps: flo
     n, c = x.shape[:2]
     y, mean, var = np.empty(x.shape, x.dtype), np.empty((n, groups), x.dtype), np.empty((n, groups), x.dtype)
     x, w, b = np.ascontiguousarray(x), _plain(w), _plain(b)
-    _groups(machine.tier(), dtype_of(x))(
+    _groups(machine.floats(), dtype_of(x))(
         *_share(x, n * groups), n * groups, groups, c // groups, x.size // (n * c), float(eps), address(x), address(w),
         address(b), address(y), address(mean), address(var),
     )  # fmt: skip
@@ -479,7 +479,7 @@ def group_norm_backward(
     dx, sums = np.empty(x.shape, x.dtype), np.empty((n, c, 2), x.dtype)
     dy, x, w = np.ascontiguousarray(dy), np.ascontiguousarray(x), _plain(w)
     mean, var = np.ascontiguousarray(mean), np.ascontiguousarray(var)
-    _groups_backward(machine.tier(), dtype_of(x))(
+    _groups_backward(machine.floats(), dtype_of(x))(
         *_share(x, n * groups), n * groups, groups, c // groups, x.size // (n * c), float(eps), address(dy), address(x),
         address(w), address(mean), address(var), address(sums), address(dx),
     )  # fmt: skip

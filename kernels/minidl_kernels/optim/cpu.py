@@ -145,7 +145,7 @@ def _run(name: str, how: tuple[bool, ...], written: list[Arrays], grads: Arrays,
     count = min(threads.get_num_threads(), 1 + total // GRAIN)
     if count > 1 and _overlapping(table.reshape(rows, -1), first.itemsize):
         count = 1  # tasks then run in order
-    kernel = _kernel(machine.tier(), dtype_of(first), name, how, arrays, len(known) // rows)
+    kernel = _kernel(machine.floats(), dtype_of(first), name, how, arrays, len(known) // rows)
     kernel(GRAIN, tasks, count, rows, address(table), address(values))
 
 

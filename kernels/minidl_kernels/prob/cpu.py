@@ -244,7 +244,7 @@ def _forward(x: Array, logarithm: bool) -> Array:
     y = np.empty(x.shape, x.dtype)
     if y.size:
         x = np.ascontiguousarray(x)
-        _softmax(machine.tier(), dtype_of(x), logarithm)(*_rows(x), address(x), address(y))
+        _softmax(machine.floats(), dtype_of(x), logarithm)(*_rows(x), address(x), address(y))
     return y
 
 
@@ -252,7 +252,7 @@ def _backward(dy: Array, y: Array, logarithm: bool) -> Array:
     dx = np.empty(y.shape, y.dtype)
     if dx.size:
         dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
-        kernel = _softmax_backward(machine.tier(), dtype_of(y), logarithm)
+        kernel = _softmax_backward(machine.floats(), dtype_of(y), logarithm)
         kernel(*_rows(y), address(dy), address(y), address(dx))
     return dx
 
@@ -291,7 +291,7 @@ def cross_entropy(x: Array, t: Array, w: Array | None, ignore_index: int, smooth
     loss, lse = np.empty(len(t), x.dtype), np.empty(len(t), x.dtype)
     if x.size:
         x, w = np.ascontiguousarray(x), None if w is None else np.ascontiguousarray(w)
-        kernel = _cross_entropy(machine.tier(), dtype_of(x), w is not None)
+        kernel = _cross_entropy(machine.floats(), dtype_of(x), w is not None)
         places = address(x), address(t), address(w)
         kernel(*_rows(x), *places, ignore_index, float(smoothing), address(loss), address(lse))
     else:
@@ -310,7 +310,7 @@ def cross_entropy_backward(
         dy, x, lse = np.ascontiguousarray(dy), np.ascontiguousarray(x), np.ascontiguousarray(lse)
         w = None if w is None else np.ascontiguousarray(w)
         weights = float(x.shape[1] if w is None else w.sum())
-        kernel = _cross_entropy_backward(machine.tier(), dtype_of(x), w is not None)
+        kernel = _cross_entropy_backward(machine.floats(), dtype_of(x), w is not None)
         places = address(dy), address(x), address(t), address(lse), address(w)
         kernel(*_rows(x), *places, weights, ignore_index, float(smoothing), address(dx))
     return dx

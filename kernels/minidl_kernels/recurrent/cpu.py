@@ -24,7 +24,6 @@ from ..cpu.jit import jit
 from ..cpu.pack import pack
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from ..cpu.simd import VECTOR_BYTES
 from ..cpu.tile import Tile
 from . import stages
 from .stages import KEEP, TANH
@@ -32,9 +31,6 @@ from .stages import KEEP, TANH
 Array = NDArray[Any]
 
 SMALL = 1 << 17  # multiply-adds below which a second thread costs more than it saves
-
-# The tier whose vectors are as long: one compilation serves all of them.
-TIER = {tier: {64: "avx512", 32: "avx2", 16: "generic"}[width] for tier, width in VECTOR_BYTES.items()}
 
 # For kernels: units, their number rounded up to vectors, steps; whether in reverse; flags of stages.py.
 Sizes = namedtuple("Sizes", "units room steps reverse flags")
@@ -329,7 +325,7 @@ def _run(
 ) -> None:  # fmt: skip
     """Plan and call a kernel for L > 0 rows of H > 0 units."""
     sizes = tuple(sizes)
-    units, dtype, tier = h.shape[1], dtype_of(h), TIER[machine.tier()]
+    units, dtype, tier = h.shape[1], dtype_of(h), machine.floats()
     size, nlanes = h.itemsize, gather.lanes(dtype, tier)
     room = -(-units // nlanes)
     line = room * nlanes * size

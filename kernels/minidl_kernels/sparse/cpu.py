@@ -253,7 +253,7 @@ def _kernels(tier: str, kind: str, index: str) -> tuple[Any, Any, Any]:
 
 
 def _kernels_for(x: Array, indices: Array) -> tuple[Tile, tuple[Any, Any, Any]]:
-    tier, kind = machine.tier(), "f32" if x.itemsize == 4 else "f64"
+    tier, kind = machine.floats(), "f32" if x.itemsize == 4 else "f64"
     return tile(tier, kind), _kernels(tier, kind, "uint16" if indices.itemsize == 2 else "int32")
 
 
