@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.devices import Device, cuda_is_available, cupy, why_no_cuda
+from minidl_kernels.cuda.memory import OutOfMemoryError
 
 __all__ = [
-    "current_device", "device_count", "empty_cache", "get_device_name", "is_available", "is_bf16_supported",
-    "manual_seed", "manual_seed_all", "memory_allocated", "memory_reserved", "set_device", "synchronize",
+    "OutOfMemoryError", "current_device", "device_count", "empty_cache", "get_device_name", "is_available",
+    "is_bf16_supported", "manual_seed", "manual_seed_all", "memory_allocated", "memory_reserved", "set_device",
+    "synchronize",
 ]  # fmt: skip
 
 
@@ -70,13 +72,20 @@ def empty_cache() -> None:
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes that arrays hold on the current GPU; 0 without one."""
-    return cupy().get_default_memory_pool().used_bytes() if cuda_is_available() else 0
+    """Bytes that arrays hold on a GPU; 0 without one."""
+    return _of_pool("used_bytes", device)
 
 
 def memory_reserved(device: Any = None) -> int:
-    """Bytes that the current GPU's pool holds, in use or not; 0 without a GPU."""
-    return cupy().get_default_memory_pool().total_bytes() if cuda_is_available() else 0
+    """Bytes that a GPU's pool holds, in use or not; 0 without a GPU."""
+    return _of_pool("total_bytes", device)
+
+
+def _of_pool(name: str, device: Any) -> int:
+    if not cuda_is_available():
+        return 0
+    with cupy().cuda.Device(_index(device)):
+        return getattr(cupy().get_default_memory_pool(), name)()
 
 
 def manual_seed(seed: int) -> None:

@@ -6,11 +6,17 @@ mode. This file is the only place in minidl that imports CuPy.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from minidl_kernels.cuda import memory
+
+several = False  # whether an array was seen on another GPU than the first: from then on ops ask where their inputs are
 
 
 class Device:
@@ -54,6 +60,7 @@ def cupy() -> ModuleType:
             "device 'cuda' needs CuPy, which is not installed: pip install 'minidl[cuda]' (CUDA 13) or "
             "'minidl[cuda12]' (CUDA 12)"
         ) from error
+    memory.watch(module)
     return module
 
 
@@ -81,7 +88,58 @@ def as_array(a: Any, dtype: Any = None) -> Any:
 
 def device_of(a: Any) -> Device:
     """The device that holds array `a`."""
-    return Device("cuda", a.device.id) if is_cuda_array(a) else CPU
+    global several
+    if not is_cuda_array(a):
+        return CPU
+    several = several or a.device.id > 0
+    return Device("cuda", a.device.id)
+
+
+def on_two(arrays: Any) -> str:
+    """What to say of arrays that are not all on one device; "" if they are."""
+    where: dict[str, tuple[int, ...]] = {}  # the first on each
+    for a in arrays:
+        if hasattr(a, "dtype") and hasattr(a, "shape"):
+            where.setdefault(str(device_of(a)), tuple(a.shape))
+    if len(where) < 2:
+        return ""
+    found = " and ".join(f"{shape} on {device}" for device, shape in where.items())
+    *others, gpu = sorted(where)  # "cpu" comes first
+    return (
+        f"the inputs are on two devices, {found}: move the data to the model, x.to('{gpu}'), or the model to the data, "
+        f"model.to('{others[0]}'); a tensor made inside of forward() needs device=x.device"
+    )
+
+
+def away(values: Any) -> Any:
+    """The GPU, as a context, of the CuPy arrays among `values` (Tensors, and sequences of either, count), where it is
+    not the current one; else None. RuntimeError where they are on two.
+    """
+    arrays = list(_cuda_arrays(values))
+    if not arrays:
+        return None
+    if len({a.device.id for a in arrays}) > 1:
+        raise RuntimeError(on_two(arrays))
+    return None if arrays[0].device.id == cupy().cuda.runtime.getDevice() else arrays[0].device
+
+
+def first(values: Any) -> Any:
+    """As `away`, of the first CuPy array there is."""
+    array = next(_cuda_arrays(values), None)
+    return None if array is None else away((array,))
+
+
+def _cuda_arrays(values: Any) -> Iterator[Any]:
+    for v in values:
+        if isinstance(v, (list, tuple)):
+            yield from _cuda_arrays(v)
+        elif is_cuda_array(a := getattr(v, "array", v)):
+            yield a
+
+
+def at(values: Any) -> Any:
+    """A context in which the GPU of such values is the current one."""
+    return (away(values) if several else None) or contextlib.nullcontext()
 
 
 def cuda_is_available() -> bool:
@@ -112,5 +170,11 @@ def move(a: Any, device: str | Device) -> Any:
     if missing is not None:
         cupy()  # says how to install it, when that is what is missing
         raise RuntimeError(f"device '{target}' was asked for, but CuPy finds no GPU on this machine: {missing}")
+    global several
+    count = cupy().cuda.runtime.getDeviceCount()
+    if target.index is not None and target.index >= count:
+        there = "there is only cuda:0" if count == 1 else f"there are cuda:0 ... cuda:{count - 1}"
+        raise RuntimeError(f"device '{target}' was asked for, but {there}")
+    several = several or target.index != 0
     with cupy().cuda.Device(target.index):
-        return cupy().asarray(a)
+        return a.copy() if is_cuda_array(a) else cupy().asarray(a)

@@ -326,6 +326,10 @@ def call(name: str | Op, args: tuple[Any, ...]) -> Any:
     if _forced.heard is not None:
         _forced.heard.append((op.name, variant.name))
     kernel = variant.kernel()
+    if variant.device == "cuda":
+        from .cuda.launch import at_home
+
+        kernel = at_home(kernel)
     if key is not None and _odd not in key:
         if len(op.cache) >= CACHE_LIMIT:
             op.cache.clear()

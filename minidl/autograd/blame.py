@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from minidl import devices
 from minidl.autograd.modes import state
 from minidl.autograd.source import is_engine
 from minidl.tensors import Tensor
@@ -63,19 +62,6 @@ def not_a_tensor(name: str, value: Any, what: str = "input") -> str:
     if hasattr(value, "named_modules"):
         return f"{said}; call that layer on a tensor first: layer(x)"
     return said
-
-
-def on_two_devices(arrays: Any) -> str:
-    """What to say of inputs that are not all on one device; "" if they are."""
-    where = {str(devices.device_of(a)): tuple(a.shape) for a in arrays if hasattr(a, "dtype") and hasattr(a, "shape")}
-    if len(where) < 2:
-        return ""
-    found = " and ".join(f"{shape} on {device}" for device, shape in where.items())
-    gpu = next(device for device in where if device != "cpu")
-    return (
-        f"the inputs are on two devices, {found}: move the data to the model, x.to('{gpu}'), or the model to the data, "
-        "model.to('cpu'); a tensor made inside of forward() needs device=x.device"
-    )
 
 
 # -- the way back -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import blame
 from minidl.autograd.later import TABLE
 from minidl.autograd.modes import state
@@ -38,6 +39,15 @@ class OpType(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         variadic, promote, differentiable, is_view = cls.traits
+        if devices.several:
+            try:
+                gpu = devices.away(args)
+            except RuntimeError as error:
+                given = [getattr(a, "array", a) for a in (args[0] if variadic else args)]
+                raise explain(cls, given, args, kwargs, error) from None
+            if gpu is not None:
+                with gpu:
+                    return cls(*args, **kwargs)
         if kwargs:
             if "out" in kwargs and cls in TAKING:
                 return written(cls, args, kwargs)
@@ -432,7 +442,7 @@ def explain(cls: Any, arrays: Sequence[Any], args: tuple, kwargs: dict, error: E
         error = blame.NotATensor(blame.not_a_tensor(f"{cls.__name__}{place}", arrays[0]))
         blame.noted(error, args, state.scope)
         return error
-    apart = blame.on_two_devices(arrays)
+    apart = devices.on_two(arrays)
     if apart:
         error = RuntimeError(f"{cls.__name__}{place}: {apart}")
     shapes = [tuple(a.shape) if hasattr(a, "shape") else a for a in arrays]

@@ -128,7 +128,8 @@ def _roots(outputs: Any, grads: Any, live: bool) -> tuple[list, list]:
                     f"{tuple(y.shape)}{blame.came_from(y)}: call .sum() or .mean() first (was the loss made with "
                     "reduction='none', or backward() called on the model's output?), or pass a gradient of that shape"
                 )
-            seed: Any = np.ones_like(y.array)
+            with devices.at((y,)):
+                seed: Any = np.ones_like(y.array)
         else:
             seed = g.array if isinstance(g, Tensor) else np.asarray(g)
             if seed.shape != y.array.shape:
@@ -201,8 +202,17 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                         if (id(node), k) in wanted:
                             wanted[id(node), k] = g
             if slots is not None and (useful is None or node in useful):
-                for parent, index, g in _step(node, slots, live, useful, wanted):
-                    deliver(parent, index, g)
+                if devices.several:
+                    with devices.at(slots):
+                        edges = _step(node, slots, live, useful, wanted)
+                else:
+                    edges = _step(node, slots, live, useful, wanted)
+                for parent, index, g in edges:
+                    if devices.several:
+                        with devices.at((g,)):
+                            deliver(parent, index, g)
+                    else:
+                        deliver(parent, index, g)
                 if not retain:
                     node.release()
             for parent in node.parents:

@@ -184,7 +184,10 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            self.update_all(list(self._ready(group)), plain(group))
+            ready = list(self._ready(group))
+            for some in self._by_device(ready) if devices.several else (ready,):
+                with devices.at([p for p, _ in some]):
+                    self.update_all(some, plain(group))
         self.steps_taken += 1
         if modes.anomaly:
             self._look_for_slips()
@@ -219,6 +222,14 @@ class Optimizer:
                     f"the gradient is {g.dtype} {tuple(g.shape)}, its parameter {p.array.dtype} {tuple(p.shape)}"
                 )
             yield p, g
+
+    @staticmethod
+    def _by_device(ready: list[tuple[Tensor, Any]]) -> list[list[tuple[Tensor, Any]]]:
+        """The same, those of each device together."""
+        found: dict[Any, list[tuple[Tensor, Any]]] = {}
+        for p, g in ready:
+            found.setdefault(devices.device_of(p.array), []).append((p, g))
+        return list(found.values())
 
     def update_all(self, ready: list[tuple[Tensor, Any]], group: dict[str, Any]) -> None:
         """`update` for each of the parameters, of one group, and what follows it."""

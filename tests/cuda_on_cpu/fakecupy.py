@@ -21,6 +21,8 @@ __version__ = _real.__version__
 
 syncs = 0  # copies from the device to the host
 mode = types.SimpleNamespace(checked=True, order="random", seed=0)  # how kernels run
+gpus = types.SimpleNamespace(count=1, current=0)  # how many there are, and which is the current one
+memory = types.SimpleNamespace(failures=0, freed=0)  # allocations that will fail; how often the pool was freed
 launches = []  # names of the kernels that ran
 
 
@@ -69,31 +71,45 @@ def _reached(args):
 class _Device:
     """A GPU by its number."""
 
-    def __init__(self, id=0):
-        self.id = int(id)
-        if self.id != 0:
+    def __init__(self, id=None):
+        self.id = gpus.current if id is None else int(id)
+        self._before = []
+        if not 0 <= self.id < gpus.count:
             raise cuda.runtime.CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
 
     compute_capability = "90"
 
     def __enter__(self):
+        self._before.append(gpus.current)
+        gpus.current = self.id
         return self
 
     def __exit__(self, *exc):
-        pass
+        gpus.current = self._before.pop()
 
     def synchronize(self):
         _synchronise()
 
 
+class _Flags:
+    """The flags that CuPy has."""
+
+    def __init__(self, flags):
+        self.c_contiguous, self.f_contiguous, self.owndata = flags.c_contiguous, flags.f_contiguous, flags.owndata
+        self.fnc, self.forc = flags.fnc, flags.forc
+
+    def __getitem__(self, name):
+        return {"C_CONTIGUOUS": self.c_contiguous, "F_CONTIGUOUS": self.f_contiguous, "OWNDATA": self.owndata}[name]
+
+
 class ndarray:
-    """An array on the pretended GPU."""
+    """An array on a pretended GPU."""
 
     __hash__ = None
-    __slots__ = ("__weakref__", "_a")
+    __slots__ = ("__weakref__", "_a", "_gpu")
 
     def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
-        self._a = _garbage(np.empty(shape, dtype, order))
+        self._a, self._gpu = _garbage(np.empty(shape, dtype, order)), gpus.current
 
     # what it is
     shape = property(lambda self: self._a.shape, lambda self, v: setattr(self._a, "shape", v))
@@ -103,11 +119,11 @@ class ndarray:
     size = property(lambda self: self._a.size)
     nbytes = property(lambda self: self._a.nbytes)
     itemsize = property(lambda self: self._a.itemsize)
-    flags = property(lambda self: self._a.flags)
-    T = property(lambda self: _wrap(self._a.T))
-    mT = property(lambda self: _wrap(self._a.mT))
-    base = property(lambda self: None if self._a.base is None else _wrap(self._a.base))
-    device = property(lambda self: cuda.Device(0))
+    flags = property(lambda self: _Flags(self._a.flags))
+    T = property(lambda self: _wrap(self._a.T, self._gpu))
+    mT = property(lambda self: _wrap(self._a.mT, self._gpu))
+    base = property(lambda self: None if self._a.base is None else _wrap(self._a.base, self._gpu))
+    device = property(lambda self: cuda.Device(self._gpu))
     data = property(lambda self: _Memory(self))
     __cuda_array_interface__ = property(
         lambda self: {"shape": self._a.shape, "typestr": self._a.dtype.str, "version": 3}
@@ -185,7 +201,11 @@ class ndarray:
 
     # parts
     def __getitem__(self, index):
-        return _wrap(self._a[_index(index, self._a)])
+        y = self._a[_index(index, self._a)]
+        if np.may_share_memory(y, self._a):
+            return _wrap(y, self._gpu)
+        _unwrap(self)
+        return _wrap(y)
 
     def __setitem__(self, index, value):
         index = _index(index, self._a)
@@ -201,10 +221,10 @@ class ndarray:
         self._a[index] = _unwrap(value)
 
     def view(self, dtype=None, type=None):
-        return _wrap(self._a.view(dtype))
+        return _wrap(self._a.view(dtype), self._gpu)
 
     def copy(self, order="C"):
-        return _wrap(self._a.copy(order))
+        return _wrap(self._a.copy(order))  # on the current GPU, from whichever
 
     def set(self, arr, stream=None):
         if arr.shape != self.shape or arr.dtype != self.dtype:
@@ -232,7 +252,7 @@ def _operator(name):
             if not isinstance(other, (ndarray, np.ndarray, np.generic, int, float, complex, bool)):
                 return NotImplemented
         with _silence():
-            y = getattr(self._a, name)(*[_unwrap(o) for o in others])
+            y = getattr(_unwrap(self), name)(*[_unwrap(o) for o in others])
         return y if y is NotImplemented else self if name in _IN_PLACE else _wrap(y)
 
     return method
@@ -250,11 +270,13 @@ def _garbage(a):
     return a
 
 
-def _wrap(a):
-    """NumPy's results as the device's; scalars as 0-d arrays."""
+def _wrap(a, gpu=None):
+    """NumPy's results as the device's; scalars as 0-d arrays. Without `gpu`, a view's, they are new memory there."""
     if isinstance(a, (np.ndarray, np.generic)):
         y = object.__new__(ndarray)
-        y._a = np.asarray(a)
+        y._a, y._gpu = np.asarray(a), gpus.current if gpu is None else gpu
+        if gpu is None:
+            _allocator(y._a.nbytes)
         return y
     return (
         type(a)(*map(_wrap, a)) if hasattr(a, "_fields") else type(a)(map(_wrap, a)) if type(a) in (list, tuple) else a
@@ -263,6 +285,11 @@ def _wrap(a):
 
 def _unwrap(x):
     if isinstance(x, ndarray):
+        if x._gpu != gpus.current:  # CuPy warns, or raises, depending on how the GPUs are connected
+            raise ValueError(
+                "Array device must be same as the current device: "
+                f"array device = {x._gpu} while current = {gpus.current}"
+            )
         return x._a
     if isinstance(x, np.ndarray) and x.ndim:
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -351,14 +378,19 @@ def _method(name):
     def bind(self):
         value = getattr(self._a, name)
         if not callable(value):
-            return _wrap(value)
+            return _wrap(value, self._gpu)
 
         def call(*args, **kwargs):
             _bound(real, name, (self, *args), kwargs)
             out = kwargs.get("out")
             with _silence():
                 y = value(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
-            return out if out is not None else _wrap(y)
+            if out is not None:
+                return out
+            if isinstance(y, np.ndarray) and y.base is not None and np.may_share_memory(y, self._a):
+                return _wrap(y, self._gpu)
+            _unwrap(self)
+            return _wrap(y)
 
         return call
 
@@ -374,6 +406,8 @@ def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
 
 
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
+    if isinstance(a, ndarray) and a._gpu != gpus.current:
+        a = a.copy()
     if isinstance(a, ndarray):
         return (
             a
@@ -441,32 +475,60 @@ class _Function:
         )
 
 
+# --- memory ---
+
+
 class _Pool:
-    def free_all_blocks(self):
-        pass
+    """The memory pool: it counts nothing but what tests plant."""
+
+    def malloc(self, size):
+        if memory.failures and size:
+            memory.failures -= 1
+            raise _real.cuda.memory.OutOfMemoryError(size, 3 << 30)
+
+    def free_all_blocks(self, stream=None):
+        memory.freed += 1
 
     def used_bytes(self):
-        return 0
+        return 2 << 30
 
     def total_bytes(self):
-        return 0
+        return 3 << 30
+
+
+_pool = _Pool()
+_allocator = _pool.malloc
 
 
 def get_default_memory_pool():
-    return _Pool()
+    return _pool
+
+
+def _set_allocator(allocator=None):
+    global _allocator
+    _allocator = allocator or _pool.malloc
 
 
 class CUDARuntimeError(RuntimeError):
     """As cupy.cuda.runtime's."""
 
 
+def _set_device(i):
+    gpus.current = _Device(i).id
+
+
 cuda = types.SimpleNamespace(
     Device=_Device,
+    get_allocator=lambda: _allocator,
+    set_allocator=_set_allocator,
     runtime=types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
-        getDeviceCount=lambda: 1,
-        getDevice=lambda: 0,
-        setDevice=lambda i: _Device(i) and None,
+        getDeviceCount=lambda: gpus.count,
+        getDevice=lambda: gpus.current,
+        setDevice=_set_device,
+        memGetInfo=lambda: (1 << 28, 4 << 30),
+        driverGetVersion=lambda: 13020,
+        runtimeGetVersion=lambda: 13020,
         deviceSynchronize=_synchronise,
         getDeviceProperties=lambda i: {"name": b"a CPU that stands in for a GPU"},
     ),

@@ -35,6 +35,7 @@ def train(device, build, optimizer, steps=4):
         loss = F.cross_entropy(model(x[some]), t[some])
         step.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         step.step()
         losses.append(loss)
     return losses, model

@@ -89,7 +89,7 @@ def test_parameters_read_from_the_text_are_those_that_the_compiler_sees(source):
     [
         (
             RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient"),
-            "no NVIDIA driver, or one too old",
+            "NVIDIA driver",
         ),
         (RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"), "the NVIDIA driver finds no GPU"),
         (RuntimeError("Failure finding libnvrtc.so.13"), "does not find NVRTC"),

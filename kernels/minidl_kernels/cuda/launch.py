@@ -15,12 +15,15 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from . import memory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,9 +52,11 @@ class Parameter(NamedTuple):
 def cupy() -> ModuleType:
     """The CuPy module. RuntimeError with the command that installs it."""
     try:
-        return import_module("cupy")
+        module = import_module("cupy")
     except ImportError as error:
         raise RuntimeError(f"CUDA kernels need CuPy, which is not installed: {INSTALL}") from error
+    memory.watch(module)
+    return module
 
 
 @functools.cache
@@ -192,12 +197,42 @@ def explained(error: BaseException) -> str | None:
     if "CUDA headers" in text or "cuda_fp16.h" in text:
         return f"CuPy does not find CUDA's headers; {INSTALL} brings them"
     if "cudaErrorInsufficientDriver" in text:
-        return "no NVIDIA driver, or one too old for CuPy's CUDA: see `nvidia-smi`"
+        runtime = cupy().cuda.runtime
+        has, wants = (
+            f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
+        )
+        if has == "0.0":
+            return "there is no NVIDIA driver on this machine; with one, `nvidia-smi` shows it"
+        return (
+            f"the NVIDIA driver is too old: it is for CUDA {has}, CuPy for CUDA {wants}; install a newer driver, or "
+            "pip install 'minidl[cuda12]' in place of CuPy for CUDA 13"
+        )
     if "cudaErrorNoDevice" in text:
         return "the NVIDIA driver finds no GPU; see `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES"
     if "invalid value for --gpu-architecture" in text or "unsupported gpu architecture" in text.lower():
         return f"this NVRTC is older than the GPU: {INSTALL}, in the latest version"
     return None
+
+
+# --- several GPUs ---
+
+
+def at_home(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A variant that runs on the GPU of its arrays, whichever is current. TypeError where they are on two."""
+
+    @functools.wraps(kernel)
+    def run(*args: Any) -> Any:
+        arrays = [a for arg in args for a in (arg if type(arg) is tuple else (arg,)) if hasattr(a, "device")]
+        numbers = {a.device.id for a in arrays}
+        if len(numbers) > 1:
+            where = ", ".join(f"{tuple(a.shape)} on cuda:{a.device.id}" for a in arrays)
+            raise TypeError(f"{kernel.__name__}: all arrays must be on one GPU, got {where}; move them first")
+        if numbers == {cupy().cuda.runtime.getDevice()}:
+            return kernel(*args)
+        with arrays[0].device:
+            return kernel(*args)
+
+    return run
 
 
 # --- what the families use ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from minidl import devices
 from minidl.autograd import blame, state
 from minidl.nn.module.hooks import Hooks
 from minidl.nn.module.registration import Structure
@@ -28,6 +29,9 @@ class Calls(Hooks, Tree):
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if devices.several and (gpu := devices.first(args)) is not None:
+            with gpu:  # what a forward makes beside its ops is there, too
+                return self(*args, **kwargs)
         before = state.scope
         if before:
             path = _call.paths.get(id(self))

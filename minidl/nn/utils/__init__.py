@@ -49,12 +49,23 @@ def get_total_norm(
     if not tensors:
         return wrap(np.zeros((), np.float32))
     total = _total(tensors, norm_type, error_if_nonfinite)
-    return wrap(np.asarray(total, tensors[0].array.dtype))
+    return wrap(devices.as_array(total, tensors[0].array.dtype))
 
 
-def _total(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> float:
-    total = _norm(np.asarray([_norm(t.array, norm_type) for t in tensors]), norm_type)
-    if error_if_nonfinite and not math.isfinite(total):
+def _total(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Any:
+    """A float; of tensors on a GPU, a 0-d array there, which the host does not wait for."""
+    total: Any
+    if tensors[0].is_cuda:
+        parts = []
+        for t in tensors:
+            with devices.at((t,)):
+                parts.append(_norm_there(t.array, norm_type))
+        with devices.at((tensors[0],)):
+            parts = [devices.move(part, tensors[0].device) for part in parts]
+            total = _norm_there(devices.array_module(parts[0]).stack(parts), norm_type)
+    else:
+        total = _norm(np.asarray([_norm(t.array, norm_type) for t in tensors]), norm_type)
+    if error_if_nonfinite and not math.isfinite(float(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
             "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
@@ -65,9 +76,18 @@ def _total(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) ->
 
 def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Any) -> None:
     """Scale all gradients, in place, by min(1, max_norm / (total_norm + 1e-6)): for a norm that is known already."""
-    scale = float(max_norm) / (float(total_norm) + 1e-6)
+    grads = _gradients(parameters)
+    total = total_norm.array if isinstance(total_norm, Tensor) else total_norm
+    if devices.is_cuda_array(total):
+        for g in grads:
+            with devices.at((g,)):
+                shrink = float(max_norm) / (devices.move(total, g.device) + 1e-6)
+                g.array *= devices.array_module(total).minimum(shrink, 1).astype(g.array.dtype)
+                g.bump()
+        return
+    scale = float(max_norm) / (float(total) + 1e-6)
     if not scale >= 1:  # NaN too: it is passed on
-        for g in _gradients(parameters):
+        for g in grads:
             g.array *= scale
             g.bump()
 
@@ -87,7 +107,15 @@ def clip_grad_norm_(
         return wrap(np.zeros((), np.float32))
     total = _total(grads, float(norm_type), error_if_nonfinite)
     clip_grads_with_norm_(parameters, max_norm, total)
-    return wrap(np.asarray(total, grads[0].array.dtype))
+    return wrap(devices.as_array(total, grads[0].array.dtype))
+
+
+def _norm_there(a: Any, p: float) -> Any:
+    """As `_norm`, a 0-d float64 array where `a` is."""
+    flat = abs(a.reshape(-1)).astype(np.float64)
+    if p == math.inf:
+        return flat.max() if flat.size else flat.sum()
+    return (flat**p).sum() ** (1 / p)
 
 
 def _norm(a: Any, p: float) -> float:
@@ -105,7 +133,8 @@ def _norm(a: Any, p: float) -> float:
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clamp every gradient element to [-clip_value, clip_value], in place."""
     for g in _gradients(parameters):
-        devices.array_module(g.array).clip(g.array, -float(clip_value), float(clip_value), out=g.array)
+        with devices.at((g,)):
+            devices.array_module(g.array).clip(g.array, -float(clip_value), float(clip_value), out=g.array)
         g.bump()
 
 
