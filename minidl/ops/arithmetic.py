@@ -17,6 +17,7 @@ from minidl.ops.common import (
     meet_float,
     number_for,
     of_tensors,
+    shape_of,
     unbroadcast,
     zeros_like_array,
 )
@@ -28,7 +29,10 @@ def _scaled(b: Any, alpha: Any, like: Any) -> Any:
 
     Raises RuntimeError for a fractional alpha of integers, as torch.
     """
-    if _kind(b, like) not in "biu":
+    kind = _kind(b, like)
+    if type(alpha) is bool and kind != "b":
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if kind not in "biu":
         return alpha * b
     if isinstance(alpha, (float, np.floating)):
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
@@ -50,7 +54,7 @@ class add(Binary):
     def forward(ctx, a: Any, b: Any, *, alpha: Any = 1) -> Any:
         if ctx.recording:
             ctx.sizes(a, b)
-        if alpha == 1:
+        if alpha == 1 and alpha is not True:
             return a + b
         ctx.alpha = alpha
         return a + _scaled(b, alpha, a)
@@ -80,7 +84,7 @@ class sub(Binary):
         if ctx.recording:
             ctx.sizes(a, b)
             ctx.alpha = alpha
-        return a - (b if alpha == 1 else _scaled(b, alpha, a))
+        return a - (b if alpha == 1 and alpha is not True else _scaled(b, alpha, a))
 
     def backward(ctx, dy: Any) -> Any:
         return ctx.wanted(lambda: unbroadcast(dy, ctx.a_shape), lambda: unbroadcast(-dy * ctx.alpha, ctx.b_shape))
@@ -174,11 +178,15 @@ class pow(Binary):
     Try: pow(rand(3, 4) + 0.5, randn(3, 4))
     """
 
+    def promote(arrays: Any) -> Any:  # type: ignore[override]
+        a, b = arrays[:2]
+        if isinstance(b, int) and b < 0 and getattr(getattr(a, "dtype", None), "kind", "") in ("i", "u"):
+            raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
+        return meet(arrays)
+
     def forward(ctx, a: Any, b: Any) -> Any:
         _no_bool(a, b)
         if isinstance(b, (int, float)):
-            if b < 0 and a.dtype.kind in "iu":
-                raise RuntimeError("Integers to negative integer powers are not allowed: convert to a float type first")
             y = a * a if b == 2 else np.power(a, b)
         else:
             whole = isinstance(a, int) or (not isinstance(a, float) and a.dtype.kind in "iu")
@@ -219,7 +227,8 @@ def _integer_power(a: Any, b: Any) -> Any:
     negative = b < 0
     if not negative.any():
         return np.power(a, b)
-    return np.where(negative, np.where(np.abs(a) == 1, np.where(b % 2 == 0, a * a, a), 0), np.power(a, np.abs(b)))
+    inverse = np.where(np.abs(a) == 1, np.where(b % 2 == 0, a * a, a), 0)
+    return np.where(negative, inverse, np.power(a, np.abs(b))).astype(b.dtype, copy=False)
 
 
 @op(method="maximum")
@@ -269,7 +278,7 @@ class minimum(maximum):  # type: ignore[misc, valid-type]
 
 @op(method="remainder", operator="mod", inplace=True)
 class remainder(Binary):
-    """y = a - b floor(a / b), with the sign of b
+    """y = a - b floor(a / b), with the sign of b; a zero has that of a
 
     Why: floor(a / b) is constant between its jumps, so y is a line in a of slope 1 and in b of slope -floor(a / b).
     Try: remainder(randn(3, 4), rand(3, 4) + 0.5)
@@ -279,6 +288,8 @@ class remainder(Binary):
         _no_zero_division(a, b)
         ctx.sizes(a, b)
         y = np.remainder(a, b)
+        if y.dtype.kind == "f":
+            y = np.where(y == 0, np.copysign(y, a), y)
         if ctx.recording:
             ctx.quotient = np.floor_divide(a, b)
         return y
@@ -289,13 +300,11 @@ class remainder(Binary):
 
 @op(method="floor_divide", operator="floordiv", inplace=True)
 class floor_divide(Binary):
-    """y = floor(a / b); no gradient
+    """y = floor(a / b); no gradient, as in torch: div(a, b, rounding_mode="floor") has 0
 
     Why: a rounded quotient is constant between its jumps: its slope is 0 wherever it has one.
     Try: floor_divide(randn(3, 4), rand(3, 4) + 0.5)
     """
-
-    differentiable = False
 
     def forward(ctx, a: Any, b: Any) -> Any:
         _no_zero_division(a, b)
@@ -318,7 +327,7 @@ def _of_arrays(y: Any, a: Any, b: Any) -> Any:
 
 def _no_zero_division(a: Any, b: Any) -> None:
     _no_bool(a, b)
-    if _kind(a, b) in "iu" and np.any(devices.as_array(b) == 0):
+    if _kind(a, b) in "iu" and np.any(devices.as_array(b) == 0) and 0 not in (*shape_of(a), *shape_of(b)):
         raise RuntimeError("ZeroDivisionError: integer division or remainder by zero")
 
 
@@ -389,8 +398,7 @@ class fmod(Binary):
         kind = a.dtype.kind
         if kind == "b":
             raise NotImplementedError("fmod is not defined for bools: convert to int or float first")
-        if kind in "iu" and np.any(devices.as_array(b) == 0):
-            raise RuntimeError("ZeroDivisionError: fmod of integers by zero")
+        _no_zero_division(a, b)
         ctx.sizes(a, b)
         if ctx.recording:
             ctx.quotient = np.trunc(np.true_divide(a, b))

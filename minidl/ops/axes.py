@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from minidl import devices
 from minidl.autograd import Op, ShapeError, attach, op, require
 from minidl.ops.common import many_dims, one_dim
 from minidl.ops.shapes import _sizes
@@ -126,8 +125,9 @@ class flip(Op):
         return x
 
     def forward(ctx, x: Any, dims: Any) -> Any:
-        ctx.dims = many_dims(dims if isinstance(dims, (tuple, list)) else (dims,), x.ndim) if dims != () else ()
-        return devices.contiguous(np.flip(x, ctx.dims)) if ctx.dims else x.copy()
+        dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+        ctx.dims = many_dims(dims, x.ndim) if dims else ()
+        return np.flip(x, ctx.dims).copy()
 
     def backward(ctx, dy: Any) -> Any:
         return flip(dy, ctx.dims)

@@ -9,7 +9,6 @@ import numpy as np
 from minidl.autograd import op, require
 from minidl.ops.activations import logsigmoid
 from minidl.ops.indexing import getitem
-from minidl.ops.limits import clamp
 from minidl.ops.masks import where
 from minidl.ops.reduce import mean, sum
 from minidl.ops.reduction import reduced, reduction_of
@@ -21,6 +20,11 @@ def check_reduction(reduction: str) -> None:
     """Raise ValueError for what is no reduction."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: none, mean or sum")
+
+
+def _positive(gap: Any) -> Any:
+    """The gap where it is above 0: NaN is not, and at 0 there is no slope."""
+    return where(gap > 0, gap, 0.0)
 
 
 def _classes(name: str, target: Any) -> np.ndarray:
@@ -64,7 +68,7 @@ def multi_margin_loss(
     if y.size and (y.min() < 0 or y.max() >= shape[-1]):
         raise RuntimeError(f"multi_margin_loss: target {y} is out of range for {shape[-1]} classes")
     right = unsqueeze(getitem(x, (np.arange(rows), y)), 1)
-    gap = clamp(x - right + margin, min=0)
+    gap = _positive(x - right + margin)
     gap = gap if p == 1 else gap * gap
     if weight is not None:
         gap = gap * unsqueeze(getitem(weight, y), 1)
@@ -102,7 +106,7 @@ def multilabel_margin_loss(
     wrong = np.ones(y.shape, bool)
     wrong[np.nonzero(named)[0], y[named]] = False
     right = getitem(x, (np.arange(len(y))[:, None], at))  # N, C
-    gap = clamp(1 - unsqueeze(right, 2) + unsqueeze(x, 1), min=0)
+    gap = _positive(1 - unsqueeze(right, 2) + unsqueeze(x, 1))
     loss = sum(where(named[:, :, None] & wrong[:, None, :], gap, 0.0), (1, 2)) / classes
     return reduced(reshape(loss, ()) if len(shape) == 1 else loss, reduction)
 

@@ -26,10 +26,10 @@ def meet(arrays: Sequence[Any]) -> Any:
     da, db = getattr(a, "dtype", None), getattr(b, "dtype", None)
     if da is db:
         return None
-    if db is None and (da.kind == "f" or (da.kind == "i" and type(b) is int)):  # type: ignore[union-attr]
-        return None  # NumPy's own rule for Python numbers is torch's
-    if da is None and (db.kind == "f" or (db.kind == "i" and type(a) is int)):  # type: ignore[union-attr]
-        return None
+    known, number = (da, b) if db is None else (db, a)
+    if (da is None or db is None) and (known.kind == "f" or (known.kind == "i" and type(number) is int)):  # type: ignore[union-attr]
+        if known.kind == "f" or -(limit := 1 << 8 * known.itemsize - 1) <= number < limit:  # type: ignore[union-attr]
+            return None  # NumPy's own rule for Python numbers is torch's, but that a number out of range wraps around
     return dtypes.result_type(*arrays[:2])
 
 

@@ -245,6 +245,14 @@ def conv_transpose2d(
     ]
     require(min(size) > 0, "the output would have no elements: {}", size)
     channels = weight.shape[1] * groups
+    require(
+        bias is None or tuple(bias.shape) == (channels,),
+        "a weight {} of {} groups wants a bias of {} elements, got {}",
+        tuple(weight.shape),
+        groups,
+        channels,
+        () if bias is None else tuple(bias.shape),
+    )
     if all(oi < si for oi, si in zip(o, s, strict=True)):
         y = conv2d_dx(input, weight, (n, channels, *size), s, p, d, groups)
     else:  # a convolution of so much would have one more output: compute without padding, then cut and extend

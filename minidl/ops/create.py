@@ -330,7 +330,9 @@ def _fill_method(name: str, doc: str, values: Any) -> None:
 
 _fill_method("zero_", "Set every element to 0.", lambda t: 0)
 _fill_method(
-    "fill_", "Set every element to `value`.", lambda t, value: value.item() if isinstance(value, Tensor) else value
+    "fill_",
+    "Set every element to `value`. Raises RuntimeError for a number that the dtype does not hold.",
+    lambda t, value: value.item() if isinstance(value, Tensor) else number_for(value, t.array.dtype),
 )
 _fill_method(
     "normal_",

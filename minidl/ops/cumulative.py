@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
 from minidl.autograd import Op, op
 from minidl.ops.common import one_dim
 from minidl.ops.copies import cast
 from minidl.ops.joining import cat
+from minidl.ops.reduce import computed_in
 
 
 @op(method="cumprod", inplace=True)
@@ -30,7 +30,7 @@ class cumprod(Op):
 
     def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
         ctx.dim, ctx.dtype = one_dim(dim, x.ndim), x.dtype
-        dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else x.dtype
+        dtype = computed_in(ctx, dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else x.dtype
         ctx.save(x)
         x = x.astype(dtype, copy=False)
         return x.cumprod(ctx.dim, dtype) if x.ndim else x.copy()

@@ -9,7 +9,7 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
-from minidl.ops.common import IndexRangeError, broadcast, one_dim, shape_of
+from minidl.ops.common import IndexRangeError, broadcast, number_for, one_dim, shape_of
 from minidl.ops.indexing import getitem, plain_index, put
 from minidl.ops.shapes import reshape
 from minidl.ops.tiling import broadcast_to
@@ -92,6 +92,8 @@ def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
     Try: take_along_dim(randn(3, 4), randint(0, 3, (2, 4)), 0)
     """
     at = indices.array if isinstance(indices, Tensor) else indices
+    if at.dtype != np.int64:
+        raise RuntimeError(f"take_along_dim(): dtype of indices should be int64 but got {at.dtype}")
     if dim is None:
         x, at, dim = reshape(x, (-1,)), at.reshape(-1), 0
     d = one_dim(dim, x.ndim)
@@ -121,6 +123,8 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     at = plain_index(index if isinstance(index, Tensor) else devices.as_array(index))
     if np.ndim(at) > 1:
         raise IndexError(f"index_select(): Index is supposed to be a vector, got shape {np.shape(at)}")
+    if type(at) is np.ndarray and at.size and at.min() < 0:
+        raise IndexRangeError(f"index_select(): index {at.min()} is out of range: it is not counted from the end")
     if x.ndim == 0:
         require(np.size(at) == 1, "index_select(): Index to scalar can have only 1 value, got {}", np.size(at))
         return reshape(getitem(reshape(x, (1,)), np.atleast_1d(at)), ())
@@ -164,11 +168,11 @@ class scatter_add(Op):
         return dx, None, None, db_
 
 
-def _vector(name: str, index: Any) -> np.ndarray:
-    """An index as a checked vector."""
+def _vector(name: str, index: Any, long: bool = False) -> np.ndarray:
+    """An index as a checked vector, with `long` of int64 only."""
     at = index.array if isinstance(index, Tensor) else devices.as_array(index)
-    if at.dtype not in (np.int64, np.int32):
-        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {at.dtype}")
+    if at.dtype != np.int64 and (long or at.dtype != np.int32):
+        raise IndexRangeError(f"{name}(): Expected dtype {'' if long else 'int32/'}int64 for index, got {at.dtype}")
     if at.ndim > 1:
         raise IndexError(f"{name}(): Index is supposed to be a vector, got shape {at.shape}")
     return at.reshape(-1)
@@ -282,7 +286,7 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
     if at.size == 0 and at.dtype.kind in "iu":
         return input.clone() if isinstance(input, Tensor) else input.copy()
     if not hasattr(src, "shape"):
-        src = np.full(at.shape, src, x.dtype)
+        src = np.full(at.shape, number_for(src, x.dtype), x.dtype)
     src_array = src.array if isinstance(src, Tensor) else src
     if src_array.dtype != x.dtype:
         raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype: {x.dtype}, {src_array.dtype}")

@@ -70,6 +70,8 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     require(num_groups > 0, "group_norm: num_groups must be positive, got {}", num_groups)
     n, c = shape[:2]
     require(c % num_groups == 0, "group_norm: {} channels are not divisible by num_groups={}", c, num_groups)
+    if n * prod(shape[1:]) == num_groups:  # as torch counts them
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
     parts = [a.array if isinstance(a, Tensor) else a for a in (input, weight, bias)]
     if compiled(*parts) and prod(shape[2:]) >= 4 and all(a is None or a.shape == (c,) for a in parts[1:]):
         return group_standardize(input, weight, bias, num_groups, eps)

@@ -10,7 +10,7 @@ import minidl_kernels as kernels
 from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.ops.activations import finish, floating
-from minidl.ops.common import Elementwise, compiled
+from minidl.ops.common import Elementwise, compiled, number_for
 from minidl.ops.masks import cleared, where
 from minidl.ops.shapes import reshape
 from minidl.ops.signs import not_bool
@@ -156,7 +156,7 @@ def threshold(input: Any, threshold: float, value: float, inplace: bool = False)
 
     Try: threshold(randn(3, 4), 0.5, 7.0)
     """
-    return finish(input, where(input <= threshold, value, input), inplace)
+    return finish(input, where(input <= threshold, number_for(value, dtypes.as_numpy(input.dtype)), input), inplace)
 
 
 @op(namespace="nn.functional")

@@ -11,7 +11,7 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl import devices
 from minidl.autograd import Op, ShapeError, attach, op, state
-from minidl.ops.common import broadcast, shape_of, unbroadcast
+from minidl.ops.common import broadcast, number_for, shape_of, unbroadcast
 from minidl.ops.copies import cast, clone
 from minidl.ops.masks import where
 from minidl.ops.shapes import reshape
@@ -171,6 +171,8 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
             f"Index put requires the source and destination dtypes match, got {self.dtype} for the destination and "
             f"{value.dtype} for the source: write x[index] = value.to(x.dtype)"
         )
+    if type(new) in (int, float) and self.array.dtype.kind in "iu":
+        new = number_for(new, self.array.dtype)
     place = self.array[index]
     if isinstance(new, np.ndarray) or np.isscalar(new):
         shape = shape_of(new)
@@ -178,6 +180,8 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
             raise ShapeError(
                 f"shape mismatch: value of shape {shape} cannot be put into x[...] of shape {np.shape(place)}"
             )
+    if isinstance(new, np.ndarray) and new.ndim > np.ndim(place):
+        new = new.reshape(new.shape[new.ndim - np.ndim(place) :])  # leading 1s
     self.array[index] = new
     self.bump(caller())
     if not state.grad:

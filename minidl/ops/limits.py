@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import devices, dtypes
 from minidl.autograd import Op, op
-from minidl.ops.common import Elementwise, broadcast, shape_of, unbroadcast
+from minidl.ops.common import Elementwise, broadcast, number_for, shape_of, unbroadcast
 from minidl.ops.masks import where
 
 
@@ -30,6 +30,8 @@ class clamp(Op):
     def forward(ctx, x: Any, min: Any = None, max: Any = None) -> Any:
         if min is None and max is None:
             raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
+        if x.dtype.kind in "iu":
+            min, max = (number_for(n, x.dtype) if type(n) in (int, bool) else n for n in (min, max))
         y: Any = x
         ctx.shapes = (x.shape, shape_of(min), shape_of(max))
         inside: Any = np.ones((), bool)

@@ -124,6 +124,6 @@ def ldexp(input: Any, other: Any) -> Any:
     Try: ldexp(randn(3), randint(0, 3, (3,)))
     """
     need_arrays("ldexp", input, other)
-    kind = dtypes.as_numpy(other.dtype)
-    power = cast(other, dtypes.default()) if kind.kind != "f" else other
+    kind, own = dtypes.as_numpy(other.dtype), dtypes.as_numpy(input.dtype)
+    power = other if kind.kind == "f" else cast(other, own if own.kind == "f" else dtypes.default())
     return mul(input, pow(2.0, power))

@@ -39,6 +39,8 @@ class where(Op):
                 raise RuntimeError(f"where expected condition to be a boolean tensor, but got {condition.dtype}")
             condition = condition.astype(bool)
         dtype = dtypes.result_type(a, b)
+        if dtype.kind in "iu":
+            a, b = (number_for(n, dtype) if type(n) is int else n for n in (a, b))
         ctx.condition, ctx.shapes = condition, (shape_of(a), shape_of(b))
         ctx.dtypes = (getattr(a, "dtype", dtype), getattr(b, "dtype", dtype))
         if type(b) is float and b == 0 and type(a) is np.ndarray and a.dtype.kind == "f":
@@ -84,6 +86,8 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """
     if getattr(value, "shape", ()) != ():
         raise RuntimeError(f"masked_fill: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
+    if dtypes.as_numpy(mask.dtype).kind != "b":
+        raise RuntimeError(f"masked_fill only supports boolean masks, but got a mask of {mask.dtype}: write mask != 0")
     if isinstance(value, complex):
         raise RuntimeError(f"value {value} cannot be converted to {x.dtype} without overflow")
     dtype = dtypes.as_numpy(x.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Op, op, require
+from minidl.ops.copies import clone
 
 
 @op()
@@ -59,9 +60,11 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
         pads.append((int(pad[2 * i]), int(pad[2 * i + 1])))
     if mode == "constant":
         return pad_constant(x, tuple(pads), 0.0 if value is None else value)
+    y = x
     for d, (before, after) in enumerate(pads):
         if before or after:
             n = x.shape[d]
+            require(n + before + after >= 0, "padding {} leaves nothing of {}", tuple(pad), tuple(x.shape))
             at = np.arange(-before, n + after)
             if mode == "replicate":
                 at = np.clip(at, 0, n - 1)
@@ -81,5 +84,5 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
                 at = np.where(at >= n, 2 * (n - 1) - at, at)
             else:
                 raise NotImplementedError(f"unknown padding mode {mode!r}: constant, reflect, replicate or circular")
-            x = x[(slice(None),) * d + (at,)]
-    return x
+            y = y[(slice(None),) * d + (at,)]
+    return clone(y) if y is x else y

@@ -33,6 +33,14 @@ class Reduction(Op):
         return broadcast_to(put_back(y, ctx.dims, ctx.keepdim), ctx.size)
 
 
+def computed_in(ctx: Any, dtype: Any) -> Any:
+    """The NumPy dtype of ``dtype=``. Raises RuntimeError for integers where a gradient is wanted: they have none."""
+    dtype = dtypes.as_numpy(dtype)
+    if ctx.recording and dtype.kind != "f":
+        raise RuntimeError(f"Autograd does not support dtype {dtype}: integers have no gradient; detach() the input")
+    return dtype
+
+
 def in_dtype(dx: Any, dtype: Any) -> Any:
     """A gradient in the dtype of the input, where an op was told to compute in another."""
     from minidl.ops.copies import cast
@@ -55,7 +63,7 @@ class sum(Reduction):
         dims = ctx.over(x, dim, keepdim)
         ctx.x_dtype = x.dtype
         if dtype is not None:
-            dtype = dtypes.as_numpy(dtype)
+            dtype = computed_in(ctx, dtype)
         elif x.dtype.kind in "bui":
             dtype = np.dtype("int64")
         return total(x, dims, ctx.keepdim, dtype)
@@ -234,7 +242,7 @@ class prod_(Reduction):
     def forward(ctx, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
         dims = ctx.over(x, dim, keepdim)
         ctx.save(x)
-        kind: Any = None if dtype is None else dtypes.as_numpy(dtype)
+        kind: Any = None if dtype is None else computed_in(ctx, dtype)
         if kind is not None:
             x = x.astype(kind, copy=False)
         elif x.dtype.kind in "bui":
@@ -320,7 +328,8 @@ class _Truth(Op):
     differentiable = False
 
     def reduce(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
-        y = function(x, axis=many_dims(dim, x.ndim), keepdims=bool(keepdim))
+        dims = () if dim in ((), []) else many_dims(dim, x.ndim)  # no dimension is none here, as in torch
+        y = function(x, axis=dims, keepdims=bool(keepdim))
         return y.astype(np.uint8) if x.dtype == np.uint8 else y
 
 
@@ -362,7 +371,7 @@ class cumsum(Op):
 
     def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
         ctx.dim, ctx.x_dtype = one_dim(dim, x.ndim), x.dtype
-        dtype = dtypes.as_numpy(dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
+        dtype = computed_in(ctx, dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
         return x.cumsum(ctx.dim, dtype) if x.ndim else x.astype(dtype or x.dtype)
 
     def backward(ctx, dy: Any) -> Any:

@@ -32,15 +32,12 @@ def searchsorted(
     """Where in an ascending sequence each value of input would go: before equal ones, or with `right` behind them.
 
     The sequence is a vector (S,), for input of any shape, or (..., S) with a row for each row of input (..., N). int64,
-    or int32 with out_int32. `sorter` holds the indices that sort the sequence. Raises RuntimeError for other shapes or
-    different dtypes.
+    or int32 with out_int32. `sorter` holds the indices that sort the sequence. Raises RuntimeError for other shapes.
 
     Try: searchsorted(sort(randn(3))[0], randn(4))
     """
     edges, x = raw(sorted_sequence), raw(input)
-    number = not hasattr(x, "dtype")
-    x = np.asarray(x, edges.dtype) if number else x
-    require(number or x.dtype == edges.dtype, "searchsorted(): dtypes differ: {} and {}", edges.dtype, x.dtype)
+    x = x if hasattr(x, "dtype") else np.asarray(x)
     require(side in (None, "left", "right"), "side must be 'left' or 'right', got {}", side)
     require(not (right and side == "left"), "side and right can't be set to opposites")
     require(edges.ndim > 0, "the boundary tensor must have a dimension, it is 0-d")

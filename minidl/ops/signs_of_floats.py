@@ -97,7 +97,7 @@ class copysign(Binary):
 
 @op(method="heaviside", inplace=True)
 class heaviside(Binary):
-    """y = 0 where x < 0, 1 where x > 0, `values` at 0; no gradient
+    """y = 0 where x < 0, 1 where x > 0, `values` at 0; no gradient, as in torch
 
     Raises RuntimeError when the dtypes differ.
 
@@ -106,7 +106,6 @@ class heaviside(Binary):
     """
 
     promote = staticmethod(of_tensors(None, "heaviside"))
-    differentiable = False
 
     def forward(ctx, x: Any, values: Any) -> Any:
         need_arrays("heaviside", x, values)

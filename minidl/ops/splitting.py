@@ -58,7 +58,7 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple:
     """
     require(chunks > 0, "chunk expects `chunks` to be greater than 0, got: {}", chunks)
     n = x.shape[one_dim(dim, x.ndim)]
-    return split(x, builtins.max(1, -(-n // chunks)), dim)
+    return split(x, -(-n // chunks) if n else [0] * chunks, dim)
 
 
 @op(method="narrow")

@@ -26,14 +26,15 @@ class broadcast_to(Op):
     is_view = True
 
     def shape(x: Any, size: Any) -> Any:  # type: ignore[override]
-        require(broadcast(x, tuple(size)) == tuple(size), "shape {} does not broadcast to {}", x, tuple(size))
-        return tuple(size)
+        size = _sizes_kept(x, size)
+        require(broadcast(x, size) == size, "shape {} does not broadcast to {}", x, size)
+        return size
 
     def forward(ctx, x: Any, size: Any) -> Any:
-        ctx.size = x.shape
+        ctx.size, size = x.shape, _sizes_kept(x.shape, size)
         if devices.is_cuda_array(x):
-            return np.broadcast_to(x, tuple(size))
-        y = np.broadcast_to(x, tuple(size), subok=True)
+            return np.broadcast_to(x, size)
+        y = np.broadcast_to(x, size, subok=True)
         if x.flags.writeable:
             y = np.lib.stride_tricks.as_strided(x, y.shape, y.strides)  # torch's expanded tensors are not read-only
         return y
@@ -42,22 +43,24 @@ class broadcast_to(Op):
         return unbroadcast(dy, ctx.size)
 
 
+def _sizes_kept(shape: tuple[int, ...], size: Any) -> tuple[int, ...]:
+    """The sizes asked for, those of -1 as they are in `shape`."""
+    size = tuple(size)
+    lead = len(size) - len(shape)
+    require(lead >= 0, "expand: {} sizes for a tensor of {} dimensions", len(size), len(shape))
+    if -1 not in size:
+        return size
+    require(-1 not in size[:lead], "expand: -1 is not allowed for a new dimension ({})", size)
+    return tuple(n if n != -1 else shape[i - lead] for i, n in enumerate(size))
+
+
 @op(method="expand")
 def expand(x: Any, *size: Any) -> Any:
-    """As broadcast_to, where -1 keeps a size.
+    """As broadcast_to, where the sizes may also stand one by one; -1 keeps a size.
 
     Try: expand(randn(3, 1), 3, 4)
     """
-    sizes = _sizes(size)
-    lead = len(sizes) - x.ndim
-    require(lead >= 0, "expand: {} sizes for a tensor of {} dimensions", len(sizes), x.ndim)
-    full = []
-    for i, n in enumerate(sizes):
-        if n == -1:
-            require(i >= lead, "expand: -1 is not allowed for a new dimension ({})", sizes)
-            n = x.shape[i - lead]
-        full.append(n)
-    return broadcast_to(x, tuple(full))
+    return broadcast_to(x, _sizes(size))
 
 
 @op(method="expand_as")

@@ -122,7 +122,7 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     """
     d = one_dim(dim, len(input.shape))
     require(getattr(value, "ndim", 0) == 0, "index_fill_ only supports a 0-dimensional value tensor")
-    at = _vector("index_fill", index)
+    at = _vector("index_fill", index, True)
     n = input.shape[d] if len(input.shape) else 1
     if at.size and not (-n <= at.min() and at.max() < n):
         raise IndexRangeError(f"index_fill(): index out of range for dimension {d} of size {n}")
@@ -140,7 +140,7 @@ def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
     Try: index_copy(randn(3, 4), 0, tensor([0, 2]), randn(2, 4))
     """
     d = one_dim(dim, len(input.shape))
-    at = _vector("index_copy", index)
+    at = _vector("index_copy", index, True)
     if dtypes.as_numpy(input.dtype) != dtypes.as_numpy(source.dtype):
         raise RuntimeError(f"index_copy_(): input is {input.dtype}, source {source.dtype}: they must be the same")
     size = tuple(input.shape) or (1,)

@@ -64,9 +64,9 @@ def faulty(backward: Any) -> Any:
     return wrong
 
 
-def test_all_but_three_ops_are_tried() -> None:
+def test_which_ops_are_not_tried() -> None:
     rest = {name for name, f in TABLE.items() if isinstance(f, OpType) and f.differentiable} - set(OPS)
-    assert rest == {"scatter_multiply", "straight_through", "nextafter"}
+    assert rest == {"scatter_multiply", "straight_through", "nextafter", "floor_divide", "heaviside"}
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -627,7 +627,7 @@ def test_nan_and_infinity_are_silent(case: Case) -> None:
             assert not isinstance(error, minidl.ShapeError)
             continue
         roots = [t for t in flat_outputs(y) if t.requires_grad]
-        if roots:
+        if roots and case.smooth:
             minidl.autograd.grad(roots, leaves, [minidl.ones_like(t) for t in roots], allow_unused=True)
 
 
