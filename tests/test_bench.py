@@ -508,7 +508,8 @@ def test_seconds(bad):
     assert stopped.value.code == 2
 
 
-def test_what_is_printed_is_what_is_written(tmp_path, capsys, quick_ceilings, tiny_file):
+def test_what_is_printed_is_what_is_written(tmp_path, capsys, quick_ceilings, tiny_file, monkeypatch):
+    monkeypatch.setattr(timing, "BLOCK", 0.01)
     arguments = [
         "--shapes",
         tiny_file,
