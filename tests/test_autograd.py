@@ -25,7 +25,7 @@ from minidl.autograd import AnomalyError, Op, grad
 def _switches() -> Iterator[None]:
     """One failure is not to become many."""
     yield
-    autograd.state.grad, autograd.state.anomaly, autograd.state.scope = True, False, ""
+    autograd.state.grad, autograd.state.anomaly, autograd.state.scope = True, None, ""
 
 
 def leaf(*values: Any, dtype: Any = minidl.float64) -> minidl.Tensor:
@@ -1099,6 +1099,32 @@ def test_anomaly_mode_switches() -> None:
     with minidl.autograd.detect_anomaly():
         a, b = halves(leaf(1.0, 2.0))
         assert a.item() == 2.0
+
+
+def test_anomaly_mode_names_an_inf_when_asked_to() -> None:
+    x = leaf(1.0, 0.0)
+    looks = minidl.autograd.detect_anomaly(check_inf=True)
+    with minidl.autograd.detect_anomaly():
+        x.log()  # -Inf is a value like others, unless it is asked for
+    with looks, pytest.raises(AnomalyError, match=r"op log made a -Inf at element \[1\]"):
+        x.log()
+    with looks, pytest.raises(AnomalyError, match=r"op exp made an Inf at element \[0\]"):
+        (x * 1000).exp()
+    with looks:
+        y = x.sqrt().sum()
+        with pytest.raises(AnomalyError, match=r"backward of op sqrt made an Inf at element \[1\] of the gradient of"):
+            y.backward()
+        # What was given is nobody's fault: a mask of -inf, data that hold Inf.
+        masked = x.masked_fill(minidl.tensor([False, True]), -float("inf"))
+        assert masked.softmax(0).tolist() == [1.0, 0.0]
+        assert (minidl.tensor([float("inf"), 1.0]) * 2).tolist() == [float("inf"), 2.0]
+    with minidl.autograd.detect_anomaly(check_nan=False, check_inf=True):
+        assert np.isnan((x * 0 / (x * 0)).detach().numpy()).all()
+    with minidl.autograd.detect_anomaly(check_nan=False):
+        (x - 2).log().log()
+    with minidl.autograd.set_detect_anomaly(True, check_inf=True), pytest.raises(AnomalyError):
+        x.log()
+    assert minidl.autograd.state.anomaly is None
 
 
 def test_anomaly_mode_under_create_graph() -> None:

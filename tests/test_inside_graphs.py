@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import xml.etree.ElementTree as ET
 
 import pytest
+import quickjs
 
 import minidl
 from minidl import nn
 from minidl.inside import graph
+from minidl.inside.graph_page import program
 from minidl.inside.graphs import _without_cycles
 from minidl.inside.layouts import layered
 
@@ -100,16 +103,6 @@ def test_a_tensors_graph_knows_its_shapes_and_leaves_gradients_alone():
 
 
 def test_shared_modules_and_loops_make_no_cycles():
-    class Loop(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell, self.mix = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x):
-            for _ in range(5):
-                x = self.mix(self.cell(x).tanh())
-            return x
-
     g = graph(Loop(), (2, 4))
     assert "Loop.cell + 1" in [b.title for b in g.boxes]
     assert "in a loop" in str(g)
@@ -138,7 +131,7 @@ def test_the_picture_is_well_formed_and_needs_no_network(tmp_path):
     assert len(rects) == len(g.boxes)
     g.save(str(tmp_path / "g.html"))
     text = (tmp_path / "g.html").read_text()
-    assert text.count("<svg") == 5
+    assert "<svg" in text, "a picture without the page's program, too"
     assert not re.search(r"src=|@import|url\(|<link", text)
     assert "<svg" in g._repr_html_()
     with pytest.raises(ValueError, match=r"\.svg or \.html"):
@@ -159,3 +152,71 @@ def test_what_cannot_be_drawn_is_said():
     with pytest.raises(TypeError, match="no_grad"):
         graph(y)
     assert "mul" in str(graph(lambda: minidl.ones(3, requires_grad=True) * 2))
+
+
+def numbers(svg):
+    """A picture as text without its numbers, and the numbers."""
+    svg = re.sub(r"<style>.*?</style>|</?g\b[^>]*>|<circle[^>]*>|<text class=\"sign\".*?</text>", "", svg, flags=re.S)
+    svg = re.sub(r"<title>close .*?</title>", "", svg)
+    return re.sub(r"-?\d+(\.\d+)?", "#", svg), [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", svg)]
+
+
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.mix = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        for _ in range(5):
+            x = self.mix(self.cell(x).tanh())
+        return x
+
+
+def page_of(g):
+    """The program of a graph's page, running."""
+    context = quickjs.Context()
+    context.eval(program(g, g.deepest + 1).replace("const GRAPH", "var GRAPH"))
+    return context
+
+
+@pytest.mark.parametrize("make", [lambda: graph(Net(3), (4, 8)), lambda: graph(Loop(), (2, 4))])
+def test_the_page_draws_what_we_draw_at_every_depth(make):
+    g = make()
+    context = page_of(g)
+    for depth in range(1, g.deepest + 2):
+        text, found = numbers(context.eval(f"picture(opened({depth}))"))
+        wanted, right = numbers(g.svg(depth))
+        assert text == wanted
+        assert found == pytest.approx(right, abs=0.11)  # the last digit of a tie may be rounded the other way
+
+
+def test_a_click_opens_one_module_and_closes_it_again():
+    g = graph(Net(3), (4, 8))
+    context = page_of(g)
+    titles = lambda opened: json.loads(
+        context.eval(f"JSON.stringify(collapse(new Set({json.dumps(opened)})).boxes.map(b => b.title))")
+    )
+    assert titles([]) == ["Net", "input (4, 8)", "output (4, 3)"]
+    assert titles(["Net"]) == ["Net.blocks", "Net.head", "input (4, 8)", "output (4, 3)"]
+    one = titles(["Net", "Net.blocks", "Net.blocks.1"])
+    assert one[0] == "Net.blocks.0"
+    assert "Net.blocks.1.norm" in one
+    assert "Net.blocks.2.norm" not in one
+    picture = context.eval('picture(new Set(["Net"]))')
+    assert 'data-open="Net.blocks"' in picture
+    assert 'data-close="Net"' in picture
+    assert "data-open" not in context.eval(f"picture(opened({g.deepest + 1}))"), "ops have no inside"
+
+
+def test_names_are_no_markup():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module("</script><b>", nn.Linear(2, 2))
+
+        def forward(self, x):
+            return self.get_submodule("</script><b>")(x)
+
+    g = graph(Odd(), (1, 2))
+    assert "</script><b>" not in g._page().replace("</script></body>", "")
+    assert "<b>" not in page_of(g).eval("picture(opened(9))")

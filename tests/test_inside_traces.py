@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path):
     assert t.position == 0
     assert text.count('<section class="step') == len(t) + 1
     assert 'type="range"' in text
-    assert not re.search(r"https?:|src=|@import|url\(", text)
+    assert not re.search(r"https?:|src=|@import|url\(", text.replace('xmlns="http://www.w3.org/2000/svg"', ""))
     assert "Sequential.6" in t._repr_html_()
     with pytest.raises(OSError, match="."):
         t.save(str(tmp_path / "no" / "t.html"))
@@ -194,3 +195,35 @@ def test_a_hundred_thousand_nodes(tmp_path):
     t.run_to(2000)
     assert t.gradients()[x] == 2000
     assert time.monotonic() - start < 60  # a quadratic walk would take hours
+
+
+def test_the_page_marks_each_step_in_the_graph(tmp_path):
+    def marks(t):
+        t.save(str(tmp_path / "t.html"))
+        text = (tmp_path / "t.html").read_text()
+        box, last = re.search(r"const BOX = (\[.*?\]), LAST = (\[.*?\]);", text).groups()
+        return json.loads(box), json.loads(last), text
+
+    x = minidl.tensor(3.0, requires_grad=True)
+    a = x * x
+    b = a * a
+    y = b + a * 5
+    box, last, text = marks(minidl.trace(y))
+    titles = re.findall(r'<rect class="op".*?</text>', text, re.S)
+    assert [re.search(r">([^<]*)</text>", titles[i])[1] for i in box] == [
+        "add -&gt; y",
+        "mul",
+        "mul -&gt; b",
+        "mul -&gt; a",
+    ]
+    assert [last[i] for i in box] == [1, 2, 3, 4]
+    assert text.count("<rect") == len(last) == 6
+    # A larger graph is drawn by modules, and a box is done with the last of its steps.
+    deep = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.LayerNorm(4)) for _ in range(30)])
+    t = minidl.trace(deep(minidl.randn(2, 4)).sum())
+    box, last, text = marks(t)
+    assert len(box) == len(t) > 60
+    assert text.count("<rect") == len(last) < 50
+    for step, number in enumerate(box, 1):
+        assert step <= last[number] <= len(t)
+    assert marks(minidl.trace(minidl.tensor(2.0, requires_grad=True)))[:2] == ([], [])

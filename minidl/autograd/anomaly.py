@@ -1,4 +1,4 @@
-"""Anomaly mode: the first op that makes a NaN, forward or backward, raises and says where."""
+"""Anomaly mode: the first op that makes a NaN (or an Inf), forward or backward, raises and says where."""
 
 from __future__ import annotations
 
@@ -15,21 +15,44 @@ from minidl.tensors import Tensor
 
 
 class AnomalyError(RuntimeError):
-    """An op made a NaN while anomaly mode was on."""
+    """An op made a NaN, or an Inf, while anomaly mode was on."""
 
 
-def _first_nan(a: Any) -> tuple | None:
-    if getattr(a, "dtype", None) is None or a.dtype.kind != "f" or not bool((a != a).any()):
+def _bad(a: Any, looks_for: tuple[bool, bool]) -> Any:
+    """Which elements are a NaN, or an Inf, that is looked for; None if there are none."""
+    a = a.array if isinstance(a, Tensor) else a
+    if getattr(a, "dtype", None) is None or a.dtype.kind != "f":
         return None
-    flat = int((a != a).argmax())
-    return tuple(int(i) for i in np.unravel_index(flat, a.shape))
+    nan, inf = looks_for
+    bad = ~np.isfinite(a) if nan and inf else np.isinf(a) if inf else a != a
+    return bad if (nan or inf) and bool(bad.any()) else None
 
 
-def check_forward(ctx: Any, inputs: Sequence[Any], out: Any) -> None:
+def _first(bad: Any) -> tuple:
+    return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+
+
+def _what(value: Any) -> str:
+    return "a NaN" if value != value else "an Inf" if value > 0 else "a -Inf"
+
+
+def _given(looks_for: tuple[bool, bool], tensors: Sequence[Any], numbers: Sequence[Any] = ()) -> bool:
+    """Whether what is looked for came in: then it is not the op's doing."""
+    floats = [a for a in numbers if isinstance(a, float)]
+    return any(_bad(a, looks_for) is not None for a in tensors if a is not None) or (
+        looks_for[1] and any(np.isinf(a) for a in floats)
+    )
+
+
+def check_forward(
+    ctx: Any, inputs: Sequence[Any], out: Any, looks_for: tuple[bool, bool], numbers: Sequence[Any] = ()
+) -> None:
+    """Raise AnomalyError if the op made what is looked for. `numbers`: its arguments, among them plain numbers."""
     for t in out if type(out) is tuple else (out,):
-        at = _first_nan(t.array)
-        if at is None or any(isinstance(a, Tensor) and _first_nan(a.array) is not None for a in inputs):
-            continue  # a NaN that came in is not this op's doing
+        bad = _bad(t, looks_for)
+        if bad is None or _given(looks_for, [a for a in inputs if isinstance(a, Tensor)], numbers):
+            continue
+        at = _first(bad)
         where = ctx.where or caller()
         seen = []
         for i, a in enumerate(inputs):
@@ -38,8 +61,8 @@ def check_forward(ctx: Any, inputs: Sequence[Any], out: Any) -> None:
                 low, high = (a.array.min(), a.array.max()) if a.array.size else ("-", "-")
                 seen.append(f"input {i} {tuple(a.shape)}{value} (range {low} .. {high})")
         raise AnomalyError(
-            f"op {type(ctx).__name__}{f' in module {state.scope}' if state.scope else ''} made a NaN at element "
-            f"{list(at)} of its output {tuple(t.shape)}.\n  at {source_line(where)}\n  " + "\n  ".join(seen)
+            f"op {type(ctx).__name__}{f' in module {state.scope}' if state.scope else ''} made {_what(t.array[at])} at "
+            f"element {list(at)} of its output {tuple(t.shape)}.\n  at {source_line(where)}\n  " + "\n  ".join(seen)
         )
 
 
@@ -67,30 +90,31 @@ def check_leftover(leaf: Tensor, have: Tensor) -> None:
         )
 
 
-def check_backward(node: Any, grads_out: Sequence[Any], grads_in: Sequence[Any]) -> None:
+def check_backward(node: Any, grads_out: Sequence[Any], grads_in: Sequence[Any], looks_for: tuple[bool, bool]) -> None:
+    """The same of a node's backward."""
     for i, g in enumerate(grads_in):
-        a = g.array if isinstance(g, Tensor) else g
-        at = _first_nan(a) if a is not None else None
-        if at is None:
+        bad = _bad(g, looks_for)
+        if bad is None or _given(looks_for, grads_out):
             continue
-        if any(_first_nan(d.array if isinstance(d, Tensor) else d) is not None for d in grads_out if d is not None):
-            continue
+        at = _first(bad)
+        value = (g.array if isinstance(g, Tensor) else g)[at]
+        where = f" in module {node.scope}" if node.scope else ""
         raise AnomalyError(
-            f"backward of op {type(node).__name__}{f' in module {node.scope}' if node.scope else ''} made a NaN at "
-            f"element {list(at)} of the gradient of input {i}.\n  the op ran at {source_line(node.where)}"
+            f"backward of op {type(node).__name__}{where} made {_what(value)} at element {list(at)} of the gradient of "
+            f"input {i}.\n  the op ran at {source_line(node.where)}"
         )
 
 
-class _Anomaly(Watcher):
+class Anomaly(Watcher):
     """What detect_anomaly sets to look on."""
 
-    finds_nan = True
+    looks_for: tuple[bool, bool]
+
+    def __init__(self, nan: bool, inf: bool):
+        self.looks_for = nan, inf
 
     def ran(self, ctx: Any, inputs: Sequence[Any], args: tuple, kwargs: dict, out: Any) -> None:
-        check_forward(ctx, inputs, out)
+        check_forward(ctx, inputs, out, self.looks_for, [*args, *kwargs.values()])
 
     def stepped(self, node: Any, slots: Sequence[Any], grads: Sequence[Any]) -> None:
-        check_backward(node, slots, grads)
-
-
-WATCHER = _Anomaly()
+        check_backward(node, slots, grads, self.looks_for)

@@ -16,16 +16,16 @@ class _State(threading.local):
         self.watch: tuple = ()  # the watchers (minidl.autograd.watch) that look at every op
 
     @property
-    def anomaly(self) -> bool:
-        """Is NaN looked for after every op?"""
-        return any(w.finds_nan for w in self.watch)
+    def anomaly(self) -> tuple[bool, bool] | None:
+        """Whether NaN, and whether Inf, is looked for after every op; None outside of anomaly mode."""
+        return next((w.looks_for for w in self.watch if w.looks_for is not None), None)
 
     @anomaly.setter
-    def anomaly(self, value: bool) -> None:
-        from minidl.autograd.anomaly import WATCHER
+    def anomaly(self, value: tuple[bool, bool] | None) -> None:
+        from minidl.autograd.anomaly import Anomaly
 
-        others = tuple(w for w in self.watch if w is not WATCHER)
-        self.watch = (*others, WATCHER) if value else others
+        others = tuple(w for w in self.watch if w.looks_for is None)
+        self.watch = (*others, Anomaly(*value)) if value is not None else others
 
 
 state = _State()
@@ -94,8 +94,8 @@ class _Set(_Switch):
 
     _set = False  # made, and not yet entered
 
-    def __init__(self, mode: bool):
-        self.value = bool(mode)
+    def __init__(self, mode: Any):
+        self.value = mode
         super().__enter__()
         self._set = True
 
@@ -131,6 +131,9 @@ class set_grad_enabled(_Set):
 
     name = "grad"
 
+    def __init__(self, mode: bool):
+        super().__init__(bool(mode))
+
 
 inference_mode = no_grad
 
@@ -143,16 +146,23 @@ def is_grad_enabled() -> bool:
 class detect_anomaly(_Switch):
     """``with detect_anomaly():`` the first op, forward or backward, that makes a NaN raises and says where.
 
+    With `check_inf` so does the first Inf; what was given to an op, as a number or in a tensor, is none of its doing.
     The error names the op, the module path, the source line, the first bad element and the values that led to it. Slips
     that raise nothing are warned of: a backward that adds to gradients a step has used (forgotten zero_grad), a step of
     an optimizer none of whose parameters has a gradient, dropout and batch norm in training mode under no_grad
     (forgotten eval).
     """
 
-    name, value = "anomaly", True
+    name = "anomaly"
+
+    def __init__(self, check_nan: bool = True, check_inf: bool = False):
+        self.value = bool(check_nan), bool(check_inf)
 
 
 class set_detect_anomaly(_Set):
     """Switch anomaly mode on or off, at once or for a block."""
 
     name = "anomaly"
+
+    def __init__(self, mode: bool, check_nan: bool = True, check_inf: bool = False):
+        super().__init__((bool(check_nan), bool(check_inf)) if mode else None)

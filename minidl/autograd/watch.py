@@ -32,7 +32,7 @@ class Watcher:
     stepped mul
     """
 
-    finds_nan = False  # is this anomaly mode?
+    looks_for: tuple[bool, bool] | None = None  # of anomaly mode: whether for NaN, and whether for Inf
 
     def ran(self, ctx: Any, inputs: Sequence[Any], args: tuple, kwargs: dict, out: Any) -> None:
         """An op ran on `inputs` (`args` are its arguments, among them these) and gave `out`; `ctx` is its node."""

@@ -38,7 +38,7 @@ class Box:
     detail: str
     kind: str  # "module", "op", "lines", "input" or "output"
     nodes: list = field(default_factory=list)
-    parameters: int = 0
+    parameters: dict[int, int] = field(default_factory=dict)  # how many numbers each of those that it reads holds
 
 
 class _Sizes(Watcher):
@@ -145,7 +145,7 @@ def _learn(watcher: _Sizes, roots: list[Tensor], nodes: list[Any]) -> None:
 
 class Graph:
     """A graph to be drawn. `boxes` and `edges` {(box, box): [sizes]} at the depth that was chosen; ``print`` it for a
-    list; in a notebook it shows itself; `save` writes .svg, or .html with all depths to choose from.
+    list; in a notebook it shows itself; `save` writes .svg, or .html, in which modules open and close by a click.
     """
 
     def __init__(self, roots: list[Tensor], nodes: list[Any], sizes: dict, depth: int | None):
@@ -178,7 +178,14 @@ class Graph:
         return (node.scope, node.where) if lines else node
 
     def _collapse(self, depth: int) -> tuple[list[Box], dict[tuple[int, int], list[Size]]]:
-        """Boxes, and what flows between them."""
+        boxes, edges = self.flows(depth)
+        for box in boxes:
+            if box.parameters:
+                box.detail += f", {showing.number(sum(box.parameters.values()))} params"
+        return boxes, {e: list(s.values()) for e, s in edges.items()}
+
+    def flows(self, depth: int) -> tuple[list[Box], dict[tuple[int, int], dict[tuple[int, int], Size]]]:
+        """Boxes at a depth, and the tensors that flow between them."""
         lines = self._count(depth) > MOST
         keys = [self._key(n, depth, lines) for n in self.nodes]
         group = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -206,16 +213,13 @@ class Graph:
             self._describe(boxes[number], titles[g])
         edges: dict[tuple[int, int], dict[tuple[int, int], Size]] = {}
         inputs: dict[int, Box] = {}
-        seen: set[tuple[int, int]] = set()
         for node in self.nodes:
             here = at[node]
             for parent, index in node.next_functions:
                 if parent is None:
                     continue
                 if isinstance(parent, Parameter):
-                    if (here, id(parent)) not in seen:
-                        seen.add((here, id(parent)))
-                        boxes[here].parameters += parent.numel()
+                    boxes[here].parameters[id(parent)] = parent.numel()
                 elif isinstance(parent, Tensor):
                     if id(parent) not in inputs and len(inputs) < FEW:
                         box = Box(len(boxes), f"input {tuple(parent.shape)}", "", "input")
@@ -231,10 +235,7 @@ class Graph:
             box = Box(len(boxes), f"output {tuple(y.shape)}", "", "output")
             boxes.append(box)
             edges.setdefault((at[y.node], box.number), {})[id(y.node), y.index] = (tuple(y.shape), y.nbytes)
-        for box in boxes:
-            if box.parameters:
-                box.detail += f", {showing.number(box.parameters)} params"
-        return boxes, {e: list(s.values()) for e, s in edges.items()}
+        return boxes, edges
 
     def _describe(self, box: Box, keys: list[Any]) -> None:
         modules = [k for k in keys if isinstance(k, str)]
@@ -287,19 +288,9 @@ class Graph:
             raise ValueError(f"graph: the name must end in .svg or .html, not {path!r}")
 
     def _page(self) -> str:
-        depths = [d for d in range(1, self.deepest + 2) if d <= self.depth or self._count(d) <= MOST]
-        start = depths.index(self.depth) if self.depth in depths else len(depths) - 1
-        pictures = "".join(
-            f'<div class="wide level{" now" if i == start else ""}">{self.svg(d)}</div>' for i, d in enumerate(depths)
-        )
-        slider = (
-            f'<p>from whole modules to single ops <input type="range" id="level" min="0" max="{len(depths) - 1}" '
-            f'value="{start}" aria-label="depth" style="max-width: 20rem"></p>'
-            if len(depths) > 1
-            else ""
-        )
-        head = f'<h1>Graph</h1><p class="soft">{len(self.nodes):,} ops; on the lines what flows, forwards.</p>{slider}'
-        return showing.document("Graph", head + pictures, STYLE + LEVELS, SCRIPT if slider else "")
+        from minidl.inside.graph_page import page
+
+        return page(self, [d for d in range(1, self.deepest + 2) if d <= self.depth or self._count(d) <= MOST])
 
 
 def _flow(sizes: list[Size]) -> str:
@@ -363,11 +354,6 @@ STYLE = """
   text-anchor: start } .minidl-graph rect { stroke: var(--b); fill: var(--o) }
 .minidl-graph rect.module { fill: var(--m) } .minidl-graph rect.input, .minidl-graph rect.output { fill: var(--e) }
 .minidl-graph path.l { fill: none; stroke: var(--b); stroke-width: 1.2 } .minidl-graph path.a { fill: var(--b) }
-"""
-LEVELS = ".minidl .level { display: none } .minidl .level.now { display: block }"
-SCRIPT = """
-const level = document.getElementById('level'), all = [...document.querySelectorAll('.level')];
-level.addEventListener('input', () => all.forEach((d, i) => d.classList.toggle('now', i === +level.value)));
 """
 MARGIN = 12.0
 

@@ -1,6 +1,6 @@
 """hunt(f): where NaN and Inf were born, either way; checkup(f): vanishing and exploding gradients, dead units.
 
-Anomaly mode (`minidl.autograd.detect_anomaly`) stops at the first NaN; these look at the whole run and report.
+Anomaly mode (`minidl.autograd.detect_anomaly`) stops at the first NaN, or Inf; these look at the whole run and report.
 """
 
 from __future__ import annotations
