@@ -182,6 +182,7 @@ class Op(metaclass=OpType):
     call: tuple | None = None
     released: bool = False  # has backward() dropped what was saved?
     work: Any = None  # arrays that only forward and backward know: dropped together with what was saved
+    add_to: Any = None  # add_to(ctx, dx, dy): backward of an op that reads a part of its input, added to dx in place
     _saved: Any = None
     _hooks: dict | None = None
     _retain: dict | None = None

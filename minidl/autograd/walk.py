@@ -179,6 +179,16 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
             slots[index] = np.asarray(have + g) if type(have) is ndarray else have + g
             own.add((id(parent), index))
 
+    def add_part(node: Any, dy: Any) -> bool:
+        """Add a part of the parent's gradient, of which there is some already, in place: ten slices of x cost ten
+        slices, not ten times x.
+        """
+        parent, index = node.parents[0], node.indices[0] if node.indices else 0
+        if (id(parent), index) not in own or type(pending[parent][index]) is not ndarray:
+            return False
+        node.add_to(pending[parent][index], dy)
+        return True
+
     before = state.grad
     state.grad = live
     try:
@@ -202,7 +212,10 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                         if (id(node), k) in wanted:
                             wanted[id(node), k] = g
             if slots is not None and (useful is None or node in useful):
-                if devices.several:
+                partial = not live and node.add_to is not None and not state.watch
+                if partial and add_part(node, slots[0]):
+                    edges = []
+                elif devices.several:
                     with devices.at(slots):
                         edges = _step(node, slots, live, useful, wanted)
                 else:
@@ -213,6 +226,8 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                             deliver(parent, index, g)
                     else:
                         deliver(parent, index, g)
+                    if partial and type(g) is ndarray and isinstance(parent, Op) and pending[parent][index] is g:
+                        own.add((id(parent), index))  # made by this very step
                 if not retain:
                     node.release()
             for parent in node.parents:

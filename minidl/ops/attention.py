@@ -124,7 +124,7 @@ def scaled_dot_product_attention(
     require(min(q.ndim, k.ndim, v.ndim) >= 2, "query, key and value need at least two dimensions")
     if not enable_gqa:
         lead = broadcast(tuple(q.shape[:-2]), tuple(k.shape[:-2]), tuple(v.shape[:-2]))
-        q, k, v = (broadcast_to(x, (*lead, *x.shape[-2:])) for x in (q, k, v))
+        q, k, v = (x if tuple(x.shape[:-2]) == lead else broadcast_to(x, (*lead, *x.shape[-2:])) for x in (q, k, v))
     lead = tuple(q.shape[:-2])
     full = (*lead, q.shape[-2], k.shape[-2])
     needs_grad = isinstance(mask, Tensor) and mask.requires_grad

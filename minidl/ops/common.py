@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError
 from minidl.tensors import Tensor, wrap
@@ -173,6 +174,9 @@ def prod(sizes: Sequence[int]) -> int:
     return math.prod(sizes)
 
 
+_MANY = 1 << 15  # elements from which the columns of a matrix are summed by the product with a row of ones
+
+
 def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """The sum of an array over `dims`; float16 is added up in float32, as torch does.
 
@@ -181,6 +185,9 @@ def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) ->
     """
     if type(x) is not np.ndarray:
         return x.sum(axis=dims, keepdims=keepdim, dtype=dtype)
+    if dims in (0, (0,)) and x.ndim == 2 and x.size >= _MANY and x.dtype.char in "fd" and dtype in (None, x.dtype):
+        y = kernels.matmul(np.ones((1, len(x)), x.dtype), x)  # on all threads
+        return y if keepdim else y[0]
     add: Any = np.add
     if dtype is None and x.dtype == np.float16:
         return add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)

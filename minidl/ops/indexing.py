@@ -95,6 +95,12 @@ class _GetItem(Op):
     def backward(ctx, dy: Any) -> Any:
         return put(dy, ctx.index, ctx.size)
 
+    def add_to(ctx, dx: Any, dy: Any) -> None:
+        if _is_basic(ctx.index):
+            dx[ctx.index] += dy
+        else:
+            dx += put(dy, ctx.index, ctx.size)
+
 
 _GetItem.__name__ = "getitem"
 getitem = op()(_GetItem)

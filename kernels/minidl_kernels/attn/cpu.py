@@ -30,6 +30,7 @@ Array = NDArray[Any]
 KEYS = 64  # keys in a block: a multiple of the tile's rows on every tier but avx2, whose tile overshoots into PAD rows
 PAD = 8
 VECTORS = 2
+NOTES = threads.MAX_THREADS  # bytes: one for every thread
 # The backward works through all keys of a head in one task, unless there are fewer heads than this: then through
 # stretches.
 TASKS = 16
@@ -51,6 +52,16 @@ class _Sizes(NamedTuple):
     causal: int
     mask_kind: int  # 0 none, 1 bool, 2 float
     mask: tuple[int, int, int, int]  # strides in bytes
+
+
+class _Steps(NamedTuple):
+    """Strides of out or its gradient, and of the other gradients, in elements: (batch, head, row)."""
+
+    out: tuple[int, int, int]
+    dout: tuple[int, int, int]
+    dq: tuple[int, int, int, int]  # after that from one stretch of keys to the next
+    dk: tuple[int, int, int]
+    dv: tuple[int, int, int]
 
 
 class _Tables(NamedTuple):
@@ -141,7 +152,13 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                     x[i * ncols + lane] = low
 
     @jit(inner=True)
-    def attend(task, slot, z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes):
+    def note(slot, odd, notes):
+        """Remember that a thread has written a NaN or an Inf."""
+        if odd:
+            flags(notes + slot)[0] = 1
+
+    @jit(inner=True)
+    def attend(task, slot, z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes):
         """One block of queries of one head."""
         blocks = (z.t + ncols - 1) // ncols
         image, head, t0 = task // (blocks * z.h), task // blocks % z.h, task % blocks * ncols
@@ -173,21 +190,40 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             for i in range(0, z.e, nrows):
                 at = sums + i * ncols * size
                 tile(count, values + s0 * z.v[2] * size, n.e + i * 8, z.v[2], scores, n.lanes, at, ncols, 1)
-        row = (image * z.h + head) * z.t + t0
-        to, logs = pointer(out + row * z.e * size), pointer(lse + row * size)
+        to = pointer(out + (image * o[0] + head * o[1] + t0 * o[2]) * size)
+        logs = pointer(lse + ((image * z.h + head) * z.t + t0) * size)
+        odd = False
         for lane in range(some):
             factor = one / total[lane] if total[lane] != zero else zero
             for i in range(z.e):
-                to[lane * z.e + i] = y[i * ncols + lane] * factor
+                mean = y[i * ncols + lane] * factor
+                odd |= mean - mean != zero
+                to[lane * o[2] + i] = mean
             logs[lane] = most[lane] + math.log(total[lane]) if total[lane] != zero else low
-
-    @jit(tag=tag)
-    def forward(z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):
-        tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
-        parallel_for(attend, tasks, nthreads, (z, n, q, k, v, mask, scale, out, lse, scratch, scratch_bytes))
+            odd |= logs[lane] != logs[lane]
+        note(slot, odd, notes)
 
     @jit(inner=True)
-    def retrace(task, slot, z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes):
+    def all_even(notes, nthreads):
+        odd = False
+        for slot in range(nthreads):
+            odd |= flags(notes)[slot] != 0
+        return not odd
+
+    @jit(tag=tag)
+    def forward(z, n, o, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):
+        """Whether all that was written is finite, but for lse = -inf."""
+        notes, scratch = scratch, scratch + NOTES
+        for slot in range(nthreads):
+            flags(notes)[slot] = 0
+        tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
+        parallel_for(attend, tasks, nthreads, (z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes))
+        return all_even(notes, nthreads)
+
+    @jit(inner=True)
+    def retrace(
+        task, slot, z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, notes, scratch, scratch_bytes
+    ):
         """One stretch of keys of one head of k: its dk and dv, and its part of dq."""
         stretches, length, d_pad, e_pad = grid
         stretch, kv_head = task % stretches, task // stretches % z.hk
@@ -208,7 +244,8 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         per_lane = turned_dq + (z.d + PAD) * ncols * size
         sums_k = per_lane + 3 * ncols * size
         sums_v = sums_k + (length + KEYS + PAD) * d_pad * size
-        wide_q, wide_o, base = pointer(lines_q), pointer(lines_o), pointer(per_lane)
+        wide_q, wide_o, tall_o = pointer(lines_q), pointer(lines_o), pointer(turned_o)
+        base, odd = pointer(per_lane), False
         mean, factor = per_lane + ncols * size, per_lane + 2 * ncols * size
         means, factors, made = pointer(mean), pointer(factor), pointer(turned_dq)
         total_k, total_v = pointer(sums_k), pointer(sums_v)
@@ -219,20 +256,28 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             for t0 in range(0, z.t, ncols):
                 some = min(ncols, z.t - t0)
                 stop = min(last, t0 + some) if z.causal else last
-                to = pointer(dq + ((stretch * z.b * z.h * z.t) + row + t0) * z.d * size)
+                to = pointer(dq + (image * o.dq[0] + head * o.dq[1] + t0 * o.dq[2] + stretch * o.dq[3]) * size)
                 at_q = q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size
+                at_o = dout + (image * o.dout[0] + head * o.dout[1] + t0 * o.dout[2]) * size
                 turn(at_q, z.q[2], some, z.d, scale, turned_q)
-                turn(dout + (row + t0) * z.e * size, z.e, some, z.e, one, turned_o)
-                x, y = pointer(at_q), pointer(dout + (row + t0) * z.e * size)
-                logs, deltas = pointer(lse + (row + t0) * size), pointer(delta + (row + t0) * size)
+                turn(at_o, o.dout[2], some, z.e, one, turned_o)
+                # Of every query, the mean of dp under p: the sum of dout * out.
+                turn(
+                    out + (image * o.out[0] + head * o.out[1] + t0 * o.out[2]) * size, o.out[2], some, z.e, one, lines_o
+                )
+                for lane in range(ncols):
+                    means[lane] = zero
+                for i in range(z.e):
+                    for lane in range(ncols):
+                        means[lane] += tall_o[i * ncols + lane] * wide_o[i * ncols + lane]
+                x, y, logs = pointer(at_q), pointer(at_o), pointer(lse + (row + t0) * size)
                 for lane in range(some):
                     for i in range(d_pad):
                         wide_q[lane * d_pad + i] = x[lane * z.q[2] + i] if i < z.d else zero
                     for i in range(e_pad):
-                        wide_o[lane * e_pad + i] = y[lane * z.e + i] if i < z.e else zero
+                        wide_o[lane * e_pad + i] = y[lane * o.dout[2] + i] if i < z.e else zero
                 for lane in range(ncols):
                     base[lane] = high if lane >= some or logs[lane] == low else logs[lane]
-                    means[lane] = deltas[lane] if lane < some else zero
                     factors[lane] = scale
                 for i in range((z.d + PAD) * ncols):
                     made[i] = zero
@@ -262,19 +307,31 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                             tile(some, scores, n.lanes + i * 8, 1, lines_o + j * size, n.e_lines, at, e_pad, 1)
                 for lane in range(some):
                     for i in range(z.d):
-                        to[lane * z.d + i] = made[i * ncols + lane]
-        start = (image * z.hk + kv_head) * z.s + first
-        to_k, to_v = pointer(dk + start * z.d * size), pointer(dv + start * z.e * size)
+                        part = made[i * ncols + lane]
+                        odd |= part - part != zero
+                        to[lane * o.dq[2] + i] = part
+        to_k = pointer(dk + (image * o.dk[0] + kv_head * o.dk[1] + first * o.dk[2]) * size)
+        to_v = pointer(dv + (image * o.dv[0] + kv_head * o.dv[1] + first * o.dv[2]) * size)
         for line in range(last - first):
             for i in range(z.d):
-                to_k[line * z.d + i] = total_k[line * d_pad + i]
+                part = total_k[line * d_pad + i]
+                odd |= part - part != zero
+                to_k[line * o.dk[2] + i] = part
             for i in range(z.e):
-                to_v[line * z.e + i] = total_v[line * e_pad + i]
+                part = total_v[line * e_pad + i]
+                odd |= part - part != zero
+                to_v[line * o.dv[2] + i] = part
+        note(slot, odd, notes)
 
     @jit(tag=tag)
-    def backward(z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):
-        args = (z, n, grid, dout, q, k, v, lse, delta, mask, scale, dq, dk, dv, scratch, scratch_bytes)
+    def backward(z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):
+        """Whether all that was written is finite."""
+        notes, scratch = scratch, scratch + NOTES
+        for slot in range(nthreads):
+            flags(notes)[slot] = 0
+        args = (z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, notes, scratch, scratch_bytes)
         parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
+        return all_even(notes, nthreads)
 
     return _Kernels(forward, backward, ncols, nrows)
 
@@ -286,6 +343,20 @@ def _rows(a: Array) -> tuple[Array, tuple[int, int, int]]:
         a = np.array(a, order="C")
     b, h, t, _ = a.strides
     return a, (b // size, h // size, t // size)
+
+
+def _laid_as(a: Array, shape: tuple[int, ...], stretches: int = 1) -> tuple[Array, tuple[int, int, int, int]]:
+    """`stretches` new arrays, (stretches, *shape), and their steps in elements: (batch, head, row, stretch).
+
+    Their axes lie in memory in the order of a's, so that heads that were cut from rows of all heads go back without
+    a copy; but the last axis is in one piece.
+    """
+    order = sorted(range(3), key=lambda axis: -a.strides[axis])
+    made = np.empty((stretches, *(shape[axis] for axis in order), shape[3]), a.dtype)
+    made = made.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4)
+    stretch, b, h, t, _ = made.strides
+    size = a.itemsize
+    return made, (b // size, h // size, t // size, stretch // size)
 
 
 def _mask_strides(mask: Array | None, full: tuple[int, ...]) -> tuple[Array | None, int, tuple[int, int, int, int]]:
@@ -319,7 +390,8 @@ def attention(
 ) -> tuple[Array, Array]:
     """out, lse"""
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
-    out, lse = np.empty((b, h, t, e), q.dtype), np.empty((b, h, t), q.dtype)
+    (out,), steps = _laid_as(q, (b, h, t, e))
+    lse, finite = np.empty((b, h, t), q.dtype), True
     if lse.size:
         kernels = _kernels(gather.name(q), machine.floats())
         qs, q_strides = _rows(q)
@@ -330,10 +402,11 @@ def attention(
         tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
         nthreads = _threads(b * h * t * s * (d + e))
         scratch = _round((d + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
-        with workspace.borrow(nthreads * scratch) as at:
-            kernels.forward(
+        with workspace.borrow(NOTES + nthreads * scratch) as at:
+            finite = kernels.forward(
                 sizes,
                 tables,
+                steps[:3],
                 address(qs),
                 address(ks),
                 address(vs),
@@ -345,7 +418,7 @@ def attention(
                 scratch,
                 nthreads,
             )
-    if not np.isfinite(out).all() or np.isnan(lse).any():
+    if not finite:
         # NaN or Inf among the inputs: by the definition, a masked key takes no part; blocks of keys cannot tell.
         return reference.attention(q, k, v, mask, causal, scale)
     return out, lse
@@ -364,7 +437,6 @@ def attention_backward(
 ) -> tuple[Array, Array, Array]:
     """dq, dk, dv"""
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
-    dk, dv = np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
     if not (b and h and t and s):
         return np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
     kernels = _kernels(gather.name(q), machine.floats())
@@ -372,10 +444,13 @@ def attention_backward(
     stretches = min(-(-TASKS // (b * hk)), -(-s // (2 * KEYS)))
     length = _round(-(-s // stretches), KEYS)
     stretches = -(-s // length)
-    parts = np.empty((stretches, *q.shape), q.dtype)
-    douts, losses = np.ascontiguousarray(dout), np.ascontiguousarray(lse)
-    with np.errstate(invalid="ignore", over="ignore"):
-        delta = np.einsum("bhte,bhte->bht", dout, out)
+    parts, dq_steps = _laid_as(q, q.shape, stretches)
+    (dk,), dk_steps = _laid_as(k, k.shape)
+    (dv,), dv_steps = _laid_as(v, v.shape)
+    douts, dout_strides = _rows(dout)
+    outs, out_strides = _rows(out)
+    losses = np.ascontiguousarray(lse)
+    steps = _Steps(out_strides, dout_strides, dq_steps, dk_steps[:3], dv_steps[:3])
     qs, q_strides = _rows(q)
     ks, k_strides = _rows(k)
     vs, v_strides = _rows(v)
@@ -386,17 +461,18 @@ def attention_backward(
     nthreads = _threads(2 * b * h * t * s * (d + e))
     numbers = (d + e + 2 * (KEYS + PAD) + d + PAD + 3 + d_pad + e_pad) * ncols
     scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
-    with workspace.borrow(nthreads * scratch) as at:
-        kernels.backward(
+    with workspace.borrow(NOTES + nthreads * scratch) as at:
+        finite = kernels.backward(
             sizes,
             tables,
+            steps,
             (stretches, length, d_pad, e_pad),
             address(douts),
             address(qs),
             address(ks),
             address(vs),
+            address(outs),
             address(losses),
-            address(delta),
             address(ms),
             _scale(q, scale),
             address(parts),
@@ -409,6 +485,6 @@ def attention_backward(
     dq = parts[0]
     for part in parts[1:]:
         dq += part
-    if not (np.isfinite(dq).all() and np.isfinite(dk).all() and np.isfinite(dv).all()):
+    if not finite:
         return reference.attention_backward(dout, q, k, v, out, lse, mask, causal, scale)
     return dq, dk, dv
