@@ -86,6 +86,11 @@ def as_array(a: Any, dtype: Any = None) -> Any:
     return array_module(a).asarray(a, dtype)
 
 
+def writeable(a: Any) -> bool:
+    """Whether an array may be written to; CuPy's always may."""
+    return getattr(a.flags, "writeable", True)
+
+
 def device_of(a: Any) -> Device:
     """The device that holds array `a`."""
     global several

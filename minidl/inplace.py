@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import TABLE, Op, caller, state
 from minidl.tensors import Tensor, wrap
 
@@ -25,7 +26,7 @@ class view_write(Op):
 
     def forward(ctx, base: Any, value: Any, view: Any = None) -> Any:
         ctx.view = view
-        ctx.size = base.shape
+        ctx.size, ctx.xp = base.shape, devices.array_module(base)
         return base
 
     def again(ctx, base: Any, value: Any, view: Any = None) -> Any:
@@ -36,7 +37,7 @@ class view_write(Op):
 
     def backward(ctx, dy: Any) -> Any:
         op, args, kwargs = ctx.view
-        keep = np.ones(ctx.size, bool)
+        keep = ctx.xp.ones(ctx.size, bool)
         op(keep, *args, **kwargs)[...] = False
         return ctx.wanted(lambda: TABLE["where"](keep, dy, 0.0), lambda: op(dy, *args, **kwargs))
 
@@ -131,7 +132,7 @@ def check_writable(x: Tensor, recorded: bool) -> None:
             "several elements of this expanded tensor share one memory location: clone() it before writing to it "
             "in place"
         )
-    if not a.flags.writeable:
+    if not devices.writeable(a):
         raise RuntimeError("this tensor's memory is read-only (it came from a read-only array): clone() it first")
 
 

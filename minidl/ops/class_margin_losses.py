@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import op, require
 from minidl.ops.activations import logsigmoid
 from minidl.ops.indexing import getitem
@@ -63,16 +64,16 @@ def multi_margin_loss(
         raise RuntimeError(
             f"multi_margin_loss: inconsistent weight size, expected {shape[-1]} but got {tuple(weight.shape)}"
         )
-    result = y.shape
+    result, xp = y.shape, devices.array_module(y)
     x, y = reshape(input, (rows, shape[-1])), y.reshape(-1)
     if y.size and (y.min() < 0 or y.max() >= shape[-1]):
         raise RuntimeError(f"multi_margin_loss: target {y} is out of range for {shape[-1]} classes")
-    right = unsqueeze(getitem(x, (np.arange(rows), y)), 1)
+    right = unsqueeze(getitem(x, (xp.arange(rows), y)), 1)
     gap = _positive(x - right + margin)
     gap = gap if p == 1 else gap * gap
     if weight is not None:
         gap = gap * unsqueeze(getitem(weight, y), 1)
-    others = y[:, None] != np.arange(shape[-1])
+    others = y[:, None] != xp.arange(shape[-1])
     loss = sum(where(others, gap, 0.0), 1) / shape[-1]
     return reduced(reshape(loss, result), reduction)
 
@@ -102,10 +103,11 @@ def multilabel_margin_loss(
     named = np.cumprod(y >= 0, 1).astype(bool)  # up to the first -1
     if (y[named] >= classes).any():
         raise RuntimeError(f"multilabel_margin_loss: a target is out of range for {classes} classes")
-    at = np.where(named, y, 0)
-    wrong = np.ones(y.shape, bool)
-    wrong[np.nonzero(named)[0], y[named]] = False
-    right = getitem(x, (np.arange(len(y))[:, None], at))  # N, C
+    xp = devices.array_module(y)
+    at = xp.where(named, y, 0)
+    wrong = xp.ones(y.shape, bool)
+    wrong[xp.nonzero(named)[0], y[named]] = False
+    right = getitem(x, (xp.arange(len(y))[:, None], at))  # N, C
     gap = _positive(1 - unsqueeze(right, 2) + unsqueeze(x, 1))
     loss = sum(where(named[:, :, None] & wrong[:, None, :], gap, 0.0), (1, 2)) / classes
     return reduced(reshape(loss, ()) if len(shape) == 1 else loss, reduction)

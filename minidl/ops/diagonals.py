@@ -56,7 +56,8 @@ class place_diagonal(Op):
         ctx.how = (offset, d1, d2)
         y = np.zeros_like(x, shape=size, order="C")
         line = np.diagonal(y, offset, d1, d2)
-        line.flags.writeable = True
+        if isinstance(line, np.ndarray):
+            line.flags.writeable = True
         line[...] = x
         return y
 

@@ -14,6 +14,7 @@ from minidl.ops.axes import movedim
 from minidl.ops.common import broadcast, many_dims, one_dim, total
 from minidl.ops.copies import cast
 from minidl.ops.limits import clamp
+from minidl.ops.logic import raw
 from minidl.ops.masks import where
 from minidl.ops.reduce import Reduction, amax, amin, squeeze_dim, sum
 from minidl.ops.shapes import reshape, unsqueeze
@@ -144,7 +145,7 @@ class reduced_svd(Op):
         u, s, vt = ctx.saved
         k = s.shape[-1]
         ut, v, dv = movedim(u, -1, -2), movedim(vt, -1, -2), movedim(dvt, -1, -2)
-        one = np.eye(k, dtype=dtypes.as_numpy(s.dtype))
+        one = devices.array_module(raw(s)).eye(k, dtype=dtypes.as_numpy(s.dtype))
         square = s * s
         gap = unsqueeze(square, -2) - unsqueeze(square, -1)
         f = where(one == 1, 0.0, 1 / where(one == 1, 1.0, gap))

@@ -142,7 +142,10 @@ class bag_sum(Op):
         return (len(sizes), x[1])
 
     def forward(ctx, x: Any, sizes: Any) -> Any:
-        ctx.bags = np.repeat(np.arange(len(sizes)), sizes)
+        sizes = devices.move(sizes, "cpu")
+        ctx.bags = devices.move(np.repeat(np.arange(len(sizes)), sizes), devices.device_of(x))
+        if devices.is_cuda_array(x):
+            return kernels.scatter_rows(x, ctx.bags, len(sizes))
         xp = devices.array_module(x)
         y = xp.zeros((len(sizes), x.shape[1]), x.dtype)
         full = np.flatnonzero(sizes)
@@ -158,15 +161,16 @@ class bag_sum(Op):
 def _bag_max(x: Any, weight: Any, sizes: np.ndarray) -> Any:
     """The maximum of each bag, column by column; the gradient goes to the first of equals. An empty bag gives zeros."""
     w = weight.array if isinstance(weight, Tensor) else weight
-    winners = np.zeros((len(sizes), w.shape[1]), np.int64)
+    xp = devices.array_module(w)
+    winners = xp.zeros((len(sizes), w.shape[1]), np.int64)
     starts = np.cumsum(sizes) - sizes
     for n in np.unique(sizes[sizes > 0]):  # all bags of one size at once
         bags = np.flatnonzero(sizes == n)
-        rows = x[starts[bags, None] + np.arange(n)]  # bags, n
+        rows = x[xp.asarray(starts[bags, None] + np.arange(n))]  # bags, n
         best = w[rows].argmax(1)  # bags, D
-        winners[bags] = np.take_along_axis(rows, best, 1)
-    y = getitem(weight, (winners, np.arange(w.shape[1])))
-    return y if sizes.all() else where((sizes > 0)[:, None], y, 0.0)
+        winners[xp.asarray(bags)] = xp.take_along_axis(rows, best, 1)
+    y = getitem(weight, (winners, xp.arange(w.shape[1])))
+    return y if sizes.all() else where(xp.asarray(sizes > 0)[:, None], y, 0.0)
 
 
 @op(namespace="nn.functional")
@@ -235,9 +239,9 @@ def embedding_bag(
         per_sample_weights = None if per_sample_weights is None else per_sample_weights[: len(x)]
     padding_idx = padding_row(padding_idx, len(weight))
     if padding_idx is not None:
-        keep = np.flatnonzero(x != padding_idx)
+        keep = devices.array_module(x).flatnonzero(x != padding_idx)
         if len(keep) < len(x):
-            bags = np.repeat(np.arange(len(sizes)), sizes)[keep]
+            bags = np.repeat(np.arange(len(sizes)), sizes)[devices.move(keep, "cpu")]
             x, sizes = x[keep], np.bincount(bags, minlength=len(sizes))
             per_sample_weights = None if per_sample_weights is None else getitem(per_sample_weights, keep)
     if mode == "max":
@@ -249,6 +253,7 @@ def embedding_bag(
     if mode == "sum":
         return y
     count = np.maximum(sizes, 1)[:, None].astype(np.dtype(weight.dtype))
+    count = devices.move(count, devices.device_of(y.array if isinstance(y, Tensor) else y))
     return y / (wrap(count) if isinstance(y, Tensor) else count)
 
 
@@ -265,7 +270,7 @@ def _bag_sizes(x: np.ndarray, offsets: Any, include_last_offset: bool) -> np.nda
         raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {x.ndim}")
     if offsets is None:
         raise ValueError("offsets has to be a 1D Tensor but got None")
-    at = offsets.array if isinstance(offsets, Tensor) else np.asarray(offsets)
+    at = devices.move(offsets.array, "cpu") if isinstance(offsets, Tensor) else np.asarray(offsets)
     if at.ndim != 1:
         raise ValueError("offsets has to be a 1D Tensor")
     if at.dtype.kind not in "iu":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import op
 from minidl.ops.common import Elementwise, float_dtype
 from minidl.ops.exponentials import exp
@@ -18,7 +19,7 @@ def erf_array(x: Any, rest: bool = False) -> Any:
     W. J. Cody, "Rational Chebyshev approximation for the error function", Math. Comp. 23 (1969): three rational
     approximations, on |x| <= 0.46875, up to 4, and beyond.
     """
-    x64 = np.asarray(x, np.float64) if not hasattr(x, "get") else x.astype(np.float64)
+    x64 = devices.as_array(x, np.float64)
     a = np.abs(x64)
     a = np.where(np.isnan(a), 0.0, a)
     small = np.minimum(a, 0.46875) ** 2
@@ -43,7 +44,7 @@ def erfinv_array(y: Any) -> Any:
     Winitzki's approximation (2008), good to 2 parts in 1000, then Halley's steps on erf(x) - y, or near the ends, where
     that cancels, on erfc(x) - (1 - y); each triples the number of right digits.
     """
-    y64 = np.asarray(y, np.float64)
+    y64 = devices.as_array(y, np.float64)
     t = np.abs(y64)
     inside = t < 1
     p = np.where(inside, t, 0.0)

@@ -21,6 +21,7 @@ from minidl.ops.copies import clone
 from minidl.ops.diagonals import diag_embed, tril, triu
 from minidl.ops.joining import cat
 from minidl.ops.linalg import matmul
+from minidl.ops.logic import raw
 from minidl.ops.masks import where
 from minidl.ops.shapes import unsqueeze
 from minidl.tensors import Tensor
@@ -152,7 +153,7 @@ def solve_triangular(A: Any, B: Any, *, upper: bool, left: bool = True, unitrian
     cut = triu if upper else tril
     T = cut(A, (1 if upper else -1) if unitriangular else 0)
     if unitriangular:
-        T = T + np.eye(A.shape[-1], dtype=dtypes.as_numpy(A.dtype))
+        T = T + devices.array_module(raw(A)).eye(A.shape[-1], dtype=dtypes.as_numpy(A.dtype))
     return solve_matrices(T, B) if left else mT(solve_matrices(mT(T), mT(B)))
 
 
@@ -168,8 +169,7 @@ class pseudo_inverse(Op):
 
     def forward(ctx, x: Any, atol: Any, rtol: Any) -> Any:
         u, s, vt = _run(lambda a: np.linalg.svd(a, full_matrices=False), x)
-        s0 = s.max(-1, keepdims=True, initial=0)
-        keep = s > np.maximum(devices.as_array(atol)[..., None], devices.as_array(rtol)[..., None] * s0)
+        keep = s > _threshold(s, atol, rtol)
         root = np.where(keep, 1 / np.where(keep, s, 1), 0).astype(s.dtype)
         y = np.swapaxes(vt, -1, -2) * root[..., None, :] @ np.swapaxes(u, -1, -2)
         ctx.save(x, y)
@@ -181,6 +181,13 @@ class pseudo_inverse(Op):
         a = matmul(matmul(dyt, p), pt)  # dP^T P P^T
         b = matmul(matmul(pt, p), dyt)  # P^T P dP^T
         return -matmul(matmul(pt, dy), pt) + (a - matmul(x, matmul(p, a))) + (b - matmul(matmul(b, p), x))
+
+
+def _threshold(s: Any, atol: Any, rtol: Any) -> Any:
+    """What singular values must be above not to count as 0."""
+    xp = devices.array_module(s)
+    greatest = s.max(-1, keepdims=True) if s.shape[-1] else xp.zeros((*s.shape[:-1], 1), s.dtype)
+    return xp.maximum(xp.asarray(atol)[..., None], xp.asarray(rtol)[..., None] * greatest)
 
 
 @takes_out
@@ -199,8 +206,7 @@ def pinv(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False)
         return pseudo_inverse(A, atol, rtol)
     l, v = symmetric_eigen(A)
     size = np.abs(l.array if isinstance(l, Tensor) else l)
-    greatest = size.max(-1, keepdims=True, initial=0)
-    keep = size > np.maximum(devices.as_array(atol)[..., None], devices.as_array(rtol)[..., None] * greatest)
+    keep = size > _threshold(size, atol, rtol)
     root = where(keep, 1 / where(keep, l, 1.0), 0.0)
     return matmul(v * unsqueeze(root, -2), mT(v))
 
@@ -253,7 +259,7 @@ def _cofactors(a: np.ndarray) -> np.ndarray:
         return np.full_like(a, np.nan)
     u, s, vt = np.linalg.svd(a)
     sign = np.linalg.det(u) * np.linalg.det(vt)
-    others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(-1)
+    others = np.where(devices.array_module(a).eye(n, dtype=bool), 1, s[..., None, :]).prod(-1)
     return ((u * (others * sign[..., None])[..., None, :]) @ vt).astype(a.dtype, copy=False)
 
 
@@ -329,7 +335,7 @@ class lower_cholesky(_OfSymmetric):
 
     def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
-        half = np.eye(y.shape[-1], dtype=dtypes.as_numpy(y.dtype)) * -0.5 + 1
+        half = devices.array_module(raw(y)).eye(y.shape[-1], dtype=dtypes.as_numpy(y.dtype)) * -0.5 + 1
         inner = tril(matmul(mT(y), dy)) * half.astype(dtypes.as_numpy(y.dtype), copy=False)
         s = matmul(mT(inverse(y)), matmul(inner, inverse(y)))
         return (s + mT(s)) * 0.5
@@ -461,7 +467,7 @@ class symmetric_eigen(_OfSymmetric):
 
     def backward(ctx, dl: Any, dv: Any) -> Any:
         l, v = ctx.saved
-        same = np.eye(l.shape[-1], dtype=bool)
+        same = devices.array_module(raw(l)).eye(l.shape[-1], dtype=bool)
         gap = where(same, 1.0, unsqueeze(l, -2) - unsqueeze(l, -1))
         inner = where(same, 0.0, matmul(mT(v), dv) / gap) + diag_embed(dl)
         return matmul(v, matmul(inner, mT(v)))
@@ -503,7 +509,8 @@ def matrix_power(input: Any, n: int) -> Any:
     if n < 0:
         return matrix_power(inverse(A), -n)
     if n == 0:
-        return where(np.ones((), bool), np.eye(A.shape[-1], dtype=dtypes.as_numpy(A.dtype)), A)
+        xp = devices.array_module(raw(A))
+        return where(xp.ones((), bool), xp.eye(A.shape[-1], dtype=dtypes.as_numpy(A.dtype)), A)
     y = None
     while True:
         if n & 1:
@@ -548,8 +555,9 @@ def linalg_matrix_exp(A: Any) -> Any:
 
 
 def _exponential(x: np.ndarray) -> np.ndarray:
-    a, one = x.astype(np.float64), np.eye(x.shape[-1])
-    size = np.abs(a).sum(-2).max(-1, initial=0)
+    xp = devices.array_module(x)
+    a, one = x.astype(np.float64), xp.eye(x.shape[-1])
+    size = np.abs(a).sum(-2).max(-1) if x.shape[-1] else xp.zeros(x.shape[:-2])
     finite = np.isfinite(size)
     s = np.where(finite & (size > 0.5), np.ceil(np.log2(np.where(finite & (size > 0), size, 1.0))) + 1, 0).astype(int)
     a = np.where(finite[..., None, None], a, 0) / np.exp2(s)[..., None, None]
@@ -560,6 +568,6 @@ def _exponential(x: np.ndarray) -> np.ndarray:
         term = term @ a
         top, low = top + c * term, low + (-1) ** k * c * term
     y = np.linalg.solve(low, top)
-    for k in range(int(s.max(initial=0))):
+    for k in range(int(s.max()) if s.size else 0):
         y = np.where((k < s)[..., None, None], y @ y, y)
     return np.where(finite[..., None, None], y, np.nan).astype(x.dtype)

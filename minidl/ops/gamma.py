@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import attach, op, require
 from minidl.ops.arithmetic import add
 from minidl.ops.common import Elementwise, float_dtype
@@ -37,7 +37,7 @@ def _sin_pi(x: Any) -> Any:
 
 def lgamma_array(x: Any) -> Any:
     """log |Gamma(x)|: infinite at 0, -1, -2 ...; below 1/2 by Euler's reflection."""
-    x64 = np.asarray(x, np.float64)
+    x64 = devices.as_array(x, np.float64)
     low = x64 < 0.5
     z = np.where(low, 1 - x64, x64) - 1
     total = np.full_like(z, _LANCZOS[0])
@@ -52,7 +52,7 @@ def lgamma_array(x: Any) -> Any:
 
 def digamma_array(x: Any) -> Any:
     """The derivative of lgamma: by its recurrence to 10, then the asymptotic series; reflected below 0."""
-    x64 = np.asarray(x, np.float64)
+    x64 = devices.as_array(x, np.float64)
     low = x64 < 0
     z = np.where(low, 1 - x64, x64)
     shift = np.zeros_like(z)
@@ -75,7 +75,7 @@ def zeta_array(s: int, x: Any) -> Any:
 
     Below 0 it is the sum over all k, which the fraction of x decides, without those that come before x.
     """
-    x64 = np.asarray(x, np.float64)
+    x64 = devices.as_array(x, np.float64)
     pole = (x64 <= 0) & (np.floor(x64) == x64)
     z = np.where(pole | ~np.isfinite(x64), 1.0, x64)
     if (below := z < 0).any():

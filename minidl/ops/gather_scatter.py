@@ -9,7 +9,7 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
-from minidl.ops.common import IndexRangeError, broadcast, number_for, one_dim, shape_of
+from minidl.ops.common import IndexRangeError, broadcast, join_at, number_for, one_dim, shape_of
 from minidl.ops.indexing import getitem, plain_index, put
 from minidl.ops.shapes import reshape
 from minidl.ops.tiling import broadcast_to
@@ -262,7 +262,7 @@ class scatter_multiply(Op):
 
     def forward(ctx, x: Any, dim: int, index: Any, b: Any) -> Any:
         y = x.copy()
-        np.multiply.at(y, _grid(index, dim), b[tuple(slice(n) for n in index.shape)])
+        join_at(np.multiply, y, _grid(index, dim), b[tuple(slice(n) for n in index.shape)])
         return y
 
 

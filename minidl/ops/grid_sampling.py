@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.ops.arithmetic import remainder
 from minidl.ops.axes import permute, transpose
@@ -105,7 +105,8 @@ def grid_sample(
         x, y = _placed(x, w, padding_mode, corners), _placed(y, h, padding_mode, corners)
     if mode == "nearest":
         out = _look_up(input, _whole(np.rint(raw(y))), _whole(np.rint(raw(x))))
-        out = out + where(np.zeros((n, p * q, 1), bool), reshape(x + y, (n, p * q, 1)), 0.0)  # the grid's gradient is 0
+        never = devices.array_module(raw(x)).zeros((n, p * q, 1), bool)
+        out = out + where(never, reshape(x + y, (n, p * q, 1)), 0.0)  # the grid's gradient is 0
     elif mode == "bilinear":
         left, top = _whole(raw(x)), _whole(raw(y))
         fx, fy = x - left.astype(kind), y - top.astype(kind)
@@ -153,5 +154,5 @@ def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any
 
     ones = np.ones((h, w), kind)
     base = np.stack([ones * line(w)[None, :], ones * line(h)[:, None], ones], -1).reshape(1, h * w, 3)
-    spread = np.broadcast_to(base, (n, h * w, 3))
+    spread = devices.move(np.broadcast_to(base, (n, h * w, 3)), devices.device_of(raw(theta)))
     return reshape(bmm(spread, transpose(theta, 1, 2)), (n, h, w, 2))

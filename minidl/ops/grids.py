@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.ops.axes import flip, transpose
 from minidl.ops.common import broadcast, one_dim
@@ -107,8 +107,8 @@ def block_diag(*tensors: Any) -> Any:
     width, left, rows = sum(b.shape[1] for b in blocks), 0, []
     for b in blocks:
         h, w = b.shape
-        kind = dtypes.as_numpy(b.dtype)
-        rows.append(cat([np.zeros((h, left), kind), b, np.zeros((h, width - left - w), kind)], 1))
+        kind, xp = dtypes.as_numpy(b.dtype), devices.array_module(raw(b))
+        rows.append(cat([xp.zeros((h, left), kind), b, xp.zeros((h, width - left - w), kind)], 1))
         left += w
     return cat(rows, 0)
 

@@ -209,6 +209,7 @@ class index_put_done(Op):
 
     def forward(ctx, x: Any, value: Any, index: Any, memory: Any) -> Any:
         ctx.index, ctx.size, ctx.value_shape = index, memory.shape, shape_of(value)
+        ctx.xp = devices.array_module(memory)
         ctx.value_dtype = getattr(value, "dtype", memory.dtype)
         return memory
 
@@ -219,7 +220,7 @@ class index_put_done(Op):
 
     def backward(ctx, dy: Any) -> Any:
         def dx() -> Any:
-            keep = np.ones(ctx.size, bool)
+            keep = ctx.xp.ones(ctx.size, bool)
             keep[ctx.index] = False
             return where(keep, dy, 0.0)
 

@@ -99,7 +99,7 @@ class projected_lstm_scan(Op):
         da[:, 3] *= s
         through = o * (1 - s * s)
         weight, projection = _dense(w, work), _dense(r, work)
-        each = np.array(dy, work)  # becomes dh_t of every step
+        each = dy.astype(work)  # becomes dh_t of every step
         dh, dc = dh.astype(work), dc.astype(work)
         flat = da.reshape(rows, 4 * n)
         for start, end, b in reversed(ctx.steps):

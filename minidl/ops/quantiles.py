@@ -79,7 +79,7 @@ def _quantile(name: str, input: Any, q: Any, dim: Any, keepdim: bool, interpolat
     at = raw(q)
     if hasattr(at, "dtype") and at.dtype != x.dtype:
         raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor, {x.dtype}, not {at.dtype}")
-    at = devices.as_array(at, x.dtype)
+    at = devices.move(devices.as_array(at, x.dtype), devices.device_of(x))
     require(at.ndim <= 1, "{}() q must be a scalar or 1D tensor, got {}", name, at.shape)
     if not ((at >= 0) & (at <= 1)).all():
         raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
@@ -107,7 +107,7 @@ def _quantile(name: str, input: Any, q: Any, dim: Any, keepdim: bool, interpolat
         share: Any = (rank - low).astype(x.dtype) if interpolation == "linear" else np.full_like(rank, 0.5)
         if interpolation == "linear" and isinstance(q, Tensor) and q.requires_grad:
             share = where(
-                np.full(rank.shape, False) if pass_over else missing > 0,
+                devices.array_module(x).full(rank.shape, False) if pass_over else missing > 0,
                 share,
                 reshape(q, (-1,)) * last.astype(x.dtype) - low,
             )

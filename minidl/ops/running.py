@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.ops.axes import flip
-from minidl.ops.common import one_dim
+from minidl.ops.common import accumulated, one_dim
 from minidl.ops.copies import clone
 from minidl.ops.exponentials import exp, log
 from minidl.ops.gather_scatter import gather
@@ -25,11 +25,11 @@ def _so_far(name: str, input: Any, dim: int, better: Any) -> Any:
     x = raw(input)
     d = one_dim(dim, x.ndim)
     if not x.ndim:
-        return pair(name)(clone(input), like(input, np.zeros((), np.int64)))
-    best: Any = better.accumulate(x, axis=d)
+        return pair(name)(clone(input), like(input, devices.array_module(x).zeros((), np.int64)))
+    best: Any = accumulated(better, x, d)
     reached = (x == best) | (x != x)
-    place = np.arange(x.shape[d]).reshape((-1,) + (1,) * (x.ndim - 1 - d))
-    index = np.maximum.accumulate(np.where(reached, place, 0), axis=d)
+    place = devices.array_module(x).arange(x.shape[d]).reshape((-1,) + (1,) * (x.ndim - 1 - d))
+    index = accumulated(np.maximum, np.where(reached, place, 0), d)
     return pair(name)(gather(input, d, index), like(input, index))
 
 
@@ -69,8 +69,7 @@ class logcumsumexp(Op):
         if x.dtype.kind != "f":
             raise NotImplementedError(f"logcumsumexp is not defined for {x.dtype}: convert with .float()")
         ctx.dim = one_dim(dim, x.ndim)
-        add: Any = np.logaddexp
-        y = add.accumulate(x, axis=ctx.dim) if x.ndim else x.copy()
+        y = accumulated(np.logaddexp, x, ctx.dim) if x.ndim else x.copy()
         ctx.save(x, y)
         return y
 

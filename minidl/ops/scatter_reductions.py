@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, attach, op, require
-from minidl.ops.common import one_dim
+from minidl.ops.common import join_at, one_dim
 from minidl.ops.copies import cast, clone
 from minidl.ops.diagonals import diagonal
 from minidl.ops.gather_scatter import _checked_index, _grid, _vector, gather
@@ -56,7 +56,7 @@ class reduced_at(Op):
         y = x.copy()
         if not include_self:
             y[at] = _neutral(reduce, x.dtype)
-        _REDUCE[reduce].at(y, at, part)
+        join_at(_REDUCE[reduce], y, at, part)
         if reduce == "mean":
             y = _divided(y, _count(x.shape, at, include_self))
         ctx.save(x, src, y)
@@ -79,7 +79,7 @@ class reduced_at(Op):
             mine = (raw(x) == raw(y)).astype(kind)
             theirs = (raw(b) == raw(y)[_grid(index, dim)]).astype(kind)
             ties = mine.copy() if include_self else np.where(_reached(mine.shape, _grid(index, dim)), 0, mine)
-            np.add.at(ties, _grid(index, dim), theirs)
+            join_at(np.add, ties, _grid(index, dim), theirs)
             share = dy / np.maximum(ties, 1)
             dx, db = share * mine, gather(share, dim, index) * theirs
         if not include_self:
@@ -90,15 +90,19 @@ class reduced_at(Op):
 
 
 def _reached(shape: Any, at: Any) -> Any:
-    hit = np.zeros(shape, bool)
+    hit = _module(at).zeros(shape, bool)
     hit[at] = True
     return hit
 
 
+def _module(at: Any) -> Any:
+    return next((m for m in map(devices.array_module, at) if m is not np), np)
+
+
 def _count(shape: Any, at: Any, include_self: bool) -> Any:
     """How many values meet at each place, 1 where there are none."""
-    n = np.full(shape, 1 if include_self else 0, np.int64)
-    np.add.at(n, at, 1)
+    n = _module(at).full(shape, 1 if include_self else 0, np.int64)
+    join_at(np.add, n, at, 1)
     return np.maximum(n, 1)
 
 
@@ -113,8 +117,8 @@ def _product_gradients(dy: Any, x: Any, b: Any, y: Any, dim: int, index: Any, in
     x_zero, b_zero = raw(x) == 0, raw(b) == 0
     one = where(x_zero, 1.0, x)
     dx = dy * product(one, b) / one
-    zeros = np.zeros(x_zero.shape, np.int64)
-    np.add.at(zeros, _grid(index, dim), b_zero)
+    zeros = devices.array_module(x_zero).zeros(x_zero.shape, np.int64)
+    join_at(np.add, zeros, _grid(index, dim), b_zero)
     zeros = zeros[_grid(index, dim)]  # among the factors at each place
     alone = b_zero & (zeros == 1)
     others = product(x, where(alone, 1.0, b))

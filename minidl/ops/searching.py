@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
-from minidl.ops.common import one_dim
+from minidl.ops.common import accumulated, one_dim
 from minidl.ops.gather_scatter import take_along_dim
 from minidl.ops.logic import like, raw
 from minidl.ops.reduce import named, pair
@@ -37,7 +37,8 @@ def searchsorted(
     Try: searchsorted(sort(randn(3))[0], randn(4))
     """
     edges, x = raw(sorted_sequence), raw(input)
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    xp = devices.array_module(edges)
+    x = x if hasattr(x, "dtype") else xp.asarray(x)
     require(side in (None, "left", "right"), "side must be 'left' or 'right', got {}", side)
     require(not (right and side == "left"), "side and right can't be set to opposites")
     require(edges.ndim > 0, "the boundary tensor must have a dimension, it is 0-d")
@@ -53,12 +54,12 @@ def searchsorted(
         edges = np.take_along_axis(edges, order, -1)
     how: Any = "right" if right or side == "right" else "left"
     if edges.ndim == 1:
-        found = np.searchsorted(edges, x, how)
+        found = xp.searchsorted(edges, x, how)
     else:
-        found = np.zeros(x.shape, np.int64)
+        found = xp.zeros(x.shape, np.int64)
         for row in np.ndindex(edges.shape[:-1]):
-            found[row] = np.searchsorted(edges[row], x[row], how)
-    return like(sorted_sequence, np.asarray(found, np.int32 if out_int32 else np.int64))
+            found[row] = xp.searchsorted(edges[row], x[row], how)
+    return like(sorted_sequence, xp.asarray(found, np.int32 if out_int32 else np.int64))
 
 
 @op()
@@ -81,8 +82,10 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     """
     if not (hasattr(elements, "dtype") or hasattr(test_elements, "dtype")):
         raise TypeError("isin(): one of the arguments must be a Tensor")
-    found = np.isin(raw(elements), raw(test_elements), assume_unique=assume_unique, invert=invert)
-    return like(elements if hasattr(elements, "dtype") else test_elements, np.asarray(found))
+    one = elements if hasattr(elements, "dtype") else test_elements
+    xp = devices.array_module(raw(one))
+    a, b = (xp.asarray(raw(v)) for v in (elements, test_elements))
+    return like(one, xp.asarray(xp.isin(a, b, assume_unique=assume_unique, invert=invert)))
 
 
 @op(method="mode")
@@ -98,15 +101,16 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     if a.shape[d] == 0:
         raise IndexError(f"mode(): Expected reduction dim {d} to have non-zero size, the input is {x.shape}")
     lines = np.moveaxis(a, d, -1)
-    order = np.argsort(lines, -1, kind="stable")
-    ordered = np.take_along_axis(lines, order, -1)
+    xp = devices.array_module(a)
+    order = xp.argsort(lines, -1, kind="stable")
+    ordered = xp.take_along_axis(lines, order, -1)
     n = lines.shape[-1]
-    place = np.arange(n)
-    new = np.concatenate([np.ones((*ordered.shape[:-1], 1), bool), ordered[..., 1:] != ordered[..., :-1]], -1)
-    length = place - np.maximum.accumulate(np.where(new, place, 0), -1)  # of the run of equal values so far
-    best = np.argmax(length, -1)[..., None]
-    index = np.moveaxis(np.take_along_axis(order, best, -1), -1, d).astype(np.int64)
-    values, at = take_along_dim(line, index, d), like(input, np.ascontiguousarray(index))
+    place = xp.arange(n)
+    new = xp.concatenate([xp.ones((*ordered.shape[:-1], 1), bool), ordered[..., 1:] != ordered[..., :-1]], -1)
+    length = place - accumulated(np.maximum, xp.where(new, place, 0), -1)  # of the run of equal values so far
+    best = xp.argmax(length, -1)[..., None]
+    index = xp.moveaxis(xp.take_along_axis(order, best, -1), -1, d).astype(np.int64)
+    values, at = take_along_dim(line, index, d), like(input, xp.ascontiguousarray(index))
     if not x.ndim:
         return pair("mode")(reshape(values, ()), reshape(at, ()))
     return pair("mode")(values, at) if keepdim else pair("mode")(squeeze(values, d), squeeze(at, d))
@@ -124,19 +128,21 @@ def unique_consecutive(
     """
     x = raw(input)
     d = None if dim is None else one_dim(dim, x.ndim)
-    rows = x.reshape(-1) if d is None else np.moveaxis(x, d, 0)
+    xp = devices.array_module(x)
+    rows = x.reshape(-1) if d is None else xp.moveaxis(x, d, 0)
     n = rows.shape[0]
-    flat = rows.reshape(n, -1) if rows.size else np.zeros((n, 1), x.dtype)
-    new = np.ones(n, bool)
+    flat = rows.reshape(n, -1) if rows.size else xp.zeros((n, 1), x.dtype)
+    new = xp.ones(n, bool)
     new[1:] = (flat[1:] != flat[:-1]).any(1)
-    starts = np.flatnonzero(new)
+    starts = xp.flatnonzero(new)
     kept = rows[starts]
-    found = [kept if d is None else np.ascontiguousarray(np.moveaxis(kept, 0, d))]
+    found = [kept if d is None else xp.ascontiguousarray(xp.moveaxis(kept, 0, d))]
     if return_inverse:
-        inverse = np.cumsum(new) - 1
+        inverse = xp.cumsum(new) - 1
         found.append((inverse.reshape(x.shape) if d is None else inverse).astype(np.int64))
     if return_counts:
-        found.append(np.diff(np.append(starts, n)).astype(np.int64))
+        ends = xp.concatenate([starts[1:], xp.full(min(len(starts), 1), n, starts.dtype)])
+        found.append((ends - starts).astype(np.int64))
     out = tuple(like(input, a) for a in found)
     return out if len(out) > 1 else out[0]
 
@@ -181,6 +187,7 @@ def histogram(input: Any, bins: Any = 100, *, range: Any = None, weight: Any = N
     Try: histogram(randn(20), 5)
     """
     x = raw(input)
+    xp = devices.array_module(x)
     if x.dtype.kind != "f":
         raise NotImplementedError(f"histogram is not defined for {x.dtype}; convert with .float()")
     if hasattr(bins, "dtype"):
@@ -191,14 +198,14 @@ def histogram(input: Any, bins: Any = 100, *, range: Any = None, weight: Any = N
         require(bins > 0, "histogram: bins must be > 0, got {}", bins)
         low, high = range or ((0.0, 0.0) if x.size else (0.0, 1.0))
         low, high = _edges(x, low, high, "histogram", 0.5)
-        edges = np.linspace(low, high, bins + 1).astype(x.dtype)
+        edges = xp.linspace(low, high, bins + 1).astype(x.dtype)
     flat = x.reshape(-1)
     w = None if weight is None else raw(weight).reshape(-1)
     require(w is None or (w.size == flat.size and w.dtype == x.dtype), "histogram: one weight of x's dtype for each x")
-    at = np.searchsorted(edges, flat, "right") - 1
-    at = np.where(flat == edges[-1], edges.size - 2, at)
-    inside = (at >= 0) & (at < edges.size - 1) & ~np.isnan(flat)
-    hist = np.bincount(at[inside], None if w is None else w[inside], minlength=edges.size - 1).astype(x.dtype)
+    at = xp.searchsorted(edges, flat, "right") - 1
+    at = xp.where(flat == edges[-1], edges.size - 2, at)
+    inside = (at >= 0) & (at < edges.size - 1) & ~xp.isnan(flat)
+    hist = xp.bincount(at[inside], None if w is None else w[inside], minlength=edges.size - 1).astype(x.dtype)
     if density:
-        hist = hist / (hist.sum() * np.diff(edges))
+        hist = hist / (hist.sum() * (edges[1:] - edges[:-1]))
     return _Histogram(like(input, hist), like(input, edges.astype(dtypes.as_numpy(x.dtype))))

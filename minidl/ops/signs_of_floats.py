@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, OpType, op, require
 from minidl.ops.common import (
     Binary,
@@ -199,8 +199,8 @@ class mantissa_and_exponent(Op):
             raise RuntimeError(f"torch.frexp() only supports floating-point dtypes, not {x.dtype}")
         m, e = np.frexp(x)
         ctx.exponent = e
-        return np.asarray(m), np.asarray(e, np.int32)
+        return devices.as_array(m), devices.as_array(e, np.int32)
 
     def backward(ctx, dm: Any, de: Any) -> Any:
-        scale = np.ldexp(np.ones((), np.float64), -ctx.exponent)
+        scale = np.ldexp(np.ones_like(ctx.exponent, np.float64), -ctx.exponent)
         return dm * scale.astype(dtypes.as_numpy(dm.dtype))

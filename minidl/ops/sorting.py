@@ -137,7 +137,7 @@ def _at_rank(input: Any, d: int, rank: Any, keepdim: bool) -> tuple:
     else:
         order = order_of(x, d)
     lines = (*x.shape[:d], 1, *x.shape[d + 1 :])
-    index = np.take_along_axis(order, np.broadcast_to(np.asarray(rank, np.int64), lines), d)
+    index = np.take_along_axis(order, np.broadcast_to(devices.array_module(x).asarray(rank, np.int64), lines), d)
     values, at = pick_along(input, d, index), like(input, index)
     return (values, at) if keepdim else (squeeze_dim(values, d), squeeze_dim(at, d))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.ops.axes import transpose
 from minidl.ops.common import broadcast, many_dims, one_dim
@@ -249,7 +249,7 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     require(len(x.shape) == 1, "x must be a one-dimensional tensor, got {}", tuple(x.shape))
     n = x.shape[0] if N is None else N
     require(n >= 0, "N must be non-negative, got {}", n)
-    powers = np.arange(n)
+    powers = devices.array_module(raw(x)).arange(n)
     if dtypes.as_numpy(x.dtype).kind == "b":
         x = cast(x, np.dtype(np.int64))
     return unsqueeze(x, -1) ** (powers if increasing else powers[::-1].copy())

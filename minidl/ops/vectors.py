@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.autograd.out import takes_out
 from minidl.ops.axes import roll
@@ -126,7 +126,7 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     n = input.shape[d] if len(input.shape) else 1
     if at.size and not (-n <= at.min() and at.max() < n):
         raise IndexRangeError(f"index_fill(): index out of range for dimension {d} of size {n}")
-    hit = np.zeros(n, bool)
+    hit = devices.array_module(raw(input)).zeros(n, bool)
     hit[at] = True
     hit = hit.reshape((n,) + (1,) * (len(input.shape) - 1 - d)) if len(input.shape) else hit.reshape(())
     dtype = dtypes.as_numpy(input.dtype)

@@ -161,6 +161,8 @@ class sliding(Op):
         stride = x.strides[dim]
         shape = (*x.shape[:dim], n, *x.shape[dim + 1 :], size)
         strides = (*x.strides[:dim], stride * step, *x.strides[dim + 1 :], stride)
+        if devices.is_cuda_array(x):
+            return devices.array_module(x).lib.stride_tricks.as_strided(x, shape, strides)
         return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=x.flags.writeable)
 
     def backward(ctx, dy: Any) -> Any:

@@ -106,10 +106,10 @@ class ndarray:
     """An array on a pretended GPU."""
 
     __hash__ = None
-    __slots__ = ("__weakref__", "_a", "_gpu")
+    __slots__ = ("__weakref__", "_a", "_base", "_gpu")
 
     def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
-        self._a, self._gpu = _garbage(np.empty(shape, dtype, order)), gpus.current
+        self._a, self._gpu, self._base = _garbage(np.empty(shape, dtype, order)), gpus.current, None
 
     # what it is
     shape = property(lambda self: self._a.shape, lambda self, v: setattr(self._a, "shape", v))
@@ -120,9 +120,9 @@ class ndarray:
     nbytes = property(lambda self: self._a.nbytes)
     itemsize = property(lambda self: self._a.itemsize)
     flags = property(lambda self: _Flags(self._a.flags))
-    T = property(lambda self: _wrap(self._a.T, self._gpu))
-    mT = property(lambda self: _wrap(self._a.mT, self._gpu))
-    base = property(lambda self: None if self._a.base is None else _wrap(self._a.base, self._gpu))
+    T = property(lambda self: _view(self._a.T, self))
+    mT = property(lambda self: _view(self._a.mT, self))
+    base = property(lambda self: self._base)
     device = property(lambda self: cuda.Device(self._gpu))
     data = property(lambda self: _Memory(self))
     __cuda_array_interface__ = property(
@@ -203,7 +203,7 @@ class ndarray:
     def __getitem__(self, index):
         y = self._a[_index(index, self._a)]
         if np.may_share_memory(y, self._a):
-            return _wrap(y, self._gpu)
+            return _view(y, self)
         _unwrap(self)
         return _wrap(y)
 
@@ -214,14 +214,14 @@ class ndarray:
         ):
             times = np.zeros(self.shape, np.int32)
             np.add.at(times, index, 1)
-            if (times > 1).any():
+            if (times > 1).any() and np.ndim(getattr(value, "_a", value)):
                 raise ValueError("a place is written twice: which value stays is undefined on a GPU")
         if isinstance(value, np.ndarray) and value.ndim:
             value = asarray(value)  # CuPy copies it to the device
         self._a[index] = _unwrap(value)
 
     def view(self, dtype=None, type=None):
-        return _wrap(self._a.view(dtype), self._gpu)
+        return _view(self._a.view(dtype), self)
 
     def copy(self, order="C"):
         return _wrap(self._a.copy(order))  # on the current GPU, from whichever
@@ -270,13 +270,19 @@ def _garbage(a):
     return a
 
 
-def _wrap(a, gpu=None):
-    """NumPy's results as the device's; scalars as 0-d arrays. Without `gpu`, a view's, they are new memory there."""
+def _view(a, of):
+    """A view of an array, on its GPU; its base is that which owns the memory, as CuPy's."""
+    y = object.__new__(ndarray)
+    y._a, y._gpu, y._base = np.asarray(a), of._gpu, of if of._base is None else of._base
+    return y
+
+
+def _wrap(a):
+    """NumPy's results as new memory of the current GPU; scalars as 0-d arrays."""
     if isinstance(a, (np.ndarray, np.generic)):
         y = object.__new__(ndarray)
-        y._a, y._gpu = np.asarray(a), gpus.current if gpu is None else gpu
-        if gpu is None:
-            _allocator(y._a.nbytes)
+        y._a, y._gpu, y._base = np.asarray(a), gpus.current, None
+        _allocator(y._a.nbytes)
         return y
     return (
         type(a)(*map(_wrap, a)) if hasattr(a, "_fields") else type(a)(map(_wrap, a)) if type(a) in (list, tuple) else a
@@ -359,7 +365,13 @@ def _checked(function, real):
         out = kwargs.get("out")
         with _silence():
             y = function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
-        return out if out is not None else _wrap(y)
+        if function is np.diagonal:
+            y.flags.writeable = True  # CuPy has no arrays that are read-only
+        if out is not None:
+            return out
+        if isinstance(y, np.ndarray) and args and isinstance(args[0], ndarray) and np.may_share_memory(y, args[0]._a):
+            return _view(y, args[0])
+        return _wrap(y)
 
     if isinstance(function, np.ufunc) and hasattr(real, "at"):
         call.at = lambda a, index, b: function.at(a._a, _index(index, a._a), _unwrap(b))
@@ -378,7 +390,7 @@ def _method(name):
     def bind(self):
         value = getattr(self._a, name)
         if not callable(value):
-            return _wrap(value, self._gpu)
+            return _view(value, self) if isinstance(value, np.ndarray) else value
 
         def call(*args, **kwargs):
             _bound(real, name, (self, *args), kwargs)
@@ -388,7 +400,7 @@ def _method(name):
             if out is not None:
                 return out
             if isinstance(y, np.ndarray) and y.base is not None and np.may_share_memory(y, self._a):
-                return _wrap(y, self._gpu)
+                return _view(y, self)
             _unwrap(self)
             return _wrap(y)
 
@@ -440,6 +452,14 @@ def __getattr__(name):
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")
     value = getattr(np, name)
     return value if isinstance(value, type) or not callable(value) else _module_function(name)
+
+
+def _as_strided(x, shape=None, strides=None):
+    return _view(np.lib.stride_tricks.as_strided(x._a, shape, strides), x)
+
+
+assert [*inspect.signature(_real.lib.stride_tricks.as_strided).parameters] == ["x", "shape", "strides"]
+lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=_as_strided))
 
 
 # --- kernels ---

@@ -29,7 +29,8 @@ def x():
         (lambda x: fakecupy.errstate(all="ignore"), AttributeError),
         (lambda x: fakecupy.vecdot(x, x), AttributeError),
         (lambda x: x.ctypes, AttributeError),
-        (lambda x: x.__setitem__(fakecupy.asarray([0, 0]), 1.0), ValueError),
+        (lambda x: x.__setitem__(fakecupy.asarray([0, 0]), fakecupy.ones((2, 3))), ValueError),
+        (lambda x: x.flags.writeable, AttributeError),
         (lambda x: x[fakecupy.asarray([2])], IndexError),
         (lambda x: hash(x), TypeError),
         (lambda x: fakecupy.cuda.Device(1), RuntimeError),
@@ -48,6 +49,9 @@ def test_what_cupy_has_works(x):
     x += 1
     assert fakecupy.asnumpy(x[1, 1:]).tolist() == [5, 6]
     assert np.isnan(fakecupy.asnumpy(fakecupy.empty(3))).all()
+    z = fakecupy.zeros((2, 3))
+    assert z.base is None
+    assert all(v.base is z for v in (z.T, z[0], z.reshape(3, 2), np.swapaxes(z, 0, 1), z.T[1], fakecupy.ravel(z)))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def definite(f: Any) -> Any:
     """f of a positive-definite matrix made of x."""
 
     def g(x: Any, *args: Any) -> Any:
-        one = library_of(x).eye(x.shape[-1], dtype=x.dtype)
+        one = library_of(x).eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return f(x @ x.mT + one, *args)
 
     return g
