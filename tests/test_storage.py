@@ -59,11 +59,22 @@ def test_a_parameter_of_it_wants_no_gradient():
 def test_copies_do_not_share():
     w = packed(x_scale=0.5, mask=np.bool_([[1, 1], [0, 1]]))
     twin = w.copy()
-    twin.q[0, 0] = 9
+    with pytest.raises(ValueError, match="read-only"):  # what kernels made of the codes stays true
+        twin.q[0, 0] = 9
+    assert twin.q is not w.q
+    twin.scale[0] = 9
     twin.mask[0, 0] = False
-    assert w.q[0, 0] == 1
+    assert w.scale[0] != 9
     assert w.mask[0, 0]
     assert twin.x_scale == 0.5
+
+
+def test_codes_are_a_copy_unless_nobody_can_write_them():
+    q = np.int8([[1, 2], [3, 4]])
+    w = Int8(q, np.ones(2, np.float32))
+    q[:] = 0
+    assert w.q.tolist() == [[1, 2], [3, 4]]
+    assert Int8(w.q, w.scale).q is w.q
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ __all__ = [
     "csr_linear",
     "csr_linear_dx",
     "dropout",
+    "frozen",
     "gather_plane",
     "get_float32_matmul_precision",
     "get_num_threads",
@@ -93,6 +94,7 @@ memory.keep()
 # Opened at first use, as the families are: importing the package stays light.
 _LATER = {
     "check_index": ".cuda.launch",
+    "frozen": ".kept",
     "pack_csr": ".sparse.pack",
     "pack_int4": ".gemm_int4.reference",
     "pack_nm": ".sparse.nm",

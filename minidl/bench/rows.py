@@ -93,6 +93,13 @@ def _int8(rng: np.random.Generator, shape: Sequence[int], low: int = -127) -> np
     return rng.integers(low, 128, shape, np.int8)
 
 
+def _weights(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """int8 weights that nobody can write, as those of a deployed layer: they are packed once."""
+    w = _int8(rng, shape)
+    w.flags.writeable = False
+    return w
+
+
 def _scales(rng: np.random.Generator, n: int) -> np.ndarray:
     """Of n output channels, so that the weights are about 1."""
     return rng.uniform(0.5, 1.5, (n,)).astype(np.float32) / np.float32(127)
@@ -154,14 +161,14 @@ def _int8_matmul(rng: np.random.Generator, g: Numbers) -> Args:
 
 
 def _int8_linear(rng: np.random.Generator, g: Numbers) -> Args:
-    x, w = _normal(rng, (g["m"], g["k"])), _int8(rng, (g["n"], g["k"]))
+    x, w = _normal(rng, (g["m"], g["k"])), _weights(rng, (g["n"], g["k"]))
     scale = _scales(rng, g["n"])
     return x, w, scale, _normal(rng, (g["n"],)), 4.0 / 127 if g["static"] else None
 
 
 def _int8_conv2d(rng: np.random.Generator, g: Numbers) -> Args:
     shapes = array_shapes("int8_conv2d", g)
-    x, w = _normal(rng, shapes["x"]), _int8(rng, shapes["w"])
+    x, w = _normal(rng, shapes["x"]), _weights(rng, shapes["w"])
     scale = _scales(rng, g["k"])
     return x, w, scale, _normal(rng, (g["k"],)), *_how(g), 4.0 / 127 if g["static"] else None
 

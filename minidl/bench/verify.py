@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
+
 __all__ = ["Fault", "Witness", "arrays", "error_of", "impossible", "too_many_cores"]
 
 RUBBISH = 0x5A  # as float32 1.5e16, as int32 1515870810
@@ -66,13 +68,15 @@ class Witness:
     """Knows the right result of a job and examines contestants.
 
     Args:
-        args: the arguments, arrays among them; `renew` writes into these.
+        args: the arguments, arrays among them; `renew` writes into these. One that nobody can write, as the weights of
+            a deployed layer, stays as it is.
         expect: expect(args) -> the right result, in float64 where it is float.
         tolerance: the largest error that rounding explains, relative to the largest element.
         other: a second set of arguments, of the same shapes, for `renew`.
     """
 
     def __init__(self, args: Sequence[Any], expect: Callable[..., Any], tolerance: float, other: Sequence[Any]) -> None:
+        other = [a if kernels.frozen(a) else b for a, b in zip(args, other)]
         self.args, self.tolerance = args, tolerance
         self._sets = [[_copied(a) for a in given] for given in (args, other)]
         self._wants = [arrays(expect(*given)) for given in self._sets]
@@ -82,7 +86,7 @@ class Witness:
         """Put set 0 or 1 of the values into the arguments, in place."""
         self._now = number
         for array, value in zip(self.args, self._sets[number]):
-            if isinstance(array, np.ndarray):
+            if isinstance(array, np.ndarray) and not kernels.frozen(array):
                 array[...] = value
 
     def inputs_are_whole(self, who: str) -> None:

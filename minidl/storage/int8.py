@@ -10,11 +10,22 @@ import minidl_kernels as kernels
 from minidl.storage.base import Packed
 
 
+def _read_only(q: np.ndarray) -> np.ndarray:
+    """q without gaps, where nobody can write it."""
+    if not (kernels.frozen(q) and q.flags.c_contiguous):
+        q = np.array(q, order="C")
+        q.flags.writeable = False
+    return q
+
+
 class Int8(Packed):
     """Symmetric int8 with one scale per output channel: w[n, ...] = q[n, ...] * scale[n].
 
+    `q` is held read-only, so kernels pack it once for their tile and keep that beside it: as many bytes again in memory
+    once a layer has run, none of them in a file.
+
     Args:
-        q: int8, in [-127, 127], of the weight's shape (N, ...).
+        q: int8, in [-127, 127], of the weight's shape (N, ...); copied unless it is read-only.
         scale: float32 (N,), positive.
         x_scale: the scale of the input's activations when they are quantized statically; None: measured on each input.
         mask: which weights are kept, as `Parameter.mask`, for packed storage that travels without its parameter.
@@ -25,7 +36,7 @@ class Int8(Packed):
     kind = "int8"
 
     def __init__(self, q: np.ndarray, scale: np.ndarray, x_scale: float | None = None, mask: Any = None):
-        q, scale = np.ascontiguousarray(q), np.ascontiguousarray(scale, np.float32)
+        q, scale = _read_only(q), np.ascontiguousarray(scale, np.float32)
         if q.dtype != np.int8 or scale.shape != q.shape[:1]:
             raise ValueError(f"Int8 takes q int8 (N, ...) and scale (N,), got {q.dtype} {q.shape} and {scale.shape}")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -51,7 +62,9 @@ class Int8(Packed):
 
     def copy(self) -> Int8:
         """A copy in memory of its own."""
-        return Int8(self.q.copy(), self.scale.copy(), self.x_scale, None if self.mask is None else self.mask.copy())
+        q = self.q.copy()
+        q.flags.writeable = False
+        return Int8(q, self.scale.copy(), self.x_scale, None if self.mask is None else self.mask.copy())
 
     def dequantize(self) -> np.ndarray:
         """q * scale, float32."""

@@ -12,7 +12,8 @@ from kernel_testing import GUARD_PAGE, floats, guarded, laid_out, layouts, norma
 
 import minidl_kernels as mk
 from minidl_kernels.cpu import machine, threads
-from minidl_kernels.gemm_int8 import blas, conv, cpu, depthwise, quantize, reference, vector
+from minidl_kernels.cpu.product import address
+from minidl_kernels.gemm_int8 import blas, conv, cpu, depthwise, quantize, reference, stages, vector
 
 VARIANTS = [v for v in mk.variants("int8_matmul", "cpu") if v != "reference"]
 
@@ -55,7 +56,7 @@ def test_every_tier_at_the_ends_of_the_range(tier):
             assert same_bits(cpu.int8_matmul(laid_out(a, layout), laid_out(b, layout)), exact(a, b)), layout
         x, w, scale = normal(0, 9, 301), integers(1, 33, 301), normal(2, 33) ** 2
         assert same_bits(cpu.int8_linear(x, w, scale, None, None), reference.int8_linear(x, w, scale, None, None))
-        for c, groups in ((6, 2), (10, 10), (16, 1)):
+        for c, groups in ((6, 2), (10, 10), (16, 1), (70, 1)):
             x, w, scale = normal(0, 2, c, 9, 35), integers(1, 30, c // groups, 3, 3), normal(2, 30) ** 2
             for stride in (1, 2, 3):
                 args = (x, w, scale, None, stride, 1, 1, groups, None)
@@ -89,6 +90,21 @@ def test_quantize_is_symmetric_and_rounds_half_to_even():
     assert scale.tolist() == [1, 1]
     q, scale = quantize.quantize(x, 0.5)
     assert q[0].tolist() == [-127, 127, 1, 3, 5, -1]
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_quotients_are_those_of_a_division(tier):
+    """Around every half, where one bit of x / scale decides, and beyond both ends; tiny, usual and huge scales."""
+    scales = (2.0 ** np.random.default_rng(0).uniform(-126, 126, 200)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        x = (np.arange(-129, 129, 0.5, np.float64) * scales[:, None].astype(np.float64)).astype(np.float32)
+        x = np.concatenate([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf))], 1)
+    x = np.concatenate([x, np.tile(np.float32([0, np.inf, -np.inf, np.nan, 1e-45, -3e38]), (len(x), 1))], 1)
+    q, spare = np.empty(x.shape[1], np.int8), np.empty(2, np.float32)
+    for row, scale in zip(x, scales):
+        at, end = address(row), address(spare)
+        stages.quantize_rows(tier)(1, len(row), len(row), at, address(q), float(scale), end, end + 4, 1)
+        assert same_bits(q, quantize.quantize(row[None], float(scale))[0][0]), scale
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -131,6 +147,7 @@ def convolutions(draw):
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(setting=convolutions(), dtype=floats, layout=layouts, x_scale=st.sampled_from([None, 0.02]), seed=seeds)
 @example(((2, 16, 8, 8), (32, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1), "float32", "plain", None, 0)
+@example(((2, 70, 8, 8), (33, 70, 3, 3), (1, 2), (1, 1), (1, 1), 1), "float32", "plain", None, 0)  # the tile unit
 def test_conv2d_has_the_definitions_bits(variant, setting, dtype, layout, x_scale, seed):
     x_shape, w_shape, *rest = setting
     x, w = laid_out(normal(seed, *x_shape, dtype=dtype), layout), laid_out(integers(seed, *w_shape), layout)
@@ -235,6 +252,13 @@ def test_nothing_is_read_outside():
         "            assert (mk.int8_conv2d(x, w, one, one, x_scale=1.0) == k + 1).all()\n"
         "            w, one = at_end_of_page(np.ones((k, 1, 3, 3), np.int8)), at_end_of_page(np.ones(k, 'f'))\n"
         "            assert (mk.int8_conv2d(x, w, one, one, groups=k, x_scale=1.0) == 10).all()\n"
+        "            x, w = (at_end_of_page(np.ones(s, np.int8)) for s in ((m, 3, 3, k), (n, 2, 2, k)))\n"
+        "            zero, one = at_end_of_page(np.zeros(n, np.int32)), at_end_of_page(np.full(n, 1 / (4 * k), 'f'))\n"
+        "            assert (mk.static_conv2d(x, w, zero, one) == 1).all()\n"
+        "            assert (mk.static_linear(x[:, 0, 0], w[:, 0, 0], zero, one * 4) == 1).all()\n"
+        "            w = at_end_of_page(np.ones((k, 3, 3, 1), np.int8))\n"
+        "            zero, one = at_end_of_page(np.zeros(k, np.int32)), at_end_of_page(np.full(k, 1 / 9, 'f'))\n"
+        "            assert (mk.static_conv2d(x, w, zero, one, groups=k) == 1).all() or k == 1\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kernel_testing import laid_out, layouts, same_bits, seeds, sizes, unmodified
+from kernel_testing import guarded, laid_out, layouts, same_bits, seeds, sizes, unmodified
 
 import minidl_kernels as mk
-from minidl_kernels.cpu import machine
+from minidl_kernels import kept
+from minidl_kernels.cpu import machine, threads
+from minidl_kernels.gemm_int8 import windows
 from minidl_kernels.int8_static import cpu, pipeline, reference
 
 VARIANTS = [v for v in mk.variants("static_linear", "cpu") if v != "reference"]
@@ -169,6 +171,65 @@ def test_threads_do_not_change_a_bit():
         mk.set_num_threads(before)
     for other in found[1:]:
         assert all(same_bits(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("near", [1, 3000])
+def test_bands_and_blocks_of_panels(monkeypatch, near):
+    """Small bands, several blocks of panels, with and without staging, the last tile partly behind the image."""
+    monkeypatch.setattr(windows, "NEAR", near)
+    windows.planned.cache_clear()
+    for c, window, padding, stride in ((3, 1, 0, 1), (70, 2, 0, 1), (20, 3, 1, 2), (64, 1, 0, 2)):
+        x, w = integers(0, 2, 11, 13, c), integers(1, 100, window, window, c)
+        last = ends(2, 100, spread(window * window * c))
+        args = (x, w, *last[:2], stride, padding, 1, 1, -5, *last[2:])
+        for n in (1, 2, 7):
+            with threads.threads(n):
+                assert same_bits(cpu.static_conv2d(*args), reference.static_conv2d(*args)), (c, window, n)
+    windows.planned.cache_clear()
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_nothing_is_written_outside(monkeypatch, tier):
+    with machine.use_tier(tier):
+        for c, k, groups, window, how in (
+            (3, 33, 1, 3, (2, 1)), (64, 5, 1, 1, (1, 0)), (10, 40, 1, 2, (1, 0)), (24, 24, 24, 3, (1, 1)),
+            (20, 20, 20, 5, (2, 2)), (6, 8, 2, 3, (1, 1)),
+        ):  # fmt: skip
+            x, w = integers(0, 2, 9, 11, c), integers(1, k, window, window, c // groups)
+            last = ends(3, k, spread(window * window * c // groups))
+            args = (x, w, *last[:2], *how, 1, groups, -5, *last[2:])
+            with guarded(monkeypatch, cpu):
+                y = cpu.static_conv2d(*args)
+            assert same_bits(y, reference.static_conv2d(*args)), (c, k, how)
+
+
+def test_weights_are_kept_while_nobody_can_write_them():
+    """Packed once if they are read-only; what was packed dies with them; others may change between calls."""
+    x, last = integers(0, 20, 40), ends(2, 8, spread(40))
+    w = integers(1, 8, 40)
+    own = w.copy()
+    own.flags.writeable = False
+    view = w[:]
+    view.flags.writeable = False  # w itself can still be written
+    assert mk.frozen(own)
+    assert mk.frozen(own.reshape(4, 80))
+    assert not mk.frozen(view)
+    before, numbers = len(kept._kept), (id(own), id(view))
+    for _ in range(2):
+        for some in (own, view):
+            assert same_bits(cpu.static_linear(x, some, *last), reference.static_linear(x, some, *last))
+    assert numbers[0] in kept._kept
+    assert numbers[1] not in kept._kept
+    w[:] = -w // 2
+    assert same_bits(cpu.static_linear(x, view, *last), reference.static_linear(x, view, *last))
+    own.flags.writeable = True
+    own[:] = w
+    assert same_bits(cpu.static_linear(x, own, *last), reference.static_linear(x, own, *last))
+    assert len(kept._kept) <= before
+    own.flags.writeable = False
+    assert same_bits(cpu.static_linear(x, own, *last), reference.static_linear(x, own, *last))
+    del own, some
+    assert numbers[0] not in kept._kept
 
 
 def test_planted_faults_are_caught(monkeypatch):

@@ -56,12 +56,12 @@ PASSES = {
 VOID = ir.VoidType()
 
 
-def _call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> None:
+def call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> None:
     shape = ir.FunctionType(VOID, [a.type for a in args])
     builder.call(cgutils.get_or_insert_function(builder.module, shape, f"llvm.x86.{name}"), args)
 
 
-def _at(builder: ir.IRBuilder, address: ir.Value, offset: int = 0) -> ir.Value:
+def pointer_to(builder: ir.IRBuilder, address: ir.Value, offset: int = 0) -> ir.Value:
     return builder.inttoptr(builder.add(address, I64(offset)), I8.as_pointer())
 
 
@@ -77,7 +77,7 @@ def enter(typing: Any) -> Any:
         held = cgutils.global_constant(
             builder, "minidl_amx_setting", ir.Constant(ir.ArrayType(I8, 64), bytearray(setting))
         )
-        _call(builder, "ldtilecfg", builder.bitcast(held, I8.as_pointer()))
+        call(builder, "ldtilecfg", builder.bitcast(held, I8.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -86,7 +86,7 @@ def enter(typing: Any) -> Any:
 @intrinsic
 def leave(typing: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        _call(builder, "tilerelease")
+        call(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -123,14 +123,14 @@ def multiply(t: Tile) -> Any:
                         held_a = held_b = -1
                         for of_a, of_b in one_pass:
                             for i in range(high if of_a != held_a else 0):
-                                place = _at(builder, at_a, (2 * of_a + i) * BYTES)
-                                _call(builder, "tileloadd64", I8(4 + i), place, I64(64))
+                                place = pointer_to(builder, at_a, (2 * of_a + i) * BYTES)
+                                call(builder, "tileloadd64", I8(4 + i), place, I64(64))
                             for j in range(wide if of_b != held_b else 0):
-                                place = _at(builder, at_b, 2 * of_b * BYTES + 64 * j)
-                                _call(builder, "tileloadd64", I8(6 + j), place, I64(128))
+                                place = pointer_to(builder, at_b, 2 * of_b * BYTES + 64 * j)
+                                call(builder, "tileloadd64", I8(6 + j), place, I64(128))
                             for j in range(wide):
                                 for i in range(high):
-                                    _call(builder, instruction, I8(2 * i + j), I8(4 + i), I8(6 + j))
+                                    call(builder, instruction, I8(2 * i + j), I8(4 + i), I8(6 + j))
                             held_a, held_b = of_a, of_b
 
             def whole() -> None:
@@ -138,23 +138,23 @@ def multiply(t: Tile) -> Any:
                 for i in range(2):
                     for j in range(2):
                         place = builder.add(add, builder.mul(ldadd, I64(SIDE * i)))
-                        _call(builder, "tileloadd64", I8(2 * i + j), _at(builder, place, 64 * j), ldadd)
+                        call(builder, "tileloadd64", I8(2 * i + j), pointer_to(builder, place, 64 * j), ldadd)
                 sums_of(2, 2)
                 for i in range(2):
                     for j in range(2):
                         place = builder.add(c, builder.mul(ldc, I64(SIDE * i)))
-                        _call(builder, "tilestored64", I8(2 * i + j), _at(builder, place, 64 * j), ldc)
+                        call(builder, "tilestored64", I8(2 * i + j), pointer_to(builder, place, 64 * j), ldc)
 
             def part(high: int, wide: int) -> None:
                 """Sums start from zero, go to scratch memory, and what is wanted of them to where it belongs."""
                 for i in range(high):
                     for j in range(wide):
-                        _call(builder, "tilezero", I8(2 * i + j))
+                        call(builder, "tilezero", I8(2 * i + j))
                 sums_of(high, wide)
                 for i in range(high):
                     for j in range(wide):
-                        place = _at(builder, scratch, 128 * SIDE * i + 64 * j)
-                        _call(builder, "tilestored64", I8(2 * i + j), place, I64(128))
+                        place = pointer_to(builder, scratch, 128 * SIDE * i + 64 * j)
+                        call(builder, "tilestored64", I8(2 * i + j), place, I64(128))
                 masks = [v.first(builder.sub(n, I64(SIDE * j))) for j in range(wide)]
                 with counting(builder, m) as i:
                     line = builder.add(scratch, builder.mul(i, I64(128)))

@@ -238,7 +238,8 @@ def product(t: Tile) -> Any:
 
 
 @intrinsic
-def _nothing(typing: Any) -> Any:
+def nothing(typing: Any) -> Any:
+    """What goes before and behind a tile that needs neither."""
     return types.void(), lambda context, builder, signature, args: context.get_dummy_value()
 
 
@@ -257,7 +258,7 @@ def _parts(t: Tile) -> tuple[Any, Any, Any, Any, Any]:
 
         return pack_and_note
 
-    return noted(pack(t, "a")), noted(pack(t, "b")), multiply(t), _nothing, _nothing
+    return noted(pack(t, "a")), noted(pack(t, "b")), multiply(t), nothing, nothing
 
 
 @functools.lru_cache(maxsize=1024)

@@ -14,6 +14,7 @@ what one lane holds of A or B, and the tile multiplies elements and adds into th
     f32, f64   element a float, fused multiply-add
     s8u8       element 4 bytes along k, signed of A by unsigned of B: vpdpbusd (AVX-512 VNNI).
                The packer of B stores b + 128, so every sum comes out 128 * (sum of A's row) too large
+    u8s8       the same with A as the unsigned side
     s16        element 2 int16 along k: vpmaddwd (AVX2)
     i32        element an int32: multiply, add (any CPU)
 
@@ -37,7 +38,8 @@ from numba.extending import intrinsic
 
 from .simd import F32, F64, I32, I64, VECTOR_BYTES, Vectors, counting
 
-ELEMENT = {"f32": F32, "f64": F64, "s8u8": I32, "s16": I32, "i32": I32, "s8s8": I32, "f32x6": F32, "f32x3": F32}
+INTEGERS = ("s8u8", "u8s8", "s16", "i32", "s8s8")
+ELEMENT = {"f32": F32, "f64": F64, "f32x6": F32, "f32x3": F32} | dict.fromkeys(INTEGERS, I32)
 BLOCK = {"s8s8": 16, "f32x6": 32, "f32x3": 32}  # k in one tile register
 SPLIT = {"f32x6": 6, "f32x3": 4}  # bytes that a number is split into, where they are not those of its element
 
@@ -108,11 +110,11 @@ def tile(tier: str, kind: str) -> Tile:
 def step(t: Tile, v: Vectors, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """c + a * b for one vector of elements."""
     builder = v.builder
-    if t.kind == "s8u8":
+    if t.kind in ("s8u8", "u8s8"):
         call = {16: "512", 8: "256", 4: "128"}[t.lanes]
         shape = ir.FunctionType(v.type, [v.type] * 3)
         dot = cgutils.get_or_insert_function(builder.module, shape, f"llvm.x86.avx512.vpdpbusd.{call}")
-        return builder.call(dot, [c, b, a])
+        return builder.call(dot, [c, b, a] if t.kind == "s8u8" else [c, a, b])
     if t.kind == "s16":
         halves = ir.VectorType(ir.IntType(16), 2 * t.lanes)
         shape = ir.FunctionType(v.type, [halves] * 2)

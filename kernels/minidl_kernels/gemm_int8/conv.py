@@ -7,9 +7,12 @@ output pixels wide, is a run of memory: its place is an entry of a table of offs
 Algorithm", arXiv:1907.02129). With a stride, pixels of one phase (row and column modulo the stride) make a plane.
 
     tops      max|x| of every part of every image
-    pack      filters into panels of the tile; their sums, scales and biases
     fill      an image, quantized, as planes with a border of zeros
     multiply  panels times planes, rescaled as the sums leave the registers
+
+The tile unit takes 16 elements of a tap at a time, 16 pixels wide: a plane is what one of its rows steps over. With few
+channels most of that would be zeros, and vectors are faster. Filters are packed with NumPy, once if nobody can write
+them.
 
 Rows of a plane are wider than rows of outputs. What the tile computes in the gap between two rows is not copied out.
 Depthwise convolution, where a channel has no others to be packed with, is in depthwise.py.
@@ -20,7 +23,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -29,16 +32,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..cpu import machine, workspace
+from ..cpu import amx, machine, workspace
 from ..cpu.gather import pointer
 from ..cpu.jit import jit
-from ..cpu.pack import pack
 from ..cpu.pool import parallel_for
-from ..cpu.product import address
+from ..cpu.product import address, nothing
 from ..cpu.simd import F32, I8, I32, I64, Vectors, counting
 from ..cpu.tile import Tile, step, tile
+from ..kept import once
 from . import depthwise
-from .cpu import plain, vector_form
+from .cpu import FORMS, plain, vector_form
 from .geometry import Pair, phases, split
 from .stages import every_other, scale_from, shares, top_of, whole_numbers
 
@@ -51,19 +54,88 @@ PLANES = 8 << 20  # bytes of planes that are filled before they are multiplied
 RUN = 1024  # outputs of a filter in a strip, at most: so many sums of a panel's filters stay in L1 and L2
 
 # What does not change from call to call. c, k: channels and filters of a group; elements: of 4 bytes, in c channels;
-# depth: of the tile's loop, elements * taps; rows, pitch: of a plane; parts: of an image where max|x| is sought;
-# cuts: of a plane's rows, filled by different tasks; block, items: panels and images of a
-# task.
+# element: bytes of the planes of one; depth: of the tile's loop; rows, pitch: of a plane; parts: of an image where
+# max|x| is sought; cuts: of a plane's rows, filled by different tasks; block, items: panels and images of a task.
 Plan = namedtuple(
     "Plan",
-    "n c k groups h w taps p q sh sw ph pw elements depth rows pitch phases_h phases_w group_bytes parts cuts strip"
-    " strips panels block blocks chunk items packed_at image_at scratch_at scratch",
+    "n c k groups h w p q sh sw ph pw elements element depth rows pitch phases_h phases_w group_bytes parts cuts strip"
+    " strips panels block blocks chunk items consts_at image_at scratch_at scratch",
 )
+
+
+BLOCK = 16  # elements of one tap that the tile unit takes at a time
+ENOUGH = 32  # channels from which on the tile unit is faster than vectors
+
+
+def _form(tier: str, channels: int) -> tuple[Tile, type, int, int]:
+    """Tile; type of a number in an element; numbers in an element; what sums have too much per unit of the filter's."""
+    kind, number, per, factor = FORMS[tier] if channels >= ENOUGH else vector_form(tier)
+    return tile(tier, kind), number, per, factor
+
+
+@functools.cache
+def _tiles_of_unit(t: Tile) -> dict[tuple[int, int], Any]:
+    """As `_tiles`, on the tile unit: i counts blocks of 16 elements, `plane` bytes apart."""
+
+    def made(rows: int, vectors: int) -> Any:
+        high = rows // amx.SIDE
+
+        @intrinsic
+        def run(
+            typing: Any, k: Any, a: Any, b: Any, table: Any, plane: Any, consts: Any, scale: Any, y: Any, y_row: Any
+        ) -> Any:  # fmt: skip
+            def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+                k, a, b, table, plane, consts, scale, y, y_row = args
+                v, f = t.on(builder), Vectors(builder, F32, t.lanes)
+                held = cgutils.alloca_once(builder, ir.ArrayType(I8, t.rows * t.line + 64))
+                held = builder.and_(builder.add(builder.ptrtoint(held, I64), I64(63)), I64(-64))
+                pairs = [(i, j) for i in range(high) for j in range(vectors)]
+                for i, j in pairs:
+                    amx.call(builder, "tilezero", I8(2 * i + j))
+                with counting(builder, k) as block:
+                    at = builder.add(a, builder.mul(block, I64(2 * amx.BYTES)))
+                    entry = builder.add(table, builder.mul(block, I64(8)))
+                    line = builder.add(b, builder.load(builder.inttoptr(entry, I64.as_pointer())))
+                    for i in range(high):
+                        place = amx.pointer_to(builder, at, amx.BYTES * i)
+                        amx.call(builder, "tileloadd64", I8(4 + i), place, I64(64))
+                    for j in range(vectors):
+                        amx.call(builder, "tileloadd64", I8(6 + j), amx.pointer_to(builder, line, 64 * j), plane)
+                    for i, j in pairs:
+                        amx.call(builder, "tdpbssd", I8(2 * i + j), I8(4 + i), I8(6 + j))
+                for i, j in pairs:
+                    place = amx.pointer_to(builder, held, amx.SIDE * i * t.line + 64 * j)
+                    amx.call(builder, "tilestored64", I8(2 * i + j), place, I64(t.line))
+                scales = f.splat(scale)
+                with counting(builder, I64(rows)) as r:
+                    line, ends = builder.add(held, builder.mul(r, I64(t.line))), builder.mul(r, I64(4))
+                    sums = [v.load(line, 64 * j) for j in range(vectors)]
+                    to = builder.add(y, builder.mul(y_row, r))
+                    _store(t, builder, sums, builder.add(consts, ends), scales, to)
+                return context.get_dummy_value()
+
+            return types.void(*[types.int64] * 6, types.float32, types.int64, types.int64), emit
+
+        return run
+
+    return {(rows, vectors): made(rows, vectors) for rows in (amx.SIDE, t.rows) for vectors in (1, 2)}
+
+
+def _store(
+    t: Tile, builder: ir.IRBuilder, sums: list[ir.Value], consts: ir.Value, scales: ir.Value, y: ir.Value
+) -> None:
+    """A filter's sums as outputs: float32(sum - less) * (scale * w_scale) + bias."""
+    v, f = t.on(builder), Vectors(builder, F32, t.lanes)
+    less, bias = v.broadcast(consts), f.broadcast(consts, 8 * t.stride)
+    factor = builder.fmul(scales, f.broadcast(consts, 4 * t.stride))
+    for j, s in enumerate(sums):
+        value = builder.sitofp(builder.sub(s, less), f.type)
+        f.store(builder.fadd(builder.fmul(value, factor), bias), y, j * t.lanes * t.size)
 
 
 @functools.cache
 def _tiles(t: Tile) -> dict[tuple[int, int], Any]:
-    """f(k, a, b, table, consts, scale, y, y_row) by rows and vectors: a tile of finished outputs.
+    """f(k, a, b, table, plane, consts, scale, y, y_row) by rows and vectors: a tile of finished outputs.
 
     y[r, j] = float32(sum over i < k of A[i, r] . B[table[i] + j] - less[r]) * (scale * w_scale[r]) + bias[r]
 
@@ -73,10 +145,10 @@ def _tiles(t: Tile) -> dict[tuple[int, int], Any]:
     def made(rows: int, vectors: int) -> Any:
         @intrinsic
         def run(
-            typing: Any, k: Any, a: Any, b: Any, table: Any, consts: Any, scale: Any, y: Any, y_row: Any
+            typing: Any, k: Any, a: Any, b: Any, table: Any, plane: Any, consts: Any, scale: Any, y: Any, y_row: Any
         ) -> Any:  # fmt: skip
             def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-                k, a, b, table, consts, scale, y, y_row = args
+                k, a, b, table, _, consts, scale, y, y_row = args
                 v, f = t.on(builder), Vectors(builder, F32, t.lanes)
                 width = t.lanes * t.size
                 sums = [[cgutils.alloca_once_value(builder, v.zero()) for _ in range(vectors)] for _ in range(rows)]
@@ -93,16 +165,11 @@ def _tiles(t: Tile) -> dict[tuple[int, int], Any]:
                             builder.store(step(t, v, x, values, builder.load(s)), s)
                 scales = f.splat(scale)
                 for r, row in enumerate(sums):
-                    less = v.broadcast(consts, 4 * r)
-                    factor = builder.fmul(scales, f.broadcast(consts, 4 * (t.stride + r)))
-                    bias = f.broadcast(consts, 4 * (2 * t.stride + r))
                     to = builder.add(y, builder.mul(y_row, I64(r)))
-                    for j, s in enumerate(row):
-                        value = builder.sitofp(builder.sub(builder.load(s), less), f.type)
-                        f.store(builder.fadd(builder.fmul(value, factor), bias), to, j * width)
+                    _store(t, builder, [builder.load(s) for s in row], builder.add(consts, I64(4 * r)), scales, to)
                 return context.get_dummy_value()
 
-            return types.void(*[types.int64] * 5, types.float32, types.int64, types.int64), emit
+            return types.void(*[types.int64] * 6, types.float32, types.int64, types.int64), emit
 
         return run
 
@@ -120,7 +187,7 @@ def _fill_run(t: Tile, per: int) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             n, x, step, last, scale, to = args
             f, v = Vectors(builder, F32, t.lanes), Vectors(builder, I32, t.lanes)
-            rounded = whole_numbers(f, f.splat(scale))
+            rounded = whole_numbers(f, scale)
             channels = []
             for i in range(per):
                 which = builder.select(builder.icmp_signed("<", I64(i), last), I64(i), last)
@@ -134,7 +201,7 @@ def _fill_run(t: Tile, per: int) -> Any:
                         value = builder.and_(value, ir.Constant(v.type, [(1 << 32 // per) - 1] * v.lanes))
                     value = builder.shl(value, ir.Constant(v.type, [i * (32 // per)] * v.lanes))
                     total = builder.or_(total, value)
-                return builder.xor(total, ir.Constant(v.type, [_border(per)] * v.lanes))
+                return builder.xor(total, ir.Constant(v.type, [_border(t)] * v.lanes))
 
             full = builder.mul(builder.sdiv(n, I64(t.lanes)), I64(t.lanes))
             with counting(builder, full, step=I64(t.lanes)) as p:
@@ -150,40 +217,53 @@ def _fill_run(t: Tile, per: int) -> Any:
     return run
 
 
-def _border(per: int) -> int:
-    """An element of zeros; bytes of the image are unsigned, q + 128, for vpdpbusd."""
-    return 0x80808080 if per == 4 else 0
+def _border(t: Tile) -> int:
+    """An element of zeros; for vpdpbusd bytes of the image are unsigned, q + 128."""
+    return 0x80808080 if t.kind == "s8u8" else 0
 
 
-@intrinsic
-def _turn_3x3(typing: Any, count: Any, w: Any, to: Any) -> Any:
-    """4 channels of 9 taps -> 9 taps of 4 channels, `count` times: 36 bytes each."""
+class Filters(NamedTuple):
+    """Packed filters, and what the sums of each have too much, int32 (K,)."""
 
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        count, w, to = args
-        v = Vectors(builder, I8, 64)
-        mask = ir.Constant(ir.VectorType(ir.IntType(1), 64), [i < 36 for i in range(64)])
-        order = [(i % 4 * 9 + i // 4) if i < 36 else 0 for i in range(64)]
-        with counting(builder, count) as i:
-            at = builder.mul(i, I64(36))
-            value = v.masked_load(mask, builder.add(w, at))
-            value = builder.shuffle_vector(value, v.zero(), ir.Constant(ir.VectorType(I32, 64), order))
-            v.masked_store(value, mask, builder.add(to, at))
-        return context.get_dummy_value()
+    at: int
+    memory: Array
+    less: Array
 
-    return types.void(types.int64, types.int64, types.int64), emit
+
+def _filters(w: Array, tier: str, groups: int) -> Filters:
+    """w (K, C / groups, R, S) as panels of the tile: for vectors all rows' elements, in the order of channels and then
+    taps; for the tile unit 32 rows of 64 channels, in the order of taps and then channels.
+    """
+    t, number, per, factor = _form(tier, w.shape[1])
+    k, c, taps = len(w) // groups, w.shape[1], math.prod(w.shape[2:])
+    panels, unit = -(-k // t.rows), t.kind == "s8s8"
+    elements = -(-c // per)
+    elements += -elements % (BLOCK if unit else 1)
+    wide = np.zeros((groups, panels * t.rows, elements * per, taps), number)
+    wide[:, :k, :c] = w.reshape(groups, k, c, taps)
+    if unit:
+        found = wide.reshape(groups, panels, t.rows, elements // BLOCK, BLOCK * per, taps).transpose(0, 1, 5, 3, 2, 4)
+    else:
+        found = np.zeros((groups, panels, elements, taps, t.stride, per), number)
+        rows = wide.reshape(groups, panels, t.rows, elements, per, taps)
+        found[..., : t.rows, :] = rows.transpose(0, 1, 3, 5, 2, 4)
+    memory = np.empty(found.nbytes + workspace.ALIGN, np.uint8)
+    start = -address(memory) % workspace.ALIGN
+    memory[start : start + found.nbytes].view(number).reshape(found.shape)[...] = found
+    less = factor * w.reshape(len(w), -1).sum(1, dtype=np.int32)
+    return Filters(address(memory) + start, memory, less)
 
 
 @functools.cache
-def _kernel(tier: str) -> Any:
-    kind, _, per, factor = vector_form(tier)
-    t = tile(tier, kind)
-    tiles, fill_run, evens, pack_a = _tiles(t), _fill_run(t, per), every_other(t.lanes), pack(t, "a")
-    rows, lanes, cols, stride, low, lower = t.rows, t.lanes, t.cols, t.stride, t.heights[0], t.heights[-2]
+def _kernel(t: Tile, per: int) -> Any:
+    unit = t.kind == "s8s8"
+    tiles, fill_run, evens = _tiles_of_unit(t) if unit else _tiles(t), _fill_run(t, per), every_other(t.lanes)
+    enter, leave = (amx.enter, amx.leave) if unit else (nothing, nothing)
+    rows, lanes, cols, stride = t.rows, t.lanes, t.cols, t.stride
+    low, lower = (amx.SIDE, amx.SIDE) if unit else (t.heights[0], t.heights[-2])
+    column = 2 * amx.BYTES if unit else stride * 4  # bytes of a panel for one i of the tile's loop
     tall_wide, tall_slim, low_wide, low_slim = tiles[rows, 2], tiles[rows, 1], tiles[low, 2], tiles[low, 1]
-    border = np.int32(np.uint32(_border(per)).view(np.int32))
-    bits = 32 // per
-    mask = (1 << bits) - 1
+    border = np.int32(np.uint32(_border(t)).view(np.int32))
 
     @jit(inner=True)
     def tops(task, slot, p, x, found):  # type: ignore[no-untyped-def]
@@ -194,50 +274,17 @@ def _kernel(tier: str) -> Any:
         i32(found)[task] = top_of(last - first, x + (item * size + first) * 4)
 
     @jit(inner=True)
-    def elements(p, w, to):  # type: ignore[no-untyped-def]
-        """A filter as the tile's elements, taps innermost."""
-        done = 0
-        if per == 4 and p.taps == 9:
-            done = p.c // 4
-            _turn_3x3(done, w, to)
-        source, target = i8(w), i32(to)
-        for e in range(done, p.elements):
-            for tap in range(p.taps):
-                value = np.int64(0)
-                for i in range(min(per, p.c - e * per)):
-                    value |= (np.int64(source[(e * per + i) * p.taps + tap]) & mask) << (bits * i)
-                target[e * p.taps + tap] = np.int32(value)
-
-    @jit(inner=True)
-    def pack_filters(task, slot, p, w, w_scale, b, packed, scratch):  # type: ignore[no-untyped-def]
-        """Task: a panel of filters, and behind all panels what it needs at the end."""
-        group, first = task // p.panels, task % p.panels * rows
-        m, length = min(rows, p.k - first), p.c * p.taps
-        filters = w + (group * p.k + first) * length
-        consts = packed + (p.groups * p.panels * p.depth + task * 3) * stride * 4
-        less, scales, bias = i32(consts), f32(consts + stride * 4), f32(consts + 2 * stride * 4)
-        for r in range(stride):
-            less[r], scales[r], bias[r] = 0, np.float32(0), np.float32(-0.0)  # y + -0.0 is y, for -0.0 as well
-        for r in range(m):
-            channel = group * p.k + first + r
-            scales[r] = f32(w_scale)[channel]
-            if b:
-                bias[r] = f32(b)[channel]
-            if factor:
-                at, total = i8(filters + r * length), 0
-                for i in range(length):
-                    total += at[i]
-                less[r] = factor * total
-        to = packed + task * p.depth * stride * 4
-        if p.depth == 0:
-            return
-        if per == 4 and p.taps == 1 and p.c % 4 == 0:
-            pack_a(filters, length, 4, m, p.depth, to)
-        else:
-            held = scratch + slot * p.scratch
-            for r in range(m):
-                elements(p, filters + r * length, held + r * p.depth * 4)
-            pack_a(held, p.depth * 4, 4, m, p.depth, to)
+    def line_up(p, less, w_scale, b, consts):  # type: ignore[no-untyped-def]
+        """Of every panel what its sums have too much, its scales and its biases."""
+        for number in range(p.groups * p.panels):
+            group, first = number // p.panels, number % p.panels * rows
+            ends = consts + number * 3 * stride * 4
+            for r in range(min(rows, p.k - first)):
+                channel = group * p.k + first + r
+                i32(ends)[r] = i32(less)[channel]
+                f32(ends)[stride + r] = f32(w_scale)[channel]
+                # y + -0.0 is y, for -0.0 as well
+                f32(ends)[2 * stride + r] = f32(b)[channel] if b else np.float32(-0.0)
 
     @jit(inner=True)
     def fill(task, slot, p, first, phases_h, phases_w, x, scales, image, scratch):  # type: ignore[no-untyped-def]
@@ -248,7 +295,7 @@ def _kernel(tier: str) -> Any:
         channel = x + (((first + item) * p.groups + group) * p.c + e * per) * p.h * p.w * 4
         last = min(per, p.c - e * per) - 1
         scale = f32(scales)[first + item]
-        planes = image + unit * p.phases_h * p.phases_w * p.rows * p.pitch * 4
+        planes = image + unit * p.element
         held = scratch + slot * p.scratch
         for a in range(p.phases_h):
             for i in range(p.rows * cut // p.cuts, p.rows * (cut + 1) // p.cuts):
@@ -280,30 +327,29 @@ def _kernel(tier: str) -> Any:
                         to[j] = border
 
     @jit(inner=True)
-    def panel_strip(p, number, m, run, b, table, packed, scale, to, held):  # type: ignore[no-untyped-def]
+    def panel_strip(p, number, m, run, b, table, packed, consts, scale, to, held):  # type: ignore[no-untyped-def]
         """A panel's filters over a strip of one image's rows."""
-        a = packed + number * p.depth * stride * 4
-        consts = packed + (p.groups * p.panels * p.depth + number * 3) * stride * 4
+        a, consts = packed + number * p.depth * column, consts + number * 3 * stride * 4
         area, width = p.p * p.q, (run + cols - 1) // cols * cols
         # Where outputs are one run of memory too, whole tiles are written in place.
         done = 0
         if p.pitch == p.q and m == rows:
             while done + cols <= run:
-                tall_wide(p.depth, a, b + done * 4, table, consts, scale, to + done * 4, area * 4)
+                tall_wide(p.depth, a, b + done * 4, table, p.element, consts, scale, to + done * 4, area * 4)
                 done += cols
         for j in range(done, run, cols):
             if m > lower:
                 if run - j > lanes:
-                    tall_wide(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
+                    tall_wide(p.depth, a, b + j * 4, table, p.element, consts, scale, held + j * 4, width * 4)
                 else:
-                    tall_slim(p.depth, a, b + j * 4, table, consts, scale, held + j * 4, width * 4)
+                    tall_slim(p.depth, a, b + j * 4, table, p.element, consts, scale, held + j * 4, width * 4)
             else:
                 for r in range(0, m, low):
                     at, ends, to_rows = a + r * 4, consts + r * 4, held + (r * width + j) * 4
                     if run - j > lanes:
-                        low_wide(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
+                        low_wide(p.depth, at, b + j * 4, table, p.element, ends, scale, to_rows, width * 4)
                     else:
-                        low_slim(p.depth, at, b + j * 4, table, ends, scale, to_rows, width * 4)
+                        low_slim(p.depth, at, b + j * 4, table, p.element, ends, scale, to_rows, width * 4)
         for r in range(m):
             made, out = f32(held + r * width * 4), f32(to + r * area * 4)
             if p.pitch == p.q:
@@ -315,13 +361,14 @@ def _kernel(tier: str) -> Any:
                         out[i * p.q + j] = made[i * p.pitch + j]
 
     @jit(inner=True)
-    def multiply(task, slot, p, first, some, table, image, packed, scales, y, scratch):  # type: ignore[no-untyped-def]
+    def multiply(task, slot, p, first, some, table, image, packed, consts, scales, y, scratch):  # type: ignore[no-untyped-def]
         """Task: a block of panels over a strip of rows of some images: a panel meets them all while it is near."""
         block, rest = task % p.blocks, task // p.blocks
         strip, rest = rest % p.strips, rest // p.strips
         group, start = rest % p.groups, rest // p.groups * p.items
         row = strip * p.strip
         run = (min(p.strip, p.p - row) - 1) * p.pitch + p.q
+        enter()
         for panel in range(block * p.block, min((block + 1) * p.block, p.panels)):
             m = min(rows, p.k - panel * rows)
             for item in range(start, min(start + p.items, some)):
@@ -329,13 +376,13 @@ def _kernel(tier: str) -> Any:
                 channel = ((first + item) * p.groups + group) * p.k + panel * rows
                 to = y + (channel * p.p * p.q + row * p.q) * 4
                 scale = f32(scales)[first + item]
-                panel_strip(
-                    p, group * p.panels + panel, m, run, b, table, packed, scale, to, scratch + slot * p.scratch
-                )
+                number, held = group * p.panels + panel, scratch + slot * p.scratch
+                panel_strip(p, number, m, run, b, table, packed, consts, scale, to, held)
+        leave()
 
-    @jit(tag=tier)
-    def convolve(p, table, phases_h, phases_w, x, w, w_scale, b, static, y, work, nthreads):  # type: ignore[no-untyped-def]
-        found, packed, image, scratch = work, work + p.packed_at, work + p.image_at, work + p.scratch_at
+    @jit(tag=t.name)
+    def convolve(p, table, phases_h, phases_w, x, packed, less, w_scale, b, static, y, work, nthreads):  # type: ignore[no-untyped-def]
+        found, consts, image, scratch = work, work + p.consts_at, work + p.image_at, work + p.scratch_at
         scales = found + p.n * p.parts * 4
         if static != 0:
             for item in range(p.n):
@@ -347,13 +394,13 @@ def _kernel(tier: str) -> Any:
                 for part in range(p.parts):
                     top = max(top, i32(found)[item * p.parts + part])
                 f32(scales)[item] = scale_from(top)
-        parallel_for(pack_filters, p.groups * p.panels, nthreads, (p, w, w_scale, b, packed, scratch))
+        line_up(p, less, w_scale, b, consts)
         for first in range(0, p.n, p.chunk):
             some = min(p.chunk, p.n - first)
             job = (p, first, phases_h, phases_w, x, scales, image, scratch)
             parallel_for(fill, some * p.groups * p.elements * p.cuts, nthreads, job)
             # What the last tile reads beyond the last plane is not written anywhere.
-            product = (p, first, some, table, image, packed, scales, y, scratch)
+            product = (p, first, some, table, image, packed, consts, scales, y, scratch)
             units = (some + p.items - 1) // p.items * p.groups
             parallel_for(multiply, units * p.strips * p.blocks, nthreads, product)
 
@@ -368,20 +415,25 @@ def _planned(
     """The plan, the table of offsets, the phases of rows and columns, bytes of scratch memory."""
     (sh, sw), (ph, pw), (dh, dw) = (split(v) for v in (stride, padding, dilation))
     (n, c, h, w), (k, cg, r, s) = x_shape, w_shape
-    kind, _, per, _ = vector_form(tier)
-    t, kg = tile(tier, kind), k // groups
+    t, _, per, _ = _form(tier, cg)
+    kg, unit = k // groups, t.kind == "s8s8"
     p, q = (h + 2 * ph - dh * (r - 1) - 1) // sh + 1, (w + 2 * pw - dw * (s - 1) - 1) // sw + 1
     rows, pitch = p + dh * (r - 1) // sh, q + dw * (s - 1) // sw
     of_rows, of_cols = phases(r, dh, sh), phases(s, dw, sw)
-    elements, taps = -(-cg // per), r * s
+    elements = -(-cg // per)
     element = len(of_rows) * len(of_cols) * rows * pitch * 4
-    table = np.empty((elements, r, s), np.int64)
+    if unit:  # an odd number of cache lines: the rows of its tiles lie in different sets of the caches
+        element = (element + 63) // 128 * 128 + 64
+    places = np.empty((r, s), np.int64)
     for i in range(r):
         for j in range(s):
             phase = of_rows.index(i * dh % sh) * len(of_cols) + of_cols.index(j * dw % sw)
-            place = ((phase * rows + i * dh // sh) * pitch + j * dw // sw) * 4
-            table[:, i, j] = np.arange(elements) * element + place
-    depth, panels = elements * taps, -(-kg // t.rows)
+            places[i, j] = ((phase * rows + i * dh // sh) * pitch + j * dw // sw) * 4
+    if unit:
+        table = places.reshape(-1, 1) + np.arange(0, elements, BLOCK) * element
+    else:
+        table = np.arange(elements).reshape(-1, 1) * element + places.reshape(-1)
+    depth, panels = table.size, -(-kg // t.rows)
     # A strip: few enough rows that its part of the planes and its sums stay near; several where threads need work.
     near = max(1, NEAR // max(1, elements * len(of_rows) * len(of_cols) * pitch * 4))
     strip = max(1, min(p, near, RUN // pitch))
@@ -397,16 +449,16 @@ def _planned(
     cuts = max(1, min(rows, -(-4 * nthreads // max(1, n * groups * elements))))
     group_bytes = elements * element
     up = lambda size: size + -size % workspace.ALIGN
-    packed_at = up(n * (parts + 1) * 4)
-    image_at = packed_at + up(groups * panels * (depth + 3) * t.stride * 4)
-    scratch_at = image_at + up(chunk * groups * group_bytes + t.cols * 4)
+    consts_at = up(n * (parts + 1) * 4)
+    image_at = consts_at + up(groups * panels * 3 * t.stride * 4)
+    scratch_at = image_at + up(chunk * groups * group_bytes + t.cols * 4 + (BLOCK * element if unit else 0))
     width = -(-((strip - 1) * pitch + q) // t.cols) * t.cols
     high = -(-t.rows // t.heights[0]) * t.heights[0]
-    scratch = up(max(high * width, t.rows * depth, w + 2 * t.lanes) * 4)
+    scratch = up(max(high * width, w + 2 * t.lanes) * 4)
     plan = Plan(
-        n, cg, kg, groups, h, w, taps, p, q, sh, sw, ph, pw, elements, depth, rows, pitch, len(of_rows), len(of_cols),
-        group_bytes, parts, cuts, strip, strips, panels, block, blocks, chunk, items,
-        packed_at, image_at, scratch_at, scratch,
+        n, cg, kg, groups, h, w, p, q, sh, sw, ph, pw, elements, element, depth, rows, pitch,
+        len(of_rows), len(of_cols), group_bytes, parts, cuts, strip, strips, panels, block, blocks, chunk, items,
+        consts_at, image_at, scratch_at, scratch,
     )  # fmt: skip
     return plan, table, np.array(of_rows, np.int64), np.array(of_cols, np.int64), scratch_at + nthreads * scratch
 
@@ -422,12 +474,14 @@ def int8_conv2d(
     plan, table, phases_h, phases_w, room = _planned(
         tier, nthreads, x.shape, w_q.shape, stride, padding, dilation, groups
     )
-    floats, w_q, w_scale, bias = plain(x), np.ascontiguousarray(w_q), plain(w_scale), None if b is None else plain(b)
+    t, _, per, _ = _form(tier, w_q.shape[1])
+    floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
     y = np.empty((plan.n, plan.k * groups, plan.p, plan.q), np.float32)
     if y.size:
+        filters = once(w_q, ("filters", tier, groups), lambda: _filters(w_q, tier, groups))
         with workspace.borrow(room) as at:
-            _kernel(tier)(
-                plan, address(table), address(phases_h), address(phases_w), address(floats), address(w_q),
-                address(w_scale), address(bias), x_scale or 0.0, address(y), at, nthreads,
+            _kernel(t, per)(
+                plan, address(table), address(phases_h), address(phases_w), address(floats), filters.at,
+                address(filters.less), address(w_scale), address(bias), x_scale or 0.0, address(y), at, nthreads,
             )  # fmt: skip
     return y.astype(x.dtype, copy=False)

@@ -28,6 +28,7 @@ from ..cpu.pool import parallel_for
 from ..cpu.product import address, multiply_at
 from . import vector
 from .stages import finish_rows, quantize_rows, shares
+from .windows import convolve
 
 Array = NDArray[Any]
 
@@ -138,17 +139,18 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
     n, k = w_q.shape
     m = math.prod(x.shape[:-1])
     floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
-    room = k + -k % 4
-    q, scales, sums = np.empty((1, m, room), np.int8), np.empty(m, np.float32), np.empty(m, np.int32)
+    q, scales, sums = np.empty((m, k), np.int8), np.empty(m, np.float32), np.empty(m, np.int32)
     quantize_rows(machine.tier())(
-        m, k, room, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
+        m, k, k, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
     )
-    if vector.reads(q[0, :, :k], w_q):
-        acc, factor = vector.times(q[0, :, :k], w_q), 0
+    if vector.reads(q, w_q):
+        y = vector.times(q, w_q).view(np.float32)
+        finish_rows(m, n, address(y), 0, address(sums), address(scales), address(w_scale), address(bias), shares(m * n))
     else:
-        acc = np.empty((1, m, n), np.int32)
-        factor = multiply(q[..., :k] if k % 4 else q, w_q[None], acc)
-    finish_rows(
-        m, n, address(acc), factor, address(sums), address(scales), address(w_scale), address(bias), shares(m * n)
-    )
-    return acc.view(np.float32).reshape(*x.shape[:-1], n).astype(x.dtype, copy=False)
+        y = np.empty((m, n), np.float32)
+        if y.size:
+            rows = q.reshape(1, m, 1, k)
+            convolve(
+                rows, w_q, (1, 1), None, w_scale, 1, 0, 1, 1, y.reshape(1, m, 1, n), bias=bias, scales=scales
+            )  # fmt: skip
+    return y.reshape(*x.shape[:-1], n).astype(x.dtype, copy=False)

@@ -48,7 +48,7 @@ def _whole_run(lanes: int) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             n, x, scale, to = args
             v = Vectors(builder, F32, lanes)
-            whole = whole_numbers(v, v.splat(scale))
+            whole = whole_numbers(v, scale)
             full = builder.mul(builder.sdiv(n, I64(lanes)), I64(lanes))
             with counting(builder, full, step=I64(lanes)) as p:
                 at = builder.mul(p, I64(4))

@@ -7,31 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gemm_int8.geometry import Border, Pair, outputs, sides, split
+
+__all__ = ["Border", "Pair", "outputs", "sides", "split", "surrounded", "windows"]
+
 Array = NDArray[Any]
-Pair = int | tuple[int, int]
-Border = int | tuple[int, int] | tuple[int, int, int, int]
-
-
-def split(value: Pair) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def sides(padding: Border) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of one number, (height, width), or all four."""
-    if not isinstance(padding, tuple):
-        return (padding,) * 4
-    if len(padding) == 2:
-        return padding[0], padding[0], padding[1], padding[1]
-    return padding
-
-
-def outputs(x: tuple[int, ...], window: tuple[int, int], stride: Pair, padding: Border, dilation: Pair) -> list[int]:
-    """[P, Q]; not positive where the window does not fit."""
-    edges, found = sides(padding), []
-    for i in range(2):
-        room = x[1 + i] + edges[2 * i] + edges[2 * i + 1] - split(dilation)[i] * (window[i] - 1) - 1
-        found.append(room // split(stride)[i] + 1 if room >= 0 else 0)
-    return found
 
 
 def surrounded(x: Array, padding: Border, border: int) -> Array:

@@ -29,7 +29,8 @@ def start(nthreads: int) -> Any:
 
 
 def _t(*arrays: np.ndarray | None) -> list[Any]:
-    return [None if a is None else torch.from_numpy(a) for a in arrays]
+    """As tensors that share memory; weights that nobody can write are copied, torch takes no read-only memory."""
+    return [None if a is None else torch.from_numpy(a if a.flags.writeable else a.copy()) for a in arrays]
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> Call:

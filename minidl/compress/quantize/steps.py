@@ -122,6 +122,7 @@ class _Layer:
             return self.ready[2]
         packed = weight_codes(w, b, self.x_quant)
         q = self.turned(packed.q)
+        q.flags.writeable = False  # so the kernel packs it once
         unit = np.float64(self.x_quant.scale) * packed.scale.astype(np.float64)
         offset = np.zeros(len(q)) if b is None else np.rint(np.clip(b.astype(np.float64) / unit, -ROOM, ROOM))
         offset = offset - self.x_quant.zero * q.reshape(len(q), -1).sum(1, dtype=np.int64)

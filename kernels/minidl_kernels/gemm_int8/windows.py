@@ -1,0 +1,241 @@
+"""Convolution of integer images with channels last, and linear layers, which are its simplest case.
+
+    x (B, H, W, C) int8, w (K, R, S, C / groups) int8 -> y (B, P, Q, K)
+
+A task takes a band of rows of outputs of an image and some panels of weights (rows.py has the tile and the packing):
+
+    stage     the rows of the image that the band sees, with their border, as numbers of the tile. With a stride, rows
+              of one phase (row modulo the stride) make a plane: then one step leads from any output to the next
+    multiply  for every panel, for every tile of pixels: sums, the output pipeline, the outputs in place
+
+Where the tile reads int8 as they are, and there is neither border nor stride, nothing is staged: the image is read
+where it lies. So a 1x1 convolution and a linear layer are products straight from and to memory. Rows of a plane may be
+wider than rows of outputs; what the tile computes in the gap is not stored.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu import amx, machine, threads, workspace
+from ..cpu.gather import pointer
+from ..cpu.jit import jit
+from ..cpu.pool import parallel_for
+from ..cpu.product import SMALL, address, nothing
+from . import rows
+from .geometry import Border, Pair, outputs, phases, sides, split
+
+Array = NDArray[Any]
+
+NEAR = 384 << 10  # bytes of a band, staged, and of its outputs: they stay in L2 while panel after panel passes
+TASKS = 4  # per thread: the last one that is waited for is then small
+
+i8, i16, i32, i64, f32 = (pointer(name) for name in ("int8", "int16", "int32", "int64", "float32"))
+
+# What does not change from call to call. c: channels; kg: outputs of a group; rows: staged, of each phase; step: bytes
+# from what an output sees to what the next sees; pitch: steps in a row of the image; reach: bytes behind a tile's first
+# number that it may read; band: rows of outputs of a task, bands: of an image; block: panels of a task, blocks: of a
+# group.
+Plan = namedtuple(
+    "Plan",
+    "b h w c p q sh sw top left phases_h rows pitch step groups kg cg runs elements reach staged band bands"
+    " panels block blocks scratch",
+)
+
+
+@functools.cache
+def kernel(tier: str, as_floats: bool) -> Any:
+    """The whole layer; `as_floats`: its outputs are floats (rows.floats), else codes (rows.codes)."""
+    t, number, _ = rows.form(tier)
+    size, height, cols = number.itemsize, t.rows, t.cols
+    sums, finish, convert = rows.sums(t), (rows.floats if as_floats else rows.codes)(t), rows.convert(tier)
+    enter, leave = (amx.enter, amx.leave) if t.kind == "s8s8" else (nothing, nothing)
+    to_numbers = {1: i8, 2: i16, 4: i32}[size]
+    flip = 128 if t.kind == "u8s8" else 0
+    out_size = 4 if as_floats else 1
+
+    @jit(inner=True)
+    def fill(n, value, to):  # type: ignore[no-untyped-def]
+        for i in range(n):
+            to_numbers(to)[i] = value
+
+    @jit(inner=True)
+    def stage(p, item, row, count, x, phases_h, border, planes):  # type: ignore[no-untyped-def]
+        """What rows of outputs [row, row + count) see: planes of the phases of rows."""
+        line = p.pitch * p.sw * p.c  # numbers; columns [left, left + middle) come from x
+        middle = max(0, min(p.w, p.pitch * p.sw - p.left)) * p.c
+        left = min(line, p.left * p.c)
+        for a in range(p.phases_h):
+            for i in range(count + p.rows - p.band):
+                y = (row + i) * p.sh + i64(phases_h)[a] - p.top
+                to = planes + (a * p.rows + i) * line * size
+                if 0 <= y < p.h:
+                    fill(left, border, to)
+                    convert(middle, x + (item * p.h + y) * p.w * p.c, to + left * size)
+                    fill(line - left - middle, border, to + (left + middle) * size)
+                else:
+                    fill(line, border, to)
+
+    @jit(inner=True)
+    def store(p, m, first, n, acc, consts, scales, low, y):  # type: ignore[no-untyped-def]
+        """Outputs of pixels [first, first + m) of a band, gaps between rows left out."""
+        offset, factor, bias = consts
+        zero, least, most = low
+        r = 0
+        while r < m:
+            i, j = (first + r) // p.pitch, (first + r) % p.pitch
+            count = 0
+            if j < p.q:
+                count = min(m - r, p.q - j) if p.pitch > p.q else m - r
+                pixel = i * p.q + j
+                to, at = y + pixel * p.groups * p.kg * out_size, acc + r * cols * 4
+                if as_floats:
+                    finish(count, n, at, offset, factor, bias, scales + pixel * 4, to, p.groups * p.kg * 4)
+                else:
+                    finish(count, n, at, offset, factor, zero, least, most, to, p.groups * p.kg)
+            r += count if count else p.pitch - j
+
+    @jit(inner=True)
+    def some(task, slot, p, x, table, phases_h, packed, consts, scales, low, border, y, scratch):  # type: ignore[no-untyped-def]
+        """Task: a block of panels over a band of an image."""
+        band, rest = task % p.bands, task // p.bands  # bands one after the other, while a block's panels are near
+        item, rest = rest % p.b, rest // p.b
+        block, group = rest % p.blocks, rest // p.blocks
+        row = band * p.band
+        count = min(p.band, p.p - row)
+        pixels = (count - 1) * p.pitch + p.q
+        acc = scratch + slot * p.scratch
+        held = acc + height * cols * 4
+        # Where a tile of the image may be read, and from which tile on that is a copy, `held`.
+        a, copied = x + (item * p.h + row) * p.w * p.c + group * p.cg, pixels
+        if p.staged:
+            stage(p, item, row, count, x, phases_h, border, held)
+            a = held + group * p.cg * size
+        else:
+            end = x + p.b * p.h * p.w * p.c
+            safe = (end - a - p.reach) // (height * p.step) + 1  # tiles that end inside
+            if end - a < p.reach:
+                safe = 0
+            if safe * height < pixels:
+                copied = safe * height
+                convert(end - a - copied * p.step, a + copied * p.step, held)
+        out = y + (item * p.p + row) * p.q * p.groups * p.kg * out_size
+        if as_floats:
+            scales += (item * p.p + row) * p.q * 4
+        enter()
+        for panel in range(block * p.block, min((block + 1) * p.block, p.panels)):
+            n = min(cols, p.kg - panel * cols)
+            number = group * p.panels + panel
+            at = packed + number * p.runs * p.elements * cols * 4
+            each = p.groups * p.panels * cols * 4
+            mine = consts + number * cols * 4
+            three = (mine, mine + each, mine + 2 * each)
+            for first in range(0, pixels, height):
+                m = min(height, pixels - first)
+                from_ = a + first * p.step if first < copied else held + (first - copied) * p.step
+                sums(m, n, p.runs, table, p.elements, from_, p.step, at, acc)
+                store(p, m, first, n, acc, three, scales, low, out + (group * p.kg + panel * cols) * out_size)
+        leave()
+
+    @jit(inner=True)
+    def line_up(p, more, offset, factor, bias, consts):  # type: ignore[no-untyped-def]
+        """Offset, factor and bias of all outputs, whole panels of each."""
+        each = p.groups * p.panels * cols
+        for group in range(p.groups):
+            for k in range(p.kg):
+                source, to = group * p.kg + k, group * p.panels * cols + k
+                i32(consts)[to] = i32(more)[source] + (i32(offset)[source] if offset else np.int32(0))
+                f32(consts)[each + to] = f32(factor)[source]
+                # y + -0.0 is y, for -0.0 as well
+                f32(consts)[2 * each + to] = f32(bias)[source] if bias else np.float32(-0.0)
+
+    @jit(tag=f"{tier} {as_floats}")
+    def layer(  # type: ignore[no-untyped-def]
+        p, x, table, phases_h, packed, more, offset, factor, bias, scales, zero, low, high, border, y, work,
+        nthreads,
+    ):  # fmt: skip
+        line_up(p, more, offset, factor, bias, work)
+        scratch = work + (3 * p.groups * p.panels * cols * 4 + 63) // 64 * 64
+        job = (
+            p, x, table, phases_h, packed, work, scales, (zero, low, high), border ^ flip, y, scratch,
+        )  # fmt: skip
+        parallel_for(some, p.b * p.bands * p.groups * p.blocks, nthreads, job)
+
+    return layer
+
+
+@functools.lru_cache(maxsize=512)
+def planned(
+    tier: str, nthreads: int, x: tuple[int, ...], w: tuple[int, ...],
+    stride: Pair, padding: Border, dilation: Pair, groups: int, out_size: int,
+) -> tuple[Plan, Array, Array, int]:  # fmt: skip
+    """The plan, the table of runs, the phases of rows, bytes of scratch memory."""
+    t, number, per = rows.form(tier)
+    (b, h, wide, c), (k, r, s, cg) = x, w
+    (sh, sw), (dh, dw), (top, bottom, left, right) = split(stride), split(dilation), sides(padding)
+    p, q = outputs(x, (r, s), stride, padding, dilation)
+    of_rows = phases(r, dh, sh)
+    staged = number != np.int8 or t.kind != "s8s8" or (sh, sw) != (1, 1) or any((top, bottom, left, right))
+    pitch = -(-((q - 1) * sw + dw * (s - 1) + 1) // sw) if staged else wide
+    step = max(1, sw * c * number.itemsize)
+    joined = groups == 1 and dw == 1  # the taps of a row of the window are one run
+    runs, run = (r, s * c) if joined else (r * s, cg)
+    elements, kg = rows.whole(t, per, run), k // groups
+    panels = -(-kg // t.cols)
+    # A band: few enough rows that they stay near, several where threads need work; then several blocks of panels.
+    # Floats are written in whole cache lines, so they need not stay; of a line of codes the panels write parts.
+    near = max(1, NEAR // (len(of_rows) * pitch * step + (q * k if out_size == 1 else 0)))
+    several = 1 if nthreads == 1 else TASKS * nthreads
+    least = -(-t.rows // pitch)  # rows of outputs that fill a tile
+    band = max(1, min(p, near, max(least, -(-p * b * groups // several))))
+    if pitch == 1:
+        band = -(-band // t.rows) * t.rows
+    bands = -(-p // band)
+    block = -(-panels // max(1, several // (b * bands * groups)))
+    if b * bands > 1:
+        block = max(1, min(block, NEAR // max(1, runs * elements * t.line)))
+    extra = dh * (r - 1) // sh
+    table = np.empty((r, s), np.int64)
+    for i in range(r):
+        for j in range(s):
+            row = of_rows.index(i * dh % sh) * (band + extra) + i * dh // sh
+            table[i, j] = row * pitch * step + j * dw * c * number.itemsize
+    table = np.ascontiguousarray(table[:, 0] if joined else table.reshape(-1))
+    reach = int(table.max()) + t.rows * step + elements * 4
+    planes = len(of_rows) * (band + extra) * pitch * step if staged else t.rows * step
+    up = lambda size: size + -size % workspace.ALIGN
+    scratch = up(t.rows * t.cols * 4 + planes + reach + 64)
+    plan = Plan(
+        b, h, wide, c, p, q, sh, sw, top, left, len(of_rows), band + extra, pitch, step, groups, kg, cg,
+        runs, elements, reach, int(staged), band, bands, panels, block, -(-panels // block), scratch,
+    )  # fmt: skip
+    room = up(3 * groups * panels * t.cols * 4) + nthreads * scratch
+    return plan, table, np.array(of_rows, np.int64), room
+
+
+def convolve(
+    x: Array, w: Array, window: tuple[int, int], offset: Array | None, factor: Array,
+    stride: Pair, padding: Border, dilation: Pair, groups: int, y: Array, *,
+    border: int = 0, ends: tuple[int, int, int] = (0, 0, 0), bias: Array | None = None, scales: Array | None = None,
+) -> None:  # fmt: skip
+    """y = the layer of x (B, H, W, C) and w (K, ...), whose outputs lie as (R, S, C / groups), into y (B, P, Q, K).
+
+    Codes or floats as y's dtype says: `rows.codes` with `ends` (zero, low, high), or `rows.floats` with `bias` and a
+    scale for each pixel. x and y lie without gaps, and y has no size of 0.
+    """
+    tier, (r, s) = machine.tier(), window
+    shape = len(w), r, s, x.shape[3] // groups
+    work = y.size * r * s * shape[3]
+    nthreads = threads.get_num_threads() if work >= SMALL else 1
+    plan, table, phases_h, room = planned(tier, nthreads, x.shape, shape, stride, padding, dilation, groups, y.itemsize)
+    packed = rows.panels(w, tier, groups, plan.runs)
+    with workspace.borrow(room) as at:
+        kernel(tier, y.itemsize == 4)(
+            plan, address(x), address(table), address(phases_h), packed.at, address(packed.more),
+            address(offset), address(factor), address(bias), address(scales), *ends, border, address(y), at, nthreads,
+        )  # fmt: skip
