@@ -1200,3 +1200,36 @@ def test_what_an_op_keeps_to_itself_goes_with_what_it_saved() -> None:
     assert loss.node.work is None
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
+
+
+def test_many_slices_of_one_tensor_share_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One array of the size of x for all of them, not one for each; hooks and other consumers see the whole."""
+    made = []
+    put = minidl.autograd.TABLE["put"]
+    real = put.forward
+    monkeypatch.setattr(put, "forward", lambda ctx, *args: made.append(args[2]) or real(ctx, *args))
+    x0 = minidl.randn(6, 8, dtype=minidl.float64, requires_grad=True)
+    w = minidl.randn(6, 8, dtype=minidl.float64)
+    for first in (True, False):  # is the plain use of x the first or the last to arrive?
+        x = x0 * 1.0
+        x.retain_grad()
+        seen = []
+        x.register_hook(lambda g, seen=seen: seen.append(g.clone()))
+        parts = [(x[t] * w[t]).sum() * (t + 1) for t in range(6)]
+        parts.insert(0 if first else 6, (x * x).sum())
+        parts.append(x[minidl.tensor([1, 1, 3])].sum())
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        made.clear()
+        x0.grad = None
+        total.backward()
+        want = w.array * np.arange(1, 7)[:, None] + 2 * x0.array
+        want[1] += 2
+        want[3] += 1
+        np.testing.assert_allclose(x0.grad.array, want, rtol=1e-14)
+        np.testing.assert_allclose(x.grad.array, want, rtol=1e-14)
+        np.testing.assert_allclose(seen[0].array, want, rtol=1e-14)
+        assert len(made) <= 3  # of the index with repeated rows, and at most two that were handed on whole
+    (dx,) = minidl.autograd.grad((x0 * 1.0)[2:4].sum() + (x0 * 1.0)[1:3].sum(), x0)
+    assert dx.array.sum() == 32
