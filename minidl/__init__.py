@@ -179,7 +179,7 @@ __version__ = "0.1.0"
 # Rooms above the ops are opened when first used (minidl.nn, minidl.optim ...), which keeps `import minidl` light.
 _ROOMS = (
     "amp", "backends", "compress", "cuda", "data", "distributions", "func", "inside", "io", "linalg", "metrics",
-    "models", "nn", "optim", "special", "testing", "train", "utils",
+    "models", "nn", "onnx", "optim", "special", "testing", "train", "utils",
 )  # fmt: skip
 _LATER = {
     "gradcheck": "gradchecks",
@@ -237,7 +237,7 @@ def __dir__() -> list[str]:
 
 if _TYPE_CHECKING:
     from minidl import amp, backends, compress, cuda, data, distributions, func, inside, io, linalg, metrics, models
-    from minidl import nn, optim, special, testing, train, utils
+    from minidl import nn, onnx, optim, special, testing, train, utils
     from minidl.amp import autocast
     from minidl.func import vmap
     from minidl.gradchecks import gradcheck, gradgradcheck

@@ -171,8 +171,7 @@ def are_deterministic_algorithms_enabled() -> bool:
 _NO_COMPLEX = "minidl's tensors hold no complex numbers; keep real and imaginary part apart, or use numpy on x.numpy()"
 ABSENT = {
     "jit": "there is no program compiler; leave out script and trace, the functions run as they are",
-    "onnx": "models are not exported; state_dicts go through minidl.save(sd, 'model.safetensors')",
-    "export": "models are not exported; state_dicts go through minidl.save(sd, 'model.safetensors')",
+    "export": "minidl.onnx.export writes a model as an ONNX file, minidl.save(sd, 'm.safetensors') a state_dict",
     "distributed": "minidl runs in one process on one machine",
     "multiprocessing": "minidl runs in one process; DataLoader has threads as workers",
     "hub": "nothing is downloaded; load weights from a file with minidl.load('weights.safetensors' or '.pth')",

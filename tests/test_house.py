@@ -21,7 +21,7 @@ FLOORS = [
     {"tensors", "autograd", "random", "inplace", "interop", "printing", "amp", "compat"},
     {"ops"},
     {"nn", "linalg", "gradchecks", "func", "derivatives", "special", "testing", "distributions"},
-    {"optim", "compress", "io", "models", "data", "metrics", "utils"},
+    {"optim", "compress", "io", "models", "data", "metrics", "onnx", "utils"},
     {"train"},
     {"cli", "bench", "demo", "examples", "info", "inside", "outputs", "plots", "stub", "sweep"},
     {"__main__"},
@@ -42,6 +42,7 @@ NOT_AT_THE_TOP = {
 PAGES = {
     "minidl.bench.peers.with_torch": {"torch"},
     "minidl.bench.peers.with_onnxruntime": {"onnxruntime", "onnx"},
+    "minidl.onnx.writer": {"onnx"},
     "minidl.bench.ceilings": {"numba", "llvmlite"},  # writes the loops that find the machine's limits
 }
 

@@ -214,6 +214,8 @@ class _Recorder(Watcher):
             step.args = (step.args[0], (-1, *size[1:]))
         elif cls.__name__ == "broadcast_to" and size[0] == self.batch:
             step.args = (step.args[0], (Value(-1), *size[1:]))
+        elif cls.__name__ == "conv2d_dx" and size[0] == self.batch:  # a transposed convolution: its output's shape
+            step.args = (*step.args[:2], (Value(-1), *step.args[2][1:]), *step.args[3:])
         self.steps.append(step)
         self.count += len(outs)
         for number, t in zip(numbers, outs, strict=True):
