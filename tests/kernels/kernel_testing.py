@@ -171,6 +171,7 @@ def guarded(monkeypatch: Any, *modules: Any) -> Iterator[None]:
         for module in modules:
             patch.setattr(module, "np", fake)
         patch.setattr(workspace, "borrow", Borrow)
+        patch.setattr(workspace, "empty", fake.empty)
         yield
     for block in blocks:
         assert (block[:4096] == CANARY).all(), "written before an output"

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minidl_kernels.cpu import machine, workspace
@@ -80,6 +81,18 @@ def test_numbas_own_settings_bound_the_tier(settings, tier):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == tier
+
+
+def test_large_results_begin_on_a_cache_line():
+    for shape in ((0,), (3, 5), (64, 257), (1, 300, 300)):
+        for dtype in (np.int8, np.float32):
+            a, b = workspace.empty(shape, dtype), workspace.empty(shape, dtype)
+            assert (a.shape, a.dtype) == (shape, dtype)
+            assert a.flags.c_contiguous
+            assert a.flags.writeable
+            assert a.nbytes < workspace.LARGE or workspace.address(a) % 64 == 0
+            assert not np.may_share_memory(a, b)
+            a[...] = 1
 
 
 def test_workspaces_are_aligned_reused_and_bounded(monkeypatch):

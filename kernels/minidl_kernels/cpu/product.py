@@ -24,7 +24,6 @@ Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 from collections import namedtuple
@@ -40,6 +39,7 @@ from .jit import jit
 from .pack import pack
 from .pool import parallel_for
 from .tile import Tile, multiply, tile
+from .workspace import address as address
 
 DEPTH = {"f64": 128, "f32x6": 128, "f32x3": 192}  # k of panels that stay in L1, where it is not 256
 PACKED = 16 << 20  # bytes of A, and of B, that are packed at a time
@@ -315,22 +315,8 @@ def _shares(nthreads: int, batch: int, pa: int, pb: int) -> tuple[int, int, int]
     return batch * -(-pa // high) * -(-pb // wide), high, wide
 
 
-# In CPython an object's id is its address; NumPy's array struct goes on, after the object's header, with the pointer
-# to its first element (`PyArrayObject_fields`, a part of NumPy's binary interface). `__array_interface__` tells the
-# same in a microsecond: as long as a product of 32 x 32 matrices takes.
-_HEADER = object.__basicsize__
-_pointer_at = ctypes.c_size_t.from_address
-
-
-def address(a: np.ndarray | None) -> int:
-    """Of an array's first element; 0 for None."""
-    return 0 if a is None else _pointer_at(id(a) + _HEADER).value
-
-
 _zeros = np.zeros(4096, np.uint8)
 ZEROS = address(_zeros)
-if _zeros.__array_interface__["data"][0] != ZEROS:
-    raise ImportError("minidl's CPU kernels need CPython and NumPy's array struct; this interpreter has another one")
 
 
 def multiply_at(

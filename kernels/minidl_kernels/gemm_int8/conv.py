@@ -476,7 +476,7 @@ def int8_conv2d(
     )
     t, _, per, _ = _form(tier, w_q.shape[1])
     floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
-    y = np.empty((plan.n, plan.k * groups, plan.p, plan.q), np.float32)
+    y = workspace.empty((plan.n, plan.k * groups, plan.p, plan.q), np.float32)
     if y.size:
         filters = once(w_q, ("filters", tier, groups), lambda: _filters(w_q, tier, groups))
         with workspace.borrow(room) as at:

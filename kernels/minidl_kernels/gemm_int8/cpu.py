@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cpu import machine
+from ..cpu import machine, workspace
 from ..cpu.gather import pointer
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
@@ -139,7 +139,7 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
     n, k = w_q.shape
     m = math.prod(x.shape[:-1])
     floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
-    q, scales, sums = np.empty((m, k), np.int8), np.empty(m, np.float32), np.empty(m, np.int32)
+    q, scales, sums = workspace.empty((m, k), np.int8), np.empty(m, np.float32), np.empty(m, np.int32)
     quantize_rows(machine.tier())(
         m, k, k, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
     )
@@ -147,7 +147,7 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
         y = vector.times(q, w_q).view(np.float32)
         finish_rows(m, n, address(y), 0, address(sums), address(scales), address(w_scale), address(bias), shares(m * n))
     else:
-        y = np.empty((m, n), np.float32)
+        y = workspace.empty((m, n), np.float32)
         if y.size:
             rows = q.reshape(1, m, 1, k)
             convolve(

@@ -232,7 +232,7 @@ def int8_conv2d(
     """As conv.py's, for a group per channel of x."""
     plan, table, phases_h, phases_w = _planned(x.shape, w_q.shape, stride, padding, dilation)
     floats, w_q, w_scale, bias = plain(x), np.ascontiguousarray(w_q), plain(w_scale), None if b is None else plain(b)
-    y = np.empty((plan.n, plan.c * plan.k, plan.p, plan.q), np.float32)
+    y = workspace.empty((plan.n, plan.c * plan.k, plan.p, plan.q), np.float32)
     if y.size:
         nthreads = shares(y.size)
         with workspace.borrow(plan.scratch_at + nthreads * plan.scratch) as at:

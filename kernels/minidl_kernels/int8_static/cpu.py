@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cpu import workspace
 from ..cpu.gather import pointer
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
@@ -65,7 +66,7 @@ def requantize(acc: Array, bias: Array, multiplier: Array, zero: int, low: int, 
 def static_linear(x: Array, w: Array, bias: Array, multiplier: Array, zero: int, low: int, high: int) -> Array:
     n, k = len(w), x.shape[-1]
     pixels = np.ascontiguousarray(x).reshape(1, math.prod(x.shape[:-1]), 1, k)
-    y = np.empty((1, pixels.shape[1], 1, n), np.int8)
+    y = workspace.empty((1, pixels.shape[1], 1, n), np.int8)
     if y.size:
         convolve(
             pixels, w, (1, 1), np.ascontiguousarray(bias), np.ascontiguousarray(multiplier), 1, 0, 1, 1, y,
@@ -81,7 +82,7 @@ def static_conv2d(
     k, r, s, _ = w.shape
     if (r, s) == (1, 1) and groups == 1 and split(stride) == (1, 1) and not any(sides(padding)):
         return static_linear(x, w, bias, multiplier, zero, low, high)
-    y = np.empty((x.shape[0], *outputs(x.shape, (r, s), stride, padding, dilation), k), np.int8)
+    y = workspace.empty((x.shape[0], *outputs(x.shape, (r, s), stride, padding, dilation), k), np.int8)
     if not y.size:
         return y
     x, bias, multiplier = (np.ascontiguousarray(a) for a in (x, bias, multiplier))
@@ -116,7 +117,7 @@ def static_add(
     a: Array, b: Array, a_zero: int, b_zero: int, a_ratio: float, b_ratio: float, zero: int, low: int, high: int
 ) -> Array:
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    y = np.empty(a.shape, np.int8)
+    y = workspace.empty(a.shape, np.int8)
     if y.size:
         _add(
             y.size, address(a), address(b), a_zero, b_zero, float(a_ratio), float(b_ratio), zero, low, high,

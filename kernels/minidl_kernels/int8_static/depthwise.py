@@ -218,29 +218,37 @@ def _woven(w: Array, tier: str, sh: int, dh: int) -> tuple[Array, Array]:
     return elements, (-128 if t.kind == "u8s8" else 0) * sums
 
 
+@functools.lru_cache(maxsize=256)
+def _planned(
+    tier: str, x: tuple[int, ...], window: tuple[int, int], outputs: tuple[int, int],
+    stride: Pair, padding: Border, dilation: Pair,
+) -> Plan:  # fmt: skip
+    t, _, per = _form(tier)
+    (_, h, wide, c), (r, s), (p, q) = x, window, outputs
+    (sh, sw), (dh, dw), (top, _, left, right) = split(stride), split(dilation), sides(padding)
+    weaves, served = _served(r, per, sh, dh)
+    pitch = (left + wide + right) * c
+    up = lambda size: size + -size % workspace.ALIGN
+    woven = up((weaves * pitch + t.lanes) * 4)
+    return Plan(
+        h, wide, c, p, q, s, sh, sw, dh, dw, top, left, right, weaves, served, -(-p // served), pitch,
+        woven, woven + 64 + up(wide * c),
+    )  # fmt: skip
+
+
 def depthwise(
     x: Array, w: Array, bias: Array, multiplier: Array, stride: Pair, padding: Border, dilation: Pair, y: Array,
     *, border: int, ends: tuple[int, int, int],
 ) -> None:  # fmt: skip
     """Into y, which has no size of 0; all but w lie without gaps."""
-    tier = machine.tier()
-    t, _, per = _form(tier)
-    b, h, wide, c = x.shape
-    _, r, s, _ = w.shape
-    _, p, q, _ = y.shape
-    (sh, sw), (dh, dw), (top, _, left, right) = split(stride), split(dilation), sides(padding)
-    weights, more = once(w, ("depthwise", tier, sh, dh), lambda: _woven(w, tier, sh, dh))
-    weaves, served = _served(r, per, sh, dh)
-    pitch, tasks = (left + wide + right) * c, -(-p // served)
-    up = lambda size: size + -size % workspace.ALIGN
-    woven = up((weaves * pitch + t.lanes) * 4)
-    plan = Plan(
-        h, wide, c, p, q, s, sh, sw, dh, dw, top, left, right, weaves, served, tasks, pitch,
-        woven, woven + 64 + up(wide * c),
+    tier, (c, r, s, _) = machine.tier(), w.shape
+    plan = _planned(tier, x.shape, (r, s), y.shape[1:3], stride, padding, dilation)
+    weights, more = once(
+        w, ("depthwise", tier, plan.sh, plan.dh), lambda: _woven(w, tier, plan.sh, plan.dh)
     )  # fmt: skip
     nthreads = shares(y.size * r * s // 8)
-    with workspace.borrow(2 * (c + t.lanes) * 4 + nthreads * plan.scratch) as work:
+    with workspace.borrow(2 * (c + 16) * 4 + nthreads * plan.scratch) as work:
         _kernel(tier)(
-            b * tasks, plan, address(x), address(weights), address(more), address(bias), address(multiplier), *ends,
-            border, address(y), work, nthreads,
+            len(x) * plan.tasks, plan, address(x), address(weights), address(more), address(bias), address(multiplier),
+            *ends, border, address(y), work, nthreads,
         )  # fmt: skip

@@ -127,7 +127,7 @@ class IntegerNet(nn.Module):
         if tuple(x.shape[1:]) != self.sample:
             raise ValueError(f"the network takes inputs (N, {', '.join(map(str, self.sample))}), got {tuple(x.shape)}")
         state = dict(self.named_parameters(remove_duplicate=False)) | dict(self.named_buffers(remove_duplicate=False))
-        if self.deployed:
+        if all(isinstance(state[s.weight].array, Int8) for s in self.layers()):
             with no_grad():
                 y = self._run({0: x.array, -1: len(x)}, state, integers=True)
             return wrap(floats_of(y) if isinstance(y, Codes) else y)

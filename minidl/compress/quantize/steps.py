@@ -118,7 +118,8 @@ class _Layer:
 
     def prepared(self, w: Any, b: Any) -> tuple[Any, ...]:
         """(weight as the kernel reads it, bias int32, multiplier float32) of a float or packed weight."""
-        if self.ready is not None and self.ready[0] is w and (b is None or np.array_equal(self.ready[1], b)):
+        held = None if b is None else b.tobytes()  # a bias may be written in place
+        if self.ready is not None and self.ready[0] is w and self.ready[1] == held:
             return self.ready[2]
         packed = weight_codes(w, b, self.x_quant)
         q = self.turned(packed.q)
@@ -129,7 +130,7 @@ class _Layer:
         step = 1.0 if self.y is None else self.y.scale
         made = q, offset.astype(np.int32), (unit / step).astype(np.float32)
         if isinstance(w, Int8):
-            self.ready = w, None if b is None else b.copy(), made  # a bias may be written in place
+            self.ready = w, held, made
         return made
 
     def turned(self, q: np.ndarray) -> np.ndarray:
