@@ -1,7 +1,7 @@
 """The bars of compression, measured here: `python -m benchmarks.compression`.
 
-A sparse linear layer beside the dense one, and networks with half of their channels beside the whole ones, timed in
-turns: medians. `minidl sweep` measures accuracy; `minidl bench` the kernels.
+A linear layer as sparse rows and with two of four weights beside the dense one, and networks with half of their
+channels beside the whole ones, timed in turns: medians. `minidl sweep` measures accuracy; `minidl bench` the kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import minidl
 import minidl_kernels as kernels
 from minidl import models, nn
-from minidl.compress import latencies, pack_, packing, prune_, prune_channels_, slim
+from minidl.compress import Choice, latencies, nm_mask, pack_, packing, prune_, prune_channels_, slim
 from minidl.compress.reports import table
 
 BATCH = 64
@@ -30,9 +30,26 @@ def sparse_rows(repeats: int) -> list[tuple[str, ...]]:
         ms = latencies({"dense": functools.partial(dense, x), "sparse": functools.partial(small, x)}, repeats)
         share = small[0].weight.array.nbytes / dense[0].weight.array.nbytes
         rows.append(
-            (f"linear 1024 x 1024, {100 * zeros:g} % zeros", f"{ms['dense']:.3f}", f"{ms['sparse']:.3f}",
+            (f"linear 1024 x 1024, {100 * zeros:g} % zeros, batch {BATCH}", f"{ms['dense']:.3f}", f"{ms['sparse']:.3f}",
              f"{ms['dense'] / ms['sparse']:.2f}", f"{100 * share:.1f} %")
         )  # fmt: skip
+    return rows
+
+
+def two_of_four(repeats: int) -> list[tuple[str, ...]]:
+    rows = []
+    for n, k in ((1024, 1024), (2048, 2048)):
+        for batch in (1, 16, BATCH):
+            dense, small = nn.Linear(k, n), nn.Linear(k, n)
+            small.weight.array *= nm_mask(small.weight.array)
+            pack_(small, [Choice("weight", 0.5, None, None, 0, None, True, "", "2:4")])
+            x = minidl.randn(batch, k)
+            ms = latencies({"dense": functools.partial(dense, x), "sparse": functools.partial(small, x)}, repeats)
+            share = small.weight.array.nbytes / dense.weight.array.nbytes
+            rows.append(
+                (f"linear {n} x {k}, 2:4, batch {batch}", f"{ms['dense']:.3f}", f"{ms['sparse']:.3f}",
+                 f"{ms['dense'] / ms['sparse']:.2f}", f"{100 * share:.1f} %")
+            )  # fmt: skip
     return rows
 
 
@@ -64,7 +81,7 @@ def main() -> None:
         kernels.set_num_threads(arguments.threads)
     minidl.manual_seed(0)
     with minidl.no_grad():
-        rows = sparse_rows(arguments.repeats) + half_the_channels(arguments.repeats)
+        rows = sparse_rows(arguments.repeats) + two_of_four(arguments.repeats) + half_the_channels(arguments.repeats)
     print("\n".join(table(("", "ms before", "ms after", "times as fast", "bytes"), rows)))
 
 

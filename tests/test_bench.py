@@ -31,6 +31,7 @@ TINY = {
     "int8_conv2d": {"n": 2, "c": 8, "h": 9, "w": 8, "k": 6, "r": 3, "padding": 1},
     "int4_linear": {"m": 33, "k": 128, "n": 50},
     "sparse_linear": {"m": 33, "k": 40, "n": 50, "zeros": 80},
+    "nm_linear": {"m": 33, "k": 40, "n": 50},
     "max_pool2d": {"n": 2, "c": 3, "h": 9, "w": 9, "window": 3, "stride": 2, "padding": 1},
     "rows": {"m": 9, "n": 37},
     "images": {"n": 3, "c": 5, "h": 4, "w": 7},

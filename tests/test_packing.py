@@ -15,6 +15,7 @@ from minidl.compress import (
     dequantize_,
     load_model,
     masks,
+    nm_mask,
     pack_,
     packing,
     prune_,
@@ -26,7 +27,7 @@ from minidl.compress import (
     stored_bytes,
 )
 from minidl.io import CheckpointError
-from minidl.storage import CSR
+from minidl.storage import CSR, NM
 from minidl.storage.base import PackedError
 from minidl.tensors import wrap
 
@@ -93,6 +94,85 @@ def test_a_packed_model_computes_and_prints_and_is_saved(tmp_path):
     dequantize_(model)
     assert (model[3].weight.array == dense[3].weight.array).all()
     assert model[3].weight.requires_grad
+
+
+groups = st.tuples(st.integers(1, 5), st.sampled_from([16, 32]))
+
+
+@given(
+    hnp.arrays(np.float32, groups, elements=st.floats(-9, 9, width=32)),
+    st.sampled_from([(2, 4), (1, 2), (4, 8), (2, 16)]),
+)
+def test_some_of_many_is_the_matrix(w, pattern):
+    n, m = pattern
+    w = w * nm_mask(w, n, m)
+    s = NM.from_dense(w, n, m)
+    assert (s.dequantize() == w).all()
+    assert (s.n, s.m, s.shape) == (n, m, w.shape)
+    assert s.nonzeros() == np.count_nonzero(w)
+    bits = {2: 1, 4: 2, 8: 4, 16: 4}[m]
+    stored = w.size * n // m
+    assert s.nbytes == 4 * stored + len(w) * -(-stored // len(w) * bits // 8) + 8
+    again = NM.from_arrays(s.arrays())
+    assert (again.dequantize() == w).all()
+    assert (s.copy().rows(0, 1).dequantize() == w[:1]).all()
+    assert s.places().sum() == stored
+    assert (s.places() | (w == 0)).all()
+
+
+def two_of_four_(m):
+    m.weight.mask = nm_mask(m.weight.array)
+    m.weight.array *= m.weight.mask
+
+
+def pruned_two_of_four():
+    model = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 8))
+    for m in (model[0], model[2]):
+        two_of_four_(m)
+    return model
+
+
+def test_two_of_four_packed_saved_and_loaded(tmp_path):
+    """17 / 32 of the bytes, in memory and on disk, and the mask costs nothing: it is what is stored."""
+    model = pruned_two_of_four()
+    dense, x = copy.deepcopy(model), wrap(draw(5, 64))
+    pack_(model, [Choice(f"{i}.weight", 0.5, None, None, 0, None, True, "", "2:4") for i in (0, 2)])
+    assert repr(model[0].weight.array) == "NM(shape=(24, 64), 2:4, 3272 bytes)"  # 24 * 64 * 4 * 17 / 32 + 8
+    with kernels.listen() as heard:
+        y = model(x)
+    assert [op for op, _ in heard].count("nm_linear") == 2
+    # at most 64 products of float32 in another order
+    np.testing.assert_allclose(y.detach().numpy(), dense(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    path = tmp_path / "net.safetensors"
+    size = save_model(model, path)
+    assert [stored_bytes(p) for p in model.parameters()] == [24 * 64 * 17 // 8 + 8, 24 * 4, 24 * 8 * 17 // 8 + 8, 8 * 4]
+    assert size == path.stat().st_size
+    assert report(model).bytes == report(load_model(pruned_two_of_four, path)).bytes
+    again = load_model(lambda: nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 8)), path)
+    assert (again(x).array == y.array).all()
+    assert all((m == masks(dense)[n]).all() for n, m in masks(again).items())
+    assert len(masks(again)) == 2
+    again[0].weight.mask = again[0].weight.mask & (np.arange(64) > 9)  # no longer what is stored
+    assert stored_bytes(again[0].weight) == 24 * 64 * 17 // 8 + 8 + 24 * 64 // 8
+    save_model(again, path)
+    assert not load_model(pruned_two_of_four, path)[0].weight.mask[:, :10].any()
+    dequantize_(model)
+    assert (model[0].weight.array == dense[0].weight.array).all()
+
+
+def test_choices_name_the_pattern_and_time_both_forms():
+    model = nn.Sequential(nn.Linear(64, 24), nn.Linear(24, 8))
+    two_of_four_(model[0])
+    (two, none) = packing(model, 4, repeats=1)
+    assert two.form in ("csr", "2:4")
+    assert "2:4" in two.why
+    assert "csr" in two.why
+    assert two.packed == (two.dense_ms / two.sparse_ms > 1.05)
+    assert "less than half" in none.why
+    wrong = Choice("1.weight", 0, None, None, 0, None, True, "", "2:4")
+    with pytest.raises(ValueError, match="prune to 2:4 first"):
+        pack_(model, [Choice("0.weight", 0, None, None, 0, None, True, "", "2:4"), wrong])
+    assert not any(p.packed for p in model.parameters())
 
 
 def test_gradients_flow_past_packed_weights():
@@ -186,3 +266,18 @@ def test_refused_and_nothing_changed(tmp_path):
 def test_bad_parts(parts):
     with pytest.raises(ValueError, match="CSR"):
         CSR(*parts)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (np.ones((1, 1, 2), np.float64), np.uint8([[4]]), 4, 4),
+        (np.ones((1, 1, 2), np.float32), np.uint8([[4, 4]]), 4, 4),
+        (np.ones((1, 1, 2), np.float32), np.uint8([[12]]), 4, 3),
+        (np.ones((1, 2), np.float32), np.uint8([[4]]), 4, 4),
+        (np.ones((1, 1, 2), np.float32), np.uint8([[4]]), 1, 4),
+    ],
+)
+def test_bad_parts_of_some_of_many(parts):
+    with pytest.raises(ValueError, match=r"NM|unpack_nm"):
+        NM(*parts)

@@ -97,10 +97,10 @@ _LATER = {
     "frozen": ".kept",
     "pack_csr": ".sparse.pack",
     "pack_int4": ".gemm_int4.reference",
-    "pack_nm": ".sparse.nm",
+    "pack_nm": ".sparse.pack",
     "unpack_csr": ".sparse.pack",
     "unpack_int4": ".gemm_int4.reference",
-    "unpack_nm": ".sparse.nm",
+    "unpack_nm": ".sparse.pack",
 }
 
 
@@ -474,19 +474,21 @@ def csr_linear_dx(dy: Array, values: Array, indices: Array, indptr: Array, k: in
     return call("csr_linear_dx", (dy, values, indices, indptr, k))
 
 
-def nm_linear(x: Array, values: Array, where: Array, b: Array | None = None) -> Array:
-    """y = x @ W.T + b, of every four neighbours in a row of W two stored.    x (..., K), b (N,) -> y (..., N)
+def nm_linear(x: Array, values: Array, indices: Array, m: int, b: Array | None = None) -> Array:
+    """y = x @ W.T + b with n of every m neighbours in a row of W stored.
 
-    values (N, K / 2) and where (N, K / 8) uint8 are those of `pack_nm`; float32 or float64. What is not stored takes
-    no part. Raises ValueError for shapes that do not fit, TypeError for dtypes.
+    x (..., K), values (N, G, n) float, indices (N, R) uint8, b (N,) -> y (..., N); G = ceil(K / m), m up to 16
+
+    `pack_nm` makes values and indices of a dense W. Raises IndexError for a place outside its group or beyond K,
+    ValueError for shapes, TypeError for dtypes.
 
     >>> import numpy as np
-    >>> w = np.array([[0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 0.0, 4.0]])
+    >>> w = np.array([[0.0, 2.0, 0.0, 3.0], [4.0, 0.0, 0.0, 0.0]])
     >>> from minidl_kernels import pack_nm
-    >>> nm_linear(np.arange(8.0), *pack_nm(w)).tolist()
-    [39.0]
+    >>> nm_linear(np.array([[1.0, 10.0, 100.0, 1000.0]]), *pack_nm(w, 2, 4), 4).tolist()
+    [[3020.0, 4.0]]
     """
-    return call("nm_linear", (x, values, where, b))
+    return call("nm_linear", (x, values, indices, m, b))
 
 
 # --- along rows ---

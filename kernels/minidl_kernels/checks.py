@@ -475,32 +475,35 @@ def csr_linear_dx(dy: Any, values: Any, indices: Any, indptr: Any, k: Any) -> No
     same_float(op, dy=dy, values=values)
 
 
-def nm(op: str, values: Any, where: Any) -> None:
-    """values (N, K / 2) float, where (N, K / 8) uint8."""
-    array(op, "values", values, 2, "(N, K / 2)")
-    array(op, "where", where, 2, "(N, K / 8)")
+def groups(op: str, values: Any, indices: Any, m: Any, k: int) -> None:
+    """values (N, G, n) float, indices (N, R) uint8 of W (N, K); kernels look at the numbers in them."""
+    m = integer(op, "m", m, 2)
+    array(op, "values", values, 3, "(N, G, n)")
+    array(op, "indices", indices, 2, "(N, R)")
+    rows, many, n = values.shape
+    if m > 16 or not 1 <= n <= m:
+        raise ValueError(f"{op}: n of m with 1 <= n <= m <= 16, got {n}:{m}")
+    if many != -(-k // m):
+        raise ValueError(
+            f"{op}: values {tuple(values.shape)} must have ceil(K / m) = {-(-k // m)} groups of {m}, K = {k}"
+        )
+    fits = rows, -(-many * n * (1 if m <= 2 else 2 if m <= 4 else 4) // 8)
+    if tuple(indices.shape) != fits:
+        raise ValueError(
+            f"{op}: indices {tuple(indices.shape)} must be {fits} for values {tuple(values.shape)} and m = {m}"
+        )
     same_float(op, values=values)
-    dtype(op, "where", where, "uint8")
-    n, half = values.shape
-    if tuple(where.shape) != (n, half // 4) or half % 4:
-        raise ValueError(
-            f"{op}: where must have a byte for every 4 of values {tuple(values.shape)}, got {tuple(where.shape)}"
-        )
+    dtype(op, "indices", indices, "uint8")
 
 
-def nm_linear(x: Any, values: Any, where: Any, b: Any) -> None:
-    """x (..., K) float, values (N, K / 2), where (N, K / 8) uint8, b (N,)."""
-    op = "nm_linear"
-    array(op, "x", x)
-    nm(op, values, where)
-    n, half = values.shape
-    if x.ndim < 1 or x.shape[-1] != 2 * half:
-        raise ValueError(
-            f"{op}: last axis of x {tuple(x.shape)} must be the {2 * half} columns that values {tuple(values.shape)} "
-            "stand for"
-        )
-    _bias(op, b, n, "output")
-    same_float(op, x=x, values=values, b=b)
+def nm_linear(x: Any, values: Any, indices: Any, m: Any, b: Any) -> None:
+    """x (..., K), n of every m weights of W (N, K), b (N,)."""
+    array("nm_linear", "x", x)
+    if x.ndim < 1:
+        raise ValueError("nm_linear: x must have at least 1 axis (..., K), got shape ()")
+    groups("nm_linear", values, indices, m, x.shape[-1])
+    _bias("nm_linear", b, values.shape[0], "row of W")
+    same_float("nm_linear", x=x, values=values, b=b)
 
 
 # --- planes and rows ---

@@ -194,6 +194,14 @@ def _csr_linear_dx(rng: np.random.Generator, g: Numbers) -> Args:
     return _normal(rng, (g["m"], g["n"])), *_csr(rng, g), g["k"]
 
 
+def _nm_linear(rng: np.random.Generator, g: Numbers) -> Args:
+    w = _normal(rng, (g["n"], g["k"] // g["of"], g["of"]))
+    dropped = np.argsort(np.abs(w), axis=2)[:, :, : g["of"] - g["keep"]]
+    np.put_along_axis(w, dropped, 0, 2)
+    packed = kernels.pack_nm(w.reshape(g["n"], g["k"]), g["keep"], g["of"])
+    return _normal(rng, (g["m"], g["k"])), *packed, g["of"], _normal(rng, (g["n"],))
+
+
 def _max_pool2d(rng: np.random.Generator, g: Numbers) -> Args:
     shapes = array_shapes("max_pool2d", g)
     pairs = ((g[what], g[what]) for what in ("window", "stride", "padding"))
@@ -276,6 +284,10 @@ def _stored(g: Numbers) -> int:
 
 def _sparse(g: Numbers) -> float:
     return 2.0 * g["m"] * _stored(g)
+
+
+def _some_of_many(g: Numbers) -> float:
+    return 2.0 * g["m"] * g["n"] * g["k"] * g["keep"] / g["of"]
 
 
 def _convolution(g: Numbers) -> float:
@@ -385,6 +397,7 @@ ROWS: dict[str, Row] = {
         Row("int4_linear", "int4_linear", _int4_linear, _product, lambda g: g["k"], expect=_right_int4_linear),
         Row("csr_linear", "sparse_linear", _csr_linear, _sparse, lambda g: g["k"]),
         Row("csr_linear_dx", "sparse_linear", _csr_linear_dx, _sparse, lambda g: g["n"]),
+        Row("nm_linear", "nm_linear", _nm_linear, _some_of_many, lambda g: g["k"] * g["keep"] // g["of"]),
         Row("max_pool2d", "max_pool2d", _max_pool2d, _moved),
         Row("softmax", "rows", _softmax, _moved),
         Row("softmax_backward", "rows", _softmax_backward, _moved, lambda g: g["n"]),

@@ -56,6 +56,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "int4_linear": {**_PRODUCT, "group": 64},
     # as linear, with so many per cent of w zero
     "sparse_linear": {**_PRODUCT, "zeros": 90},
+    # as linear, with `keep` of every `of` neighbouring weights kept
+    "nm_linear": {**_PRODUCT, "keep": 2, "of": 4},
     "max_pool2d": {**_IMAGE, "window": NEEDED, "stride": NEEDED, "padding": 0},
     # m rows of n numbers: softmax, cross-entropy (n classes), layer and RMS norm, dropout
     "rows": {"m": NEEDED, "n": NEEDED},
@@ -117,6 +119,7 @@ class Shape:
             text = f"{g['batch']}x {text}" if g.get("batch") else text
             text += "".join(f" {side}T" for side in g.get("transpose", ""))
         text += f" {g['zeros']}% zeros" if "zeros" in g else ""
+        text += f" {g['keep']}:{g['of']}" if "keep" in g else ""
         return text + (" static" if g.get("static") else "")
 
 

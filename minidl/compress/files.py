@@ -10,6 +10,7 @@ metadata (JSON) says which:
     {"kind": "int8", "scale": ..., "x_scale": ..., and data or shape, bits, values as above, of int8}
     {"kind": "csr", ...}                                            as float, to become sparse rows again
     {"kind": "codes", "int4" or "codebook", "storage": packed storage, and bits if masked}      1 to 8 bits a weight
+    {"kind": "nm", "storage": n of every m, and bits if masked elsewhere than at its places}
     "masked": true says that the bits are the parameter's mask
 
 Only a -0.0 in the place of a pruned weight, which an optimizer's product with the mask may leave, comes back as 0.0.
@@ -29,7 +30,7 @@ import numpy as np
 from minidl.devices import move
 from minidl.io import CheckpointError, load, save
 from minidl.io.npz import MAX_BYTES
-from minidl.storage import CSR, Codebook, Codes, Int4, Int8, Packed, Scaled
+from minidl.storage import CSR, NM, Codebook, Codes, Int4, Int8, Packed, Scaled
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["load_model", "load_state", "save_model", "stored_bytes"]
@@ -122,8 +123,9 @@ def encode(t: Tensor) -> Any:
     """What stands for a tensor in the file: the tensor, or the dict described at the top of this page."""
     array, mask = t.array, getattr(t, "mask", None)
     record: dict[str, Any] = {"kind": "float", "masked": mask is not None}
-    if isinstance(array, (Codes, Int4, Codebook, Scaled)):
-        places = {} if mask is None else {"bits": _pack(_cpu(mask))}
+    if isinstance(array, (Codes, Int4, Codebook, NM, Scaled)):
+        told = mask is None or (isinstance(array, NM) and bool((mask == array.places()).all()))
+        places = {} if told else {"bits": _pack(_cpu(mask))}
         storage = type(array).from_arrays(array.arrays())  # without the mask, which is written once
         return {"kind": array.kind, "masked": mask is not None, "storage": storage} | places
     if isinstance(array, CSR):
@@ -153,13 +155,17 @@ def encode(t: Tensor) -> Any:
 def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes: int = MAX_BYTES) -> Any:
     """The Tensor or packed storage that a record stands for; raises error(reason) for whatever is wrong with it."""
     kind = record.get("kind")
-    whole = {cls.kind: cls for cls in (Codes, Int4, Codebook, Scaled)}
+    whole = {cls.kind: cls for cls in (Codes, Int4, Codebook, NM, Scaled)}
     if kind in whole:
         storage, masked = record.get("storage"), record.get("masked")
-        known = {"kind", "masked", "storage"} | ({"bits"} if masked else set())
+        told = not masked or (kind == "nm" and "bits" not in record)  # the mask is what is stored
+        known = {"kind", "masked", "storage"} | (set() if told else {"bits"})
         if set(record) != known or not isinstance(storage, whole[kind]) or not isinstance(masked, bool):
             raise error("is stored in a way that this version does not know")
-        storage.mask = _unpack(_array(record, "bits", error), storage.shape, error) if masked else None
+        if told:
+            storage.mask = storage.places() if masked else None
+        else:
+            storage.mask = _unpack(_array(record, "bits", error), storage.shape, error)
         return storage
     known = {"kind", "masked", "data", "shape", "bits", "values", *(("scale", "x_scale") if kind == "int8" else ())}
     if kind not in ("float", "int8", "csr") or set(record) - known or not isinstance(record.get("masked"), bool):

@@ -1,4 +1,7 @@
-"""Packing: pruned weights stored without their zeros, where the sparse kernel is measured to be the faster one.
+"""Packing: pruned weights stored without their zeros, where a sparse kernel is measured to be the faster one.
+
+Two forms are tried: compressed sparse rows, which take any zeros, and n of every m neighbours, 2:4 for one, where the
+weights are pruned that way: less to read for each weight, and the same work in every row.
 
 Zeros cost nothing on disk anyway (`save_model` gives each a bit). In memory and in time they count until the weight is
 packed, and then each one that is left costs more than in a dense product: its column has to be read, and it meets a
@@ -20,7 +23,7 @@ from minidl import random
 from minidl.compress.prune import prunable
 from minidl.compress.reports import latencies, table
 from minidl.devices import is_cuda_array
-from minidl.storage import CSR, Packed
+from minidl.storage import CSR, NM, Packed
 
 __all__ = ["Choice", "Packing", "pack_", "packing"]
 
@@ -37,6 +40,7 @@ class Choice:
     sparse_bytes: int | None
     packed: bool
     why: str
+    form: str = "csr"  # or "2:4", or another n:m: the faster of those that fit
 
 
 class Packing(tuple):
@@ -48,7 +52,7 @@ class Packing(tuple):
         body = [
             (
                 c.name, f"{100 * c.zeros:.1f} %", number(c.dense_ms, ".3f"), number(c.sparse_ms, ".3f"),
-                f"{c.dense_bytes:,}", number(c.sparse_bytes, ","), ("sparse: " if c.packed else "dense: ") + c.why,
+                f"{c.dense_bytes:,}", number(c.sparse_bytes, ","), (f"{c.form}: " if c.packed else "dense: ") + c.why,
             )
             for c in self
         ]  # fmt: skip
@@ -86,23 +90,46 @@ def packing(model: Any, batch: int = 64, *, skip: str | Iterable[str] = (), repe
         if why:
             found.append(Choice(name, zeros, None, None, p.array.nbytes, None, False, why))
             continue
-        sparse = CSR.from_dense(p.array)
+        forms: dict[str, Packed] = {"csr": CSR.from_dense(p.array)}
+        pattern = nm_pattern(p.array)
+        if pattern is not None:
+            forms["{}:{}".format(*pattern)] = NM.from_dense(p.array, *pattern)
         x = random.Generator(0).normal((batch, p.array.shape[1]))
-        ms = latencies(
-            {"dense": partial(kernels.linear, x, p.array), "sparse": partial(sparse.linear, x, None)}, repeats
-        )
-        gain = ms["dense"] / ms["sparse"]
-        wins = gain > 1.05
-        why = f"{gain:.2f} times the speed"
-        why += "" if wins else f" for {batch} rows: too few zeros to make up for indices"
-        found.append(Choice(name, zeros, ms["dense"], ms["sparse"], p.array.nbytes, sparse.nbytes, wins, why))
+        ways = {"dense": partial(kernels.linear, x, p.array)}
+        ms = latencies(ways | {form: partial(sparse.linear, x, None) for form, sparse in forms.items()}, repeats)
+        dense = ms.pop("dense")
+        form = min(ms, key=ms.__getitem__)
+        wins = dense / ms[form] > 1.05
+        why = ", ".join(f"{form} {dense / each:.2f} times the speed" for form, each in ms.items())
+        if not wins:
+            why += f" for {batch} rows: too few zeros to make up for their places"
+        found.append(
+            Choice(name, zeros, dense, ms[form], p.array.nbytes, forms[form].nbytes, wins, why, form)
+        )  # fmt: skip
     return Packing(found)
+
+
+def nm_pattern(w: Any) -> tuple[int, int] | None:
+    """The n:m with the fewest n / m, half at most, and of these the smallest m up to 16, that a matrix (N, K) keeps to;
+    None without.
+
+    >>> nm_pattern(np.float32([[1, 0, 0, 2, 3, 4, 0, 0]]))
+    (2, 4)
+    """
+    best = None
+    for m in (2, 4, 8, 16):
+        if w.shape[1] % m or not w.size:
+            continue
+        n = max(int((w.reshape(-1, m) != 0).sum(1).max()), 1)
+        if 2 * n <= m and (best is None or n * best[1] < best[0] * m):
+            best = n, m
+    return best
 
 
 def pack_(
     model: Any, choices: Iterable[Choice] | None = None, *, batch: int = 64, skip: str | Iterable[str] = ()
 ) -> Any:
-    """Store weights as sparse rows where `packing` found them faster, in place; returns the model.
+    """Store weights as sparse rows, or as n of every m, where `packing` found that faster, in place; returns the model.
 
     Parameters keep their objects, names and masks, and are for inference from then on; `dequantize_` gives floats back.
     `choices` are those of `packing`, made now if they are not given; those with ``packed=True`` are done, whatever was
@@ -117,7 +144,7 @@ def pack_(
     """
     choices = packing(model, batch, skip=skip) if choices is None else list(choices)
     params = dict(model.named_parameters())
-    made = []
+    made: list[tuple[Any, Packed]] = []
     for c in choices:
         if c.name not in params:
             raise ValueError(f"pack_: the model has no parameter {c.name}; are the choices those of another model?")
@@ -126,7 +153,11 @@ def pack_(
             continue
         if isinstance(p.array, Packed):
             raise TypeError(f"pack_: {c.name} is packed as {p.array.kind} already")
-        made.append((p, CSR.from_dense(p.array, p.mask)))
+        if c.form == "csr":
+            made.append((p, CSR.from_dense(p.array, p.mask)))
+        else:
+            n, _, m = c.form.partition(":")
+            made.append((p, NM.from_dense(p.array, int(n), int(m), p.mask)))
     for p, packed in made:  # nothing is changed before everything is known
         p.requires_grad_(False)
         p.grad = None

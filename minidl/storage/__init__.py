@@ -7,6 +7,7 @@ op that meets one raises with advice, so nothing is unpacked behind the user's b
     Int4    a scale per group of inputs; weights become floats in registers, on the way to the multiplication
     Codes   2 to 8 bits, symmetric or affine, scales per tensor, output or group: the smallest file
     CSR     only what is not zero, with its column: sparse products
+    NM      n of every m in a row, with their places in a few bits: sparse products, too
     Scaled  one of the first three, its inputs scaled on the way in
     Codebook  a table of up to 256 values, and for each weight the number of its value
 """
@@ -17,6 +18,19 @@ from minidl.storage.codes import Codes, pack_bits, unpack_bits
 from minidl.storage.csr import CSR
 from minidl.storage.int4 import Int4
 from minidl.storage.int8 import Int8
+from minidl.storage.nm import NM
 from minidl.storage.scaled import Scaled
 
-__all__ = ["CSR", "Codebook", "Codes", "Int4", "Int8", "Packed", "PackedError", "Scaled", "pack_bits", "unpack_bits"]
+__all__ = [
+    "CSR",
+    "NM",
+    "Codebook",
+    "Codes",
+    "Int4",
+    "Int8",
+    "Packed",
+    "PackedError",
+    "Scaled",
+    "pack_bits",
+    "unpack_bits",
+]

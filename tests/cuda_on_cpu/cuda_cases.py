@@ -485,11 +485,11 @@ def two_of_four(seed, n, k):
 @cases("nm_linear")
 def _():
     for m, k, n in [(0, 8, 2), (1, 8, 1), (3, 40, 9), (5, 264, 17), (65, 24, 66), (2, 0, 3), (2, 8, 0)]:
-        yield fixed(normal(0, m, k), *mk.pack_nm(two_of_four(1, n, k)), normal(2, n))
-    yield fixed(normal(0, 2, 2, 40), *mk.pack_nm(two_of_four(1, 3, 40)), None)
+        yield fixed(normal(0, m, k), *mk.pack_nm(two_of_four(1, n, k), 2, 4), 4, normal(2, n))
+    yield fixed(normal(0, 2, 2, 40), *mk.pack_nm(two_of_four(1, 3, 40), 2, 4), 4, None)
     x = normal(0, 3, 32)
     x[0, 5], x[1, 6] = np.inf, np.nan  # weights beside them that are not stored take no part
-    yield fixed(x, *mk.pack_nm(two_of_four(1, 20, 32)), None)
+    yield fixed(x, *mk.pack_nm(two_of_four(1, 20, 32), 2, 4), 4, None)
 
 
 @cases("scatter_rows")

@@ -2,16 +2,16 @@
 
     csr_linear      x (..., K), values, indices (Z,), indptr (N + 1,), b (N,) -> y (..., N)      y = x @ W.T + b
     csr_linear_dx   dy (..., N), values, indices, indptr, k -> dx (..., K)                      dx = dy @ W
-    nm_linear       x (..., K), values (N, K / 2), where (N, K / 8) uint8, b (N,) -> y (..., N) y = x @ W.T + b
+    nm_linear       x (..., K), values (N, G, n), indices (N, R), m, b (N,) -> y (..., N)       y = x @ W.T + b
 
 W (N, K) lies in compressed sparse rows: row n holds values[indptr[n]:indptr[n + 1]], in the columns that `indices`
 names in the same places (uint16 or int32, in any order, and a column named twice counts twice). What is not stored
 takes no part, so an infinite x beside it gives no NaN. `pack_csr` and `unpack_csr` are the way to and from dense.
 
-For nm_linear, two of every four neighbours in a row of W are stored: values, and their places among the four, 2 bits
-each, two groups in a byte; `pack_nm` and `unpack_nm` are the way to and from dense. About half the memory.
+For `nm_linear` n of every m neighbours in a row of W are stored, for all G = ceil(K / m) groups, and with each its
+place in the group, 1, 2 or 4 bits of uint8 (`pack_nm`). A zero that fills a group up is a weight like others here.
 
-Sums are taken in the precision of x; csr's in the order in which a row is stored.
+Sums are taken in the precision of x, in the order in which a row is stored.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import math
 from typing import Any
 
 from .. import checks
+from ..cpu import machine
 from ..registry import REFERENCE, Op, Variant
 
-OPS = tuple(
+OPS: tuple[Op, ...] = tuple(
     Op(
         name,
         check=getattr(checks, name),
@@ -39,9 +40,21 @@ OPS = tuple(
 )
 
 
+_UNPACKED_FROM = 256  # rows of x; 2:4, 1024 x 1024 and 4096 x 1024, with AMX
+
+
+def _unpacked_cost(x: Any, values: Any, indices: Any, m: Any, b: Any) -> float:
+    """Below the panels (1) where a dense product on the tile unit outruns half of the multiply-adds."""
+    return 0.5 if x.dtype == "float32" and math.prod(x.shape[:-1]) > _UNPACKED_FROM and machine.tier() == "amx" else 2.0
+
+
 def _few(x: Any, *rest: Any) -> float:
     """Of `warps`, where `tiles` costs 1: a rank, not a measurement, as no GPU was at hand."""
     return 0.5 if math.prod(x.shape[:-1]) <= 16 else 2.0
+
+
+def _two_of_four(x: Any, values: Any, indices: Any, m: Any, b: Any) -> bool:
+    return m == 4 and values.shape[2] == 2 and x.shape[-1] % 8 == 0
 
 
 OPS += (
@@ -49,12 +62,24 @@ OPS += (
         "nm_linear",
         check=checks.nm_linear,
         variants=(
-            Variant("reference", load="minidl_kernels.sparse.nm:nm_linear", cost=REFERENCE, note="row by row"),
-            Variant("blas", load="minidl_kernels.sparse.nm:nm_linear_by_blas", note="zeros put back, NumPy's BLAS"),
+            Variant("reference", load="minidl_kernels.sparse.reference:nm_linear", cost=REFERENCE, note="row by row"),
+            Variant(
+                "panels",
+                load="minidl_kernels.sparse.groups:nm_linear",
+                note="a weight times a column of x, of two rows of W, in stretches that the first cache holds",
+            ),
+            Variant(
+                "unpacked",
+                load="minidl_kernels.sparse.groups:nm_linear_unpacked",
+                cost=_unpacked_cost,
+                note="W made dense, and the dense product",
+            ),
             Variant(
                 "warps",
                 load="minidl_kernels.sparse.nm_cuda:warps",
                 device="cuda",
+                accepts=_two_of_four,
+                needs="2:4 and K a multiple of 8",
                 cost=_few,
                 note="a warp for each output: weights are read once for 4 rows of x, and half of them only",
             ),
@@ -62,6 +87,8 @@ OPS += (
                 "tiles",
                 load="minidl_kernels.sparse.nm_cuda:tiles",
                 device="cuda",
+                accepts=_two_of_four,
+                needs="2:4 and K a multiple of 8",
                 note="register tiles, zeros put back in shared memory",
             ),
         ),

@@ -107,7 +107,7 @@ def _scattered(t: Tile, index: str) -> Any:
 
 
 @functools.cache
-def _put(t: Tile) -> Any:
+def put(t: Tile) -> Any:
     """f(held, step, y, y_row, m, n): y[i, j] = held[j * step + i] for i < m, j < n, a square of a vector's lanes."""
 
     @intrinsic
@@ -131,7 +131,7 @@ def _put(t: Tile) -> Any:
 def _kernels(tier: str, kind: str, index: str) -> tuple[Any, Any, Any]:
     """csr_linear for many rows and for few, and csr_linear_dx."""
     t = tile(tier, kind)
-    pack_lines, put, scattered = pack(t, "b"), _put(t), _scattered(t, index)
+    pack_lines, place, scattered = pack(t, "b"), put(t), _scattered(t, index)
     one, two = _gathered(t, index, 1), _gathered(t, index, 2)
     size, lanes, cols = t.size, t.lanes, t.cols
     number, column = pointer("float32" if size == 4 else "float64"), pointer(index)
@@ -174,7 +174,7 @@ def _kernels(tier: str, kind: str, index: str) -> tuple[Any, Any, Any]:
                     one(ends[n0 + j], ends[n0 + j + 1], values, indices, here, 0, start, to)
             for i in range(0, some, lanes):
                 row = pair * 2 * cols + i
-                put(
+                place(
                     held + i * size, 2 * cols * size, y + (row * n + n0) * size, n * size,
                     min(lanes, some - i), min(lanes, n - n0),
                 )  # fmt: skip
@@ -236,7 +236,7 @@ def _kernels(tier: str, kind: str, index: str) -> tuple[Any, Any, Any]:
             scattered(ends[row], ends[row + 1], values, indices, packed + row * cols * size, made)
         for k0 in range(0, k, lanes):
             for i in range(0, some, lanes):
-                put(
+                place(
                     made + (k0 * cols + i) * size, cols * size, dx + ((first + i) * k + k0) * size, k * size,
                     min(lanes, some - i), min(lanes, k - k0),
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two of four on a GPU: nm.cu."""
+"""Two of four on a GPU: nm.cu, values (N, K / 4, 2) and a byte for every 4 of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def _product(name: str, side: tuple[int, int], x: Any, values: Any, where: Any, 
     return y
 
 
-def warps(x: Any, values: Any, where: Any, b: Any) -> Any:
-    return _product("nm_warps", (8, 4), x, values, where, b)
+def warps(x: Any, values: Any, indices: Any, m: int, b: Any) -> Any:
+    return _product("nm_warps", (8, 4), x, values, indices, b)
 
 
-def tiles(x: Any, values: Any, where: Any, b: Any) -> Any:
-    return _product("nm_tiles", (64, 64), x, values, where, b)
+def tiles(x: Any, values: Any, indices: Any, m: int, b: Any) -> Any:
+    return _product("nm_tiles", (64, 64), x, values, indices, b)

@@ -58,6 +58,11 @@ def csr_linear_dx(dy: np.ndarray, values: np.ndarray, indices: np.ndarray, indpt
     return _kept(matmul(dy, kernels.unpack_csr(values, indices, indptr, k)))
 
 
+def nm_linear(x: np.ndarray, values: np.ndarray, indices: np.ndarray, m: int, b: np.ndarray | None = None) -> Call:
+    """The dense product, with the zeros."""
+    return _kept(linear(x, kernels.unpack_nm(values, indices, m, x.shape[-1]), b))
+
+
 def _kept(call: Call) -> Call:
     """It works on weights that were made dense before."""
     call.keeps = True  # type: ignore[attr-defined]

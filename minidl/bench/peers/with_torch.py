@@ -68,6 +68,13 @@ def csr_linear_dx(dy: np.ndarray, values: np.ndarray, indices: np.ndarray, indpt
     return call
 
 
+def nm_linear(x: np.ndarray, values: np.ndarray, indices: np.ndarray, m: int, b: np.ndarray | None = None) -> Call:
+    """The dense layer, with the zeros."""
+    call = linear(x, kernels.unpack_nm(values, indices, m, x.shape[-1]), b)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
+
+
 def conv2d(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Call:
