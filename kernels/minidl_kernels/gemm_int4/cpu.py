@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 RUN = 16  # bytes that hold 32 neighbouring weights
 AT_ONCE = 4  # rows of x for which a weight is converted once
-FEW = 16  # rows of x up to which weights are converted on the way; measured at 1024 x 1024 and 4096 x 4096
+FEW = 40  # rows of x up to which weights are converted on the way; measured at 1024 x 1024 and 4096 x 4096
 BLOCK = 2 << 20  # bytes of W as floats
 
 
@@ -81,7 +81,8 @@ def _dots(lanes: int, nrows: int, nx: int, zeros: bool) -> Any:
     """f(groups, runs, x, x_row, m, w, w_row, n, scale, zero, start, y, y_row): x[i] . W[j] for i < m <= nx, j < n <=
     nrows.
 
-    y[i, j] = the sum over all weights (+ start[j], where start is not 0), each lane's first, in order, then the lanes'.
+    y[i, j] = the sum over all weights (+ start[j], where start is not 0), each lane's first, in order, then the lanes',
+    one half to the other.
     """
 
     @intrinsic
@@ -126,10 +127,13 @@ def _dots(lanes: int, nrows: int, nx: int, zeros: bool) -> Any:
                         with builder.if_then(starting):
                             bias = builder.inttoptr(builder.add(start, I64(4 * j)), F32.as_pointer())
                             builder.store(builder.load(bias), total)
-                        both = functools.reduce(builder.fadd, [builder.load(s) for s in pair])
+                        both, many = functools.reduce(builder.fadd, [builder.load(s) for s in pair]), lanes
+                        while many > 1:  # one half to the other
+                            many //= 2
+                            orders = (range(many), range(many, 2 * many))
+                            halves = [ir.Constant(ir.VectorType(I32, many), list(order)) for order in orders]
+                            both = builder.fadd(*(builder.shuffle_vector(both, both, half) for half in halves))
                         value = builder.extract_element(both, I64(0))
-                        for lane in range(1, lanes):
-                            value = builder.fadd(value, builder.extract_element(both, I64(lane)))
                         to = builder.add(builder.add(y, builder.mul(y_row, I64(i))), I64(4 * j))
                         value = builder.fadd(value, builder.load(total))
                         builder.store(value, builder.inttoptr(to, F32.as_pointer()))

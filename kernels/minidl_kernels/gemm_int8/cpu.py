@@ -26,6 +26,7 @@ from ..cpu.gather import pointer
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address, multiply_at
+from ..kept import frozen
 from . import vector
 from .stages import finish_rows, quantize_rows, shares
 from .windows import convolve
@@ -143,7 +144,7 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
     quantize_rows(machine.tier())(
         m, k, k, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
     )
-    if vector.reads(q, w_q):
+    if vector.reads(q, w_q) and (m == 1 or not frozen(w_q)):  # two rows are faster with weights that stay packed
         y = vector.times(q, w_q).view(np.float32)
         finish_rows(m, n, address(y), 0, address(sums), address(scales), address(w_scale), address(bias), shares(m * n))
     else:
