@@ -166,6 +166,9 @@ def _bench(commands: argparse._SubParsersAction) -> None:
     bench.add_argument(
         "kernels", metavar="KERNEL", nargs="*", help="what to time (default: all; with --models, models)"
     )
+    bench.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the kernels on a GPU, beside torch and CuPy"
+    )
     bench.add_argument("--peers", metavar="LIST", help="numpy,torch,onnxruntime or none (default: what is installed)")
     bench.add_argument("--threads", metavar="LIST", help="thread counts such as 1,2 (default: 1 and all)")
     bench.add_argument("--tier", metavar="T", help="run our kernels as a lesser CPU would (`minidl info` lists them)")

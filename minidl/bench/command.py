@@ -45,6 +45,11 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.compare:
         _only(arguments, "--compare", "json")
         return _compare(arguments.compare[0], arguments.compare[1], arguments.json)
+    if arguments.device == "cuda":
+        _only(arguments, "--device cuda", "kernels", "peers", "shapes", "ladder", "json", "seconds", "quick")
+        if modes:
+            raise UserError(f"--device cuda and --{modes[0].replace('_', '-')} are different jobs")
+        return _on_gpu(arguments)
     tier = _tier(arguments.tier)
     if arguments.self_test:
         _only(arguments, "--self-test", "tier")
@@ -219,6 +224,17 @@ def _say_ladder(found: dict[str, Any]) -> None:
         last = told["seconds"]
     for fault in found["faults"]:
         say(f"    FAULT: {fault['who']}: {fault['what']}")
+
+
+def _on_gpu(arguments: argparse.Namespace) -> int:
+    from minidl.bench.on_gpu import run, the_gpu
+
+    the_gpu()  # says what is missing before anything else is looked at
+    asked, shapes = _choice("kernel", arguments.kernels, list(ROWS)), _shapes(arguments.shapes)
+    rows = {k: (ROWS[k], [s for s in shapes if s.section == ROWS[k].section]) for k in asked}
+    seconds = 0.05 if arguments.quick else arguments.seconds or SECONDS
+    rows = {k: (row, mine) for k, (row, mine) in rows.items() if mine}
+    return run(rows, arguments.peers, seconds, arguments.quick, arguments.ladder, arguments.json, say)
 
 
 # -- the other jobs ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import functools
 import inspect
 import re
 import sys
+import time
 import types
 import weakref
 
@@ -537,7 +538,29 @@ def _set_device(i):
     gpus.current = _Device(i).id
 
 
+class _Event:
+    """A moment in the stream: here of the host, which runs the kernels."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.when, self.reached = None, False
+
+    def record(self, stream=None):
+        self.when, self.reached = time.perf_counter(), False
+
+    def synchronize(self):
+        _synchronise()
+        self.reached = True
+
+
+def _elapsed(start, end):
+    if not end.reached:
+        raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return 1e3 * (end.when - start.when)
+
+
 cuda = types.SimpleNamespace(
+    Event=_Event,
+    get_elapsed_time=_elapsed,
     Device=_Device,
     get_allocator=lambda: _allocator,
     set_allocator=_set_allocator,
@@ -546,6 +569,7 @@ cuda = types.SimpleNamespace(
         getDeviceCount=lambda: gpus.count,
         getDevice=lambda: gpus.current,
         setDevice=_set_device,
+        deviceGetAttribute=lambda attribute, device: {16: 2, 38: 1 << 20}[attribute],
         memGetInfo=lambda: (1 << 28, 4 << 30),
         driverGetVersion=lambda: 13020,
         runtimeGetVersion=lambda: 13020,

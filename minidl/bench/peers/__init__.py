@@ -15,7 +15,9 @@ from typing import Any
 __all__ = ["NAMES", "MissingPeer", "find", "load", "present"]
 
 # Library -> the packages that its page imports. `pip install 'minidl[bench]'` brings them all.
+# CuPy's is for a GPU, where `minidl bench --device cuda` asks for it.
 NAMES = {"numpy": ("numpy",), "torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx")}
+ON_GPU = {"cupy": ("cupy",)}
 
 
 class MissingPeer(Exception):
@@ -24,7 +26,7 @@ class MissingPeer(Exception):
 
 def load(name: str) -> Any:
     """The page of a library. Raises MissingPeer."""
-    for package in NAMES[name]:
+    for package in (NAMES | ON_GPU)[name]:
         try:
             importlib.import_module(package)
         except ImportError as error:

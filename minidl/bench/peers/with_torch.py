@@ -28,9 +28,15 @@ def start(nthreads: int) -> Any:
         torch.set_num_threads(before)
 
 
-def _t(*arrays: np.ndarray | None) -> list[Any]:
-    """As tensors that share memory; weights that nobody can write are copied, torch takes no read-only memory."""
-    return [None if a is None else torch.from_numpy(a if a.flags.writeable else a.copy()) for a in arrays]
+def _t(*arrays: Any) -> list[Any]:
+    """As tensors that share memory, NumPy's or a GPU's; what nobody can write is copied: torch takes no such memory."""
+    return [None if a is None else _tensor(a) for a in arrays]
+
+
+def _tensor(a: Any) -> Any:
+    if not isinstance(a, np.ndarray):
+        return torch.from_dlpack(a)
+    return torch.from_numpy(a if a.flags.writeable else a.copy())
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> Call:
