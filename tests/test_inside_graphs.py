@@ -14,7 +14,7 @@ import minidl
 from minidl import nn
 from minidl.inside import graph
 from minidl.inside.graph_page import program
-from minidl.inside.graphs import _without_cycles
+from minidl.inside.graphs import MOST, _without_cycles
 from minidl.inside.layouts import layered
 
 
@@ -206,6 +206,24 @@ def test_a_click_opens_one_module_and_closes_it_again():
     assert 'data-open="Net.blocks"' in picture
     assert 'data-close="Net"' in picture
     assert "data-open" not in context.eval(f"picture(opened({g.deepest + 1}))"), "ops have no inside"
+
+
+def test_of_a_large_graph_single_modules_can_be_opened_to_their_ops(tmp_path):
+    g = graph(Net(100), (4, 8))
+    assert len(g.nodes) > MOST
+    g.save(str(tmp_path / "g.html"))
+    text = (tmp_path / "g.html").read_text()
+    assert 'max="3"' in text, "the slider stops where a picture would have more boxes than can be drawn"
+    context = quickjs.Context()
+    context.eval(re.search(r"const GAP_X.*?(?=\nconst place)", text, re.S)[0].replace("const GRAPH", "var GRAPH"))
+    boxes = "collapse(new Set(['Net', 'Net.blocks', 'Net.blocks.7', 'Net.blocks.7.norm'])).boxes"
+    titles = json.loads(context.eval(f"JSON.stringify({boxes}.map(b => b.title))"))
+    assert len(titles) < 130
+    assert "standardize" in titles
+    assert "Net.blocks.7.first" in titles
+    assert "Net.blocks.8" in titles
+    flat = graph(lambda: minidl.ones(3, requires_grad=True) * 2)
+    assert 'type="range"' not in flat._page(), "without modules there is nothing to open"
 
 
 def test_names_are_no_markup():

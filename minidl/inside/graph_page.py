@@ -285,14 +285,16 @@ place.addEventListener('click', e => change(e.target));
 place.addEventListener('keydown', e => {
   if ((e.key === 'Enter' || e.key === ' ') && change(e.target)) e.preventDefault();
 });
-level.addEventListener('input', () => { open = opened(+level.value); draw(); });
+if (level) level.addEventListener('input', () => { open = opened(+level.value); draw(); });
 draw();
 """
 
 
 def data(graph: Any, finest: int) -> dict[str, Any]:
     """What the page knows: the boxes of the finest drawing, their module paths, ops and parameters, and the edges."""
-    boxes, edges = graph.flows(finest)
+    from minidl.inside import graphs
+
+    boxes, edges = graph.flows(finest, graphs.KNOWN)
     small: dict[Any, int] = {}
     atoms = []
     for box in boxes:
@@ -328,17 +330,22 @@ def program(graph: Any, finest: int) -> str:
     return f"const {numbers};\nconst GRAPH = {text};\n{SCRIPT}"
 
 
-def page(graph: Any, depths: list[int]) -> str:
-    """The HTML of a graph that may be opened to the last of `depths`."""
+def page(graph: Any, depths: list[int], finest: int) -> str:
+    """The HTML of a graph: the slider opens all of it to one of `depths`, clicks go on to the depth `finest`."""
     from minidl.inside import graphs
 
     slider = (
-        f'<div class="bar"><label>from whole modules to single ops <input type="range" id="level" min="{depths[0]}" '
-        f'max="{depths[-1]}" value="{graph.depth}" aria-label="depth" style="max-width: 20rem"></label></div>'
+        ""
+        if len(depths) < 2
+        else (
+            f'<div class="bar"><label>from whole modules to single ops <input type="range" id="level" '
+            f'min="{depths[0]}" max="{depths[-1]}" value="{graph.depth}" aria-label="depth" '
+            f'style="max-width: 20rem"></label></div>'
+        )
     )
     head = (
         f'<h1>Graph</h1><p class="soft">{len(graph.nodes):,} ops; on the lines what flows, forwards. A click on a '
         f"module opens it; the \N{MINUS SIGN} at the corner of what is inside closes it again.</p>{slider}"
     )
     body = f'{head}<div class="wide" id="picture">{graph.svg()}</div>'
-    return showing.document("Graph", body, graphs.STYLE + STYLE, program(graph, depths[-1]) + LISTEN)
+    return showing.document("Graph", body, graphs.STYLE + STYLE, program(graph, finest) + LISTEN)

@@ -24,7 +24,8 @@ from minidl.tensors import Tensor, wrap
 __all__ = ["Box", "Graph", "graph"]
 
 FEW = 40  # boxes, as many as can be read at one look
-MOST = 400  # boxes that an HTML page draws at its finest
+MOST = 400  # boxes that an HTML page draws at once ...
+KNOWN = 4000  # ... and ops that it knows, to draw them where a module is opened
 
 Size = tuple[tuple[int, ...], int]  # shape, bytes
 
@@ -184,9 +185,11 @@ class Graph:
                 box.detail += f", {showing.number(sum(box.parameters.values()))} params"
         return boxes, {e: list(s.values()) for e, s in edges.items()}
 
-    def flows(self, depth: int) -> tuple[list[Box], dict[tuple[int, int], dict[tuple[int, int], Size]]]:
-        """Boxes at a depth, and the tensors that flow between them."""
-        lines = self._count(depth) > MOST
+    def flows(
+        self, depth: int, most: int = MOST
+    ) -> tuple[list[Box], dict[tuple[int, int], dict[tuple[int, int], Size]]]:
+        """Boxes at a depth, and the tensors that flow between them. More than `most` ops: one box for each line."""
+        lines = self._count(depth) > most
         keys = [self._key(n, depth, lines) for n in self.nodes]
         group = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         member = [group[key] for key in keys]
@@ -290,7 +293,9 @@ class Graph:
     def _page(self) -> str:
         from minidl.inside.graph_page import page
 
-        return page(self, [d for d in range(1, self.deepest + 2) if d <= self.depth or self._count(d) <= MOST])
+        last = self.deepest + 1 if any(n.scope for n in self.nodes) else 1  # without modules one picture shows all
+        depths = [d for d in range(1, last + 1) if d <= self.depth or self._count(d) <= MOST]
+        return page(self, depths, self.deepest + 1 if len(self.nodes) <= KNOWN else depths[-1])
 
 
 def _flow(sizes: list[Size]) -> str:

@@ -101,7 +101,11 @@ def trace(input: Any) -> Any:
 
     Try: trace(randn(3, 3))
     """
-    require(len(input.shape) == 2, "trace: a matrix is expected, got {}", tuple(input.shape))
+    require(
+        len(input.shape) == 2,
+        "trace: a matrix is expected, got {}; or a loss of one element, to step through its backward: sum() or mean()",
+        tuple(input.shape),
+    )
     if dtypes.as_numpy(input.dtype).kind == "b":
         raise NotImplementedError("trace is not defined for bools: convert to int or float first")
     return sum(diagonal(input))
