@@ -210,13 +210,8 @@ def advice(name: str) -> str:
 
 # What small programs reach for now and then, in minidl's words.
 _ONE_LINERS = {
-    "as_strided": "use x.unfold(dim, size, step), slices and reshape, which know their gradients",
     "bfloat16": "NumPy has no bfloat16; use minidl.float32",
     "conv3d": "minidl goes up to images; a volume can be unfolded along its depth",
-    "gradient": "use minidl.diff(x) / step",
-    "put": "use x.reshape(-1).index_put((index,), values).reshape(x.shape)",
-    "resize_": "use x.reshape(...), or minidl.empty of the new shape",
-    "unravel_index": "use numpy.unravel_index(index.numpy(), shape)",
 }
 
 # Functions of torch that write into their argument: minidl.relu_(x) is x.relu_().

@@ -3,6 +3,7 @@
 
 from minidl.ops.activations import celu as celu, selu as selu
 from minidl.ops.angles import deg2rad as deg2rad, hypot as hypot, rad2deg as rad2deg, sinc as sinc
+from minidl.ops.bessel import i0 as i0
 from minidl.ops.blends import addcdiv as addcdiv, addcmul as addcmul, lerp as lerp, rsub as rsub
 from minidl.ops.conv import conv1d as conv1d, conv2d as conv2d, conv_transpose1d as conv_transpose1d, conv_transpose2d as conv_transpose2d
 from minidl.ops.cumulative import cumprod as cumprod
@@ -17,6 +18,7 @@ from minidl.ops.factorizations import cholesky as cholesky, cholesky_solve as ch
 from minidl.ops.gamma import digamma as digamma, lgamma as lgamma, mvlgamma as mvlgamma, polygamma as polygamma
 from minidl.ops.grids import atleast_1d as atleast_1d, atleast_2d as atleast_2d, atleast_3d as atleast_3d, block_diag as block_diag, broadcast_shapes as broadcast_shapes, broadcast_tensors as broadcast_tensors, cartesian_prod as cartesian_prod, column_stack as column_stack, combinations as combinations, diagflat as diagflat, dsplit as dsplit, dstack as dstack, hsplit as hsplit, rot90 as rot90, row_stack as row_stack, tensor_split as tensor_split, vsplit as vsplit
 from minidl.ops.hard_activations import prelu as prelu, relu as relu, threshold as threshold
+from minidl.ops.incomplete_gamma import igamma as igamma, igammac as igammac
 from minidl.ops.integers import bitwise_left_shift as bitwise_left_shift, bitwise_right_shift as bitwise_right_shift, frexp as frexp, gcd as gcd, lcm as lcm
 from minidl.ops.log_odds import float_power as float_power, ldexp as ldexp, logaddexp2 as logaddexp2, logit as logit, xlogy as xlogy
 from minidl.ops.more_products import addbmm as addbmm, addr as addr, chain_matmul as chain_matmul, ger as ger, kron as kron, vdot as vdot
@@ -28,8 +30,10 @@ from minidl.ops.searching import bucketize as bucketize, histc as histc, histogr
 from minidl.ops.second_names import absolute as absolute, adjoint as adjoint, clamp_max as clamp_max, clamp_min as clamp_min, detach as detach, fix as fix, fliplr as fliplr, flipud as flipud, greater as greater, greater_equal as greater_equal, less as less, less_equal as less_equal, moveaxis as moveaxis, msort as msort, negative as negative, not_equal as not_equal, swapdims as swapdims
 from minidl.ops.shuffles import channel_shuffle as channel_shuffle, pixel_shuffle as pixel_shuffle, pixel_unshuffle as pixel_unshuffle
 from minidl.ops.signs_of_floats import copysign as copysign, fmax as fmax, fmin as fmin, heaviside as heaviside, isneginf as isneginf, isposinf as isposinf, isreal as isreal, nextafter as nextafter, positive as positive, sgn as sgn, signbit as signbit
+from minidl.ops.slopes import gradient as gradient
 from minidl.ops.sorting import argsort as argsort, kthvalue as kthvalue, median as median, sort as sort, topk as topk, unique as unique
 from minidl.ops.spacings import asarray as asarray, bartlett_window as bartlett_window, blackman_window as blackman_window, hamming_window as hamming_window, hann_window as hann_window, logspace as logspace, poisson as poisson, range as range, scalar_tensor as scalar_tensor
 from minidl.ops.statistics import aminmax as aminmax, cdist as cdist, corrcoef as corrcoef, cov as cov, cumulative_trapezoid as cumulative_trapezoid, dist as dist, pdist as pdist, renorm as renorm, std_mean as std_mean, trapezoid as trapezoid, trapz as trapz, vander as vander, var_mean as var_mean
+from minidl.ops.strides import as_strided as as_strided, put as put, unravel_index as unravel_index
 from minidl.ops.trigonometry import acos as acos, acosh as acosh, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh, arctan as arctan, arctan2 as arctan2, arctanh as arctanh, asin as asin, asinh as asinh, atan as atan, atan2 as atan2, atanh as atanh, cos as cos, cosh as cosh, sin as sin, sinh as sinh, tan as tan, tanh as tanh
 from minidl.ops.vectors import bincount as bincount, cross as cross, index_copy as index_copy, index_fill as index_fill, inner as inner, take as take

@@ -29,7 +29,7 @@ _NAMES = """
     addbmm addr aminmax bitwise_left_shift bitwise_right_shift bucketize column_stack copysign deg2rad digamma dstack
     erfc erfinv float_power fmax fmin frac frexp gcd ger heaviside histc histogram hypot index_reduce isin isneginf
     isposinf kron lcm ldexp lgamma logaddexp2 logit mode mvlgamma nextafter polygamma rad2deg renorm row_stack
-    scatter_reduce searchsorted sgn signbit sinc slice_scatter vdot xlogy
+    scatter_reduce searchsorted i0 igamma igammac sgn signbit sinc slice_scatter vdot xlogy
 """
 NAMES = set(_NAMES.split())
 # Elementwise functions may write over their very input; these read elements after others are written.

@@ -76,7 +76,7 @@ from minidl.ops.pool import (
     max_pool2d,
 )
 from minidl.ops.power_pool import local_response_norm, lp_pool1d, lp_pool2d
-from minidl.ops.resample import interpolate
+from minidl.ops.resample import interpolate, upsample, upsample_bilinear, upsample_nearest
 from minidl.ops.shuffles import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.statistics import pdist
@@ -109,9 +109,6 @@ _ABSENT = {
     "avg_pool3d": "minidl goes up to images (N, C, H, W)",
     "adaptive_avg_pool3d": "minidl goes up to images (N, C, H, W)",
     "ctc_loss": "speech and handwriting in lines are not among what minidl is for, so far",
-    "upsample": "use interpolate, its newer name",
-    "upsample_nearest": "use interpolate(mode='nearest'), its newer name",
-    "upsample_bilinear": "use interpolate(mode='bilinear', align_corners=True), its newer name",
     "multi_head_attention_forward": "use minidl.nn.MultiheadAttention, or scaled_dot_product_attention",
 }
 
@@ -222,4 +219,7 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

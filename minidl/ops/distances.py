@@ -13,8 +13,9 @@ from minidl.autograd.out import takes_out
 from minidl.ops.axes import movedim
 from minidl.ops.common import broadcast, many_dims, one_dim, total
 from minidl.ops.copies import cast
+from minidl.ops.joining import cat
 from minidl.ops.limits import clamp
-from minidl.ops.logic import raw
+from minidl.ops.logic import like, raw
 from minidl.ops.masks import where
 from minidl.ops.reduce import Reduction, amax, amin, squeeze_dim, sum
 from minidl.ops.shapes import reshape, unsqueeze
@@ -165,10 +166,22 @@ class reduced_svd(Op):
 
 
 def svd(A: Any, full_matrices: bool = True) -> Any:
-    """U, s and V^T with A = U diag(s) V^T. Differentiable with full_matrices=False and distinct s only."""
-    if full_matrices and A.shape[-1] != A.shape[-2]:
-        raise NotImplementedError("svd: only full_matrices=False is implemented for matrices that are not square")
-    return reduced_svd(A)
+    """U, s and V^T with A = U diag(s) V^T. Differentiable for distinct s.
+
+    With full_matrices U (..., M, M) and V^T (..., N, N) are square; the vectors that stand for no singular value are
+    any that complete an orthogonal matrix, and constant to the gradient, as in torch.
+    """
+    u, s, vt = reduced_svd(A)
+    if not full_matrices or A.shape[-1] == A.shape[-2]:
+        return u, s, vt
+    if A.shape[-2] > A.shape[-1]:
+        return cat([u, like(u, _completion(raw(u)))], -1), s, vt
+    return u, s, cat([vt, like(vt, np.swapaxes(_completion(np.swapaxes(raw(vt), -1, -2)), -1, -2))], -2)
+
+
+def _completion(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that make those given a square matrix."""
+    return np.linalg.qr(columns, "complete")[0][..., columns.shape[-1] :]
 
 
 @takes_out

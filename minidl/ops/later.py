@@ -10,6 +10,7 @@ from minidl.autograd.later import attach_later
 NAMES = {
     "activations": "celu selu",
     "angles": "deg2rad hypot rad2deg sinc",
+    "bessel": "i0",
     "blends": "addcdiv addcmul lerp rsub",
     "conv": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "cumulative": "cumprod",
@@ -26,6 +27,7 @@ NAMES = {
         atleast_1d atleast_2d atleast_3d block_diag broadcast_shapes broadcast_tensors cartesian_prod
         column_stack combinations diagflat dsplit dstack hsplit rot90 row_stack tensor_split vsplit""",
     "hard_activations": "prelu relu threshold",
+    "incomplete_gamma": "igamma igammac",
     "integers": "bitwise_left_shift bitwise_right_shift frexp gcd lcm",
     "log_odds": "float_power ldexp logaddexp2 logit xlogy",
     "more_products": "addbmm addr chain_matmul ger kron vdot",
@@ -40,12 +42,14 @@ NAMES = {
         moveaxis msort negative not_equal swapdims""",
     "shuffles": "channel_shuffle pixel_shuffle pixel_unshuffle",
     "signs_of_floats": "copysign fmax fmin heaviside isneginf isposinf isreal nextafter positive sgn signbit",
+    "slopes": "gradient",
     "sorting": "argsort kthvalue median sort topk unique",
     "spacings": """
         asarray bartlett_window blackman_window hamming_window hann_window logspace poisson range scalar_tensor""",
     "statistics": """
         aminmax cdist corrcoef cov cumulative_trapezoid dist pdist renorm std_mean trapezoid trapz vander
         var_mean""",
+    "strides": "as_strided put unravel_index",
     "trigonometry": """
         acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh cos cosh sin
         sinh tan tanh""",
@@ -54,6 +58,7 @@ NAMES = {
 
 METHODS = {
     "angles": "deg2rad deg2rad_ rad2deg rad2deg_ hypot hypot_ sinc sinc_",
+    "bessel": "i0 i0_",
     "blends": "addcmul addcmul_ addcdiv addcdiv_ lerp lerp_ __rdiv__",
     "cumulative": "cumprod cumprod_",
     "diagonals": "diagonal diag_embed diag trace tril tril_ triu triu_",
@@ -64,6 +69,7 @@ METHODS = {
     "gamma": "lgamma lgamma_ digamma digamma_ mvlgamma mvlgamma_ polygamma",
     "grids": "tensor_split hsplit vsplit dsplit rot90 diagflat",
     "hard_activations": "relu relu_ prelu",
+    "incomplete_gamma": "igamma igamma_ igammac igammac_",
     "in_place": "t_ transpose_ swapaxes_ swapdims_ squeeze_ unsqueeze_",
     "integers": """
         gcd gcd_ lcm lcm_ bitwise_left_shift bitwise_left_shift_ __lshift__ __rlshift__ __ilshift__
@@ -86,6 +92,7 @@ METHODS = {
         nextafter nextafter_""",
     "sorting": "sort argsort topk kthvalue median unique",
     "statistics": "aminmax cov corrcoef dist renorm renorm_",
+    "strides": "as_strided resize_ resize_as_ put put_",
     "trigonometry": """
         sin sin_ cos cos_ tanh tanh_ tan tan_ asin asin_ acos acos_ atan atan_ atan2 atan2_ sinh sinh_ cosh
         cosh_ asinh asinh_ acosh acosh_ atanh atanh_ arcsin arcsin_ arccos arccos_ arctan arctan_ arctan2

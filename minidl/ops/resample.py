@@ -78,6 +78,30 @@ def _centres(n: int, out: int, scale: float | None, align_corners: bool, cubic: 
     return at if cubic else np.maximum(at, real(0))
 
 
+def _antialiased(
+    n: int, out: int, scale: float | None, align_corners: bool, cubic: bool, real: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """All input points under the filter, which widens where the image shrinks; a = -0.5, as in Pillow."""
+    if align_corners:
+        step = float((n - 1) / (out - 1)) if out > 1 else 0.0
+    else:
+        step = 1 / scale if scale else n / out
+    wide = max(step, 1.0)
+    support, centre = (2 if cubic else 1) * wide, step * (np.arange(out) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int64), n)
+    at = first + np.arange((last - first).max())[:, None]
+    t = np.abs((at - centre + 0.5) / wide)
+    if cubic:
+        a = -0.5
+        inner, outer = ((a + 2) * t - (a + 3)) * t * t + 1, (((t - 5) * t + 8) * t - 4) * a
+        weight = np.where(t < 1, inner, np.where(t < 2, outer, 0.0))
+    else:
+        weight = np.maximum(1 - t, 0.0)
+    weight = np.where(at < last, weight, 0.0)
+    return np.minimum(at, n - 1), (weight / weight.sum(0)).astype(real)
+
+
 def _nearest(n: int, out: int, scale: float | None, exact: bool) -> tuple[np.ndarray, None]:
     step = np.float32(1 / scale) if scale else np.float32(n) / np.float32(out)
     at = (np.arange(out, dtype=np.float32) + np.float32(0.5 if exact else 0.0)) * step
@@ -113,6 +137,35 @@ _SPATIAL = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 _MODES = ("nearest", "nearest-exact", "area", *_SPATIAL)
 
 
+@op(namespace="nn.functional")
+def upsample(
+    input: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+) -> Any:
+    """torch's older name of :func:`interpolate`.
+
+    Try: upsample(randn(1, 2, 4), 6)
+    """
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+@op(namespace="nn.functional")
+def upsample_nearest(input: Any, size: Any = None, scale_factor: Any = None) -> Any:
+    """interpolate(mode="nearest"), under an older name.
+
+    Try: upsample_nearest(randn(1, 2, 4), 6)
+    """
+    return interpolate(input, size, scale_factor)
+
+
+@op(namespace="nn.functional")
+def upsample_bilinear(input: Any, size: Any = None, scale_factor: Any = None) -> Any:
+    """interpolate(mode="bilinear", align_corners=True), under an older name.
+
+    Try: upsample_bilinear(randn(1, 1, 3, 4), 6)
+    """
+    return interpolate(input, size, scale_factor, "bilinear", True)
+
+
 def _per_dim(value: Any, name: str, dims: int) -> list:
     if not isinstance(value, (tuple, list)):
         return [value] * dims
@@ -138,7 +191,7 @@ def interpolate(
     mode "nearest", "nearest-exact", "area" (the mean of each region), "linear" (3-D input), "bilinear" or "bicubic"
     (4-D), "trilinear" (5-D). With align_corners the corner points of input and output coincide, without it their outer
     edges. Raises ValueError unless exactly one of size and scale_factor is given, NotImplementedError for a mode that
-    does not fit the input or with antialias.
+    does not fit the input. With antialias (bilinear and bicubic) the filter widens as the image shrinks.
 
     Try: interpolate(randn(1, 2, 4), 6)
     """
@@ -148,8 +201,10 @@ def interpolate(
         raise NotImplementedError(f"interpolate: unknown mode {mode!r}; there are {', '.join(_MODES)}")
     if dims not in (1, 2, 3) or (mode in _SPATIAL and _SPATIAL[mode] != dims):
         raise NotImplementedError(f"interpolate: mode {mode!r} does not fit an input of shape {shape}")
-    if antialias:
-        raise NotImplementedError("interpolate: antialias=True is not implemented")
+    if antialias and not (mode in ("bilinear", "bicubic") and dims == 2):
+        raise ValueError(
+            "Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input"
+        )
     if mode in _SPATIAL:
         align_corners = bool(align_corners)
     elif align_corners is not None:
@@ -179,6 +234,8 @@ def interpolate(
             if mode == "nearest" and dims == 2 and o in (n, 2 * n):  # torch's images keep or double whole pixels then,
                 s = None  # whatever the fraction of the scale
             y = resample(y, d, *_nearest(n, o, s, mode == "nearest-exact"))
+        elif antialias:
+            y = resample(y, d, *_antialiased(n, o, s, bool(align_corners), mode == "bicubic", real))
         elif mode == "bicubic" or o != n:  # linear modes leave a dimension alone whose size stays, as torch's do
             taps = _cubic if mode == "bicubic" else _linear
             y = resample(y, d, *taps(n, o, s, bool(align_corners), real))

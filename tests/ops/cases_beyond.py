@@ -242,3 +242,40 @@ case(
     "affine_grid",
     *[S(normal(2, 2, 3), (2, 1, 3, 4), corners) for corners in (False, True)],
 )
+
+# -- bessel, incomplete gamma, memory by number, slopes ----------------------------------------------------------------
+
+for name in ("i0", "i0e", "i1", "i1e"):
+    case(name, *shapes(distinct), S(ints(-3, 3, 4)), big(np.array([0.0, -19.99, 20.01, 80.0, np.inf])),
+         theirs=getattr(torch.special, name))  # fmt: skip
+for name in ("igamma", "igammac"):
+    case(
+        name,
+        S(Const(positive(3, 4)), positive(4)),
+        S(Const(np.array([0.3, 2.0, 15.0])), np.array([4.0, 2.5, 14.0])),  # torch is off by 3e-10 from a = 20 on
+        big(Const(np.array([0.0, 1.0, np.inf, -1.0])), Const(np.array([1.0, 0.0, 2.0, 1.0]))),
+    )
+case(
+    "as_strided",
+    S(normal(6), (2, 3), (1, 2)),
+    S(normal(2, 4), (2, 2, 2), (1, 2, 1), 1),
+    S(normal(4), (3,), (0,), 2),
+    S(normal(3), (), (), 1),
+    S(ints(0, 9, 4), (0, 2), (1, 1)),
+)
+case(
+    "strided",
+    S(normal(6), (2, 3), (1, 2), 0),
+    theirs=lambda x, size, stride, start: x.as_strided(size, stride, start),
+)
+case("unravel_index", S(ints(0, 12, 5), (3, 4)), S(ints(0, 12, 2, 2), (2, 3, 2)), S(ints(0, 4, 3), 4), smooth=False)
+case(
+    "put_elements",
+    S(distinct(3, 4), Const(np.array([0, 5, -1])), distinct(3)),
+    S(distinct(4), Const(np.array([[1, 1], [2, 0]])), distinct(2, 2), True),
+    S(ints(0, 9, 3), Const(np.array([1])), ints(0, 9, 1)),
+    theirs=torch.put,
+)
+case("gradient", S(normal(5)), S(normal(3, 4), dim=1), S(normal(3, 4), spacing=0.5, edge_order=2), S(normal(2, 3)),
+     S(normal(4), spacing=2.0), S(ints(0, 9, 4)),
+     S(normal(4, 3), spacing=[2.0, 0.5]))  # fmt: skip

@@ -98,3 +98,21 @@ case(
     *[S(regular(2), n) for n in (0, 1, 2, 5, -1, -2)],
     S(regular(), 3),
 )
+
+
+def _packed(x: Any, pivot: bool = True) -> Any:
+    if isinstance(x, torch.Tensor):
+        return torch.linalg.lu_factor(x)
+    return TABLE["packed_lu"](x, pivot)
+
+
+case(
+    "packed_lu",
+    S(regular()),
+    S(regular(2)),
+    S(regular()[[2, 0, 1]]),
+    S(Const(normal(2, 4, 3))),
+    S(Const(normal(2, 3))),
+    ours=_packed,
+    theirs=_packed,
+)

@@ -57,10 +57,16 @@ case(
     S(normal(1, 1, 3, 2, 4), (2, 3, 2), mode="area"),
     S(normal(0, 2, 4), 6),
     S(ints(0, 255, 1, 1, 3, 4, dtype=np.uint8), (5, 2)),
+    S(normal(1, 1, 7, 6), (3, 4), mode="bilinear", antialias=True),
+    S(normal(1, 1, 3, 4), (5, 2), mode="bicubic", antialias=True),
+    S(normal(1, 1, 5, 4), scale_factor=0.6, mode="bilinear", antialias=True, align_corners=True),
     big(normal(2, 3, 17, 23), (31, 11), mode="bilinear"),
     big(normal(2, 3, 17, 23), scale_factor=0.37, mode="bicubic"),
     theirs=F.interpolate,
 )
+
+for name in ("upsample", "upsample_nearest", "upsample_bilinear"):
+    case(name, S(normal(1, 1, 3, 4), 5), S(normal(1, 1, 3, 4), scale_factor=2), theirs=getattr(F, name))
 
 # -- shuffles, windows ------------------------------------------------------------------------------------------------
 

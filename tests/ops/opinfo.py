@@ -46,7 +46,13 @@ RANDOM = {
 }  # fmt: skip
 # Where several indices are right (ties), the elements they point at are compared.
 INDICES = {"argsort": None, "mode": 1, "sort": 1, "topk": 1, "median": 1, "kthvalue": 1}
-WRITES = {"nn.functional.batch_norm", "nn.functional.instance_norm", "zero_"}  # running statistics, in place
+WRITES = {
+    "nn.functional.batch_norm",
+    "nn.functional.instance_norm",
+    "zero_",
+    "resize_",
+    "resize_as_",
+}  # running statistics, in place
 DTYPES = {"float64", "float32", "float16", "int64", "int32", "uint8", "bool"}
 
 
@@ -66,7 +72,7 @@ def function(name: str) -> Callable | None:
 
 
 # Variants for other numbers and other machines, and those of normal that are another function or take a layout.
-NOT_HERE = ("complex", "without_cudnn", "in_place", "number_mean")
+NOT_HERE = ("complex", "without_cudnn", "in_place", "number_mean", "partial_views")
 OFFERED = {
     f"{o.name}.{o.variant_test_name}".rstrip("."): o
     for o in op_db

@@ -394,3 +394,130 @@ def test_which_dtype_holds_which() -> None:
     room = subprocess.run([sys.executable, "-c", "import minidl; print(minidl.special.expit is minidl.sigmoid)"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert room.stdout.strip() == "True"
+
+
+# -- LU, memory by number, names of one line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4, 3), (2, 3), (0, 0), (2, 2, 1, 3)])
+def test_lu_is_torchs(shape: tuple) -> None:
+    a = np.random.default_rng(3).standard_normal(shape)
+    x, t = minidl.tensor(a), torch.tensor(a)
+    for ours, theirs in (
+        (minidl.linalg.lu(x), torch.linalg.lu(t)),
+        (minidl.linalg.lu_factor_ex(x), torch.linalg.lu_factor_ex(t)),
+    ):
+        for y, u in zip(ours, theirs, strict=True):
+            assert str(y.dtype).partition(".")[2] == str(u.dtype).partition(".")[2]
+            np.testing.assert_allclose(y.numpy(), u.numpy(), rtol=0, atol=1e-13)
+    p, l, u = minidl.linalg.lu(x)
+    np.testing.assert_allclose((p @ l @ u).numpy(), a, atol=1e-14)
+    p, l, u = minidl.linalg.lu(minidl.tensor([[2.0, 1.0], [1.0, 3.0]]), pivot=False)
+    assert p.numel() == 0
+    assert l.tolist() == [[1.0, 0.0], [0.5, 1.0]]
+    assert u.tolist() == [[2.0, 1.0], [0.0, 2.5]]
+
+
+def test_lu_has_gradients_and_solves() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((2, 3, 3)) + 2 * np.eye(3), rng.standard_normal((2, 3, 2))
+    x, y = minidl.tensor(a, requires_grad=True), minidl.tensor(b, requires_grad=True)
+    for left, adjoint, rhs in ((True, False, y), (True, True, y), (False, False, y.mT), (False, True, y.mT)):
+        f = lambda m, r: minidl.linalg.lu_solve(*minidl.linalg.lu_factor(m), r, left=left, adjoint=adjoint)
+        want = torch.linalg.lu_solve(
+            *torch.linalg.lu_factor(torch.tensor(a)), torch.tensor(rhs.detach().numpy()), left=left, adjoint=adjoint
+        )
+        np.testing.assert_allclose(f(x, rhs).detach().numpy(), want.numpy(), atol=1e-13)
+    assert minidl.gradcheck(f, [x, y.mT.detach().clone().requires_grad_()])
+    for shape in ((3, 3), (4, 2), (2, 4)):
+        m = minidl.tensor(rng.standard_normal(shape), requires_grad=True)
+        assert minidl.gradcheck(lambda m: minidl.linalg.lu(m)[1:], [m])
+    with pytest.raises(RuntimeError, match=r"U\[2,2\] is zero"):
+        minidl.linalg.lu_factor(minidl.tensor([[1.0, 2.0], [2.0, 4.0]]))
+
+
+def test_what_went_wrong_is_reported_instead_of_raised() -> None:
+    good, bad = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[1.0, 2.0], [2.0, 4.0]])
+    both, right = np.stack([good, bad]), np.ones((2, 2, 1))
+    found = minidl.linalg.inv_ex(minidl.tensor(both)), torch.linalg.inv_ex(torch.tensor(both))
+    assert found[0].info.tolist() == found[1].info.tolist() == [0, 2]
+    np.testing.assert_allclose(found[0].inverse[0].numpy(), np.linalg.inv(good))
+    assert np.isnan(found[0].inverse[1].numpy()).all()
+    found = (
+        minidl.linalg.cholesky_ex(minidl.tensor(both), upper=True),
+        torch.linalg.cholesky_ex(torch.tensor(both), upper=True),
+    )
+    assert found[0].info.tolist() == found[1].info.tolist() == [0, 2]
+    np.testing.assert_allclose(found[0].L[0].numpy(), found[1].L[0].numpy())
+    found = minidl.linalg.solve_ex(minidl.tensor(both), minidl.tensor(right))
+    assert found.info.tolist() == [0, 2]
+    np.testing.assert_allclose(found.result[0].numpy(), np.linalg.solve(good, right[0]))
+    with pytest.raises(minidl.linalg.LinAlgError):
+        minidl.linalg.inv_ex(minidl.tensor(both), check_errors=True)
+    assert minidl.linalg.inv_ex(minidl.tensor(good)).info.item() == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 2, 5)])
+def test_svd_with_square_factors(shape: tuple) -> None:
+    a = np.random.default_rng(5).standard_normal(shape)
+    u, s, vt = minidl.linalg.svd(minidl.tensor(a))
+    m, n = shape[-2:]
+    assert u.shape[-2:] == (m, m)
+    assert vt.shape[-2:] == (n, n)
+    for q in (u, vt):
+        np.testing.assert_allclose((q.mT @ q).numpy(), np.broadcast_to(np.eye(q.shape[-1]), q.shape), atol=1e-14)
+    k = min(m, n)
+    np.testing.assert_allclose((u[..., :k] * s.unsqueeze(-2) @ vt[..., :k, :]).numpy(), a, atol=1e-14)
+    f = lambda x: minidl.linalg.svd(x)[1].sum() + (minidl.linalg.svd(x)[0][..., :k] ** 2 * 1.5).sum()
+    assert minidl.gradcheck(f, [minidl.tensor(a, requires_grad=True)])
+
+
+def test_resize_and_memory_by_number() -> None:
+    x, t = minidl.arange(6.0), torch.arange(6.0)
+    assert x.resize_(2, 2) is x
+    assert x.tolist() == t.resize_(2, 2).tolist()
+    assert x.resize_(8)[:4].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert x.resize_as_(minidl.zeros(2, 1)).shape == (2, 1)
+    with pytest.raises(RuntimeError, match="require grad"):
+        minidl.zeros(2, requires_grad=True).resize_(3)
+    base = minidl.arange(12.0).reshape(3, 4)
+    part = base[1:].as_strided((2, 2), (4, 1), 5)  # counted from the beginning of base's memory
+    assert part.tolist() == torch.arange(12.0).reshape(3, 4)[1:].as_strided((2, 2), (4, 1), 5).tolist()
+    part.fill_(-1.0)
+    assert base[1].tolist() == [4.0, -1.0, -1.0, 7.0]
+    for size, stride, at in (((4, 4), (4, 1), 0), ((2,), (-1,), 0), ((2,), (1, 1), 0)):
+        with pytest.raises(RuntimeError):
+            base.as_strided(size, stride, at)
+    with pytest.raises(RuntimeError, match="in rows"):
+        base.t().as_strided((2,), (1,))
+
+
+def test_gradient_at_uneven_places() -> None:
+    at, y = np.array([0.0, 0.5, 2.0, 3.0]), np.array([1.0, 4.0, 9.0, 2.0])
+    for order in (1, 2):
+        ours = minidl.gradient(minidl.tensor(y), spacing=(minidl.tensor(at),), edge_order=order)[0]
+        theirs = torch.gradient(torch.tensor(y), spacing=(torch.tensor(at),), edge_order=order)[0]
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-14)
+
+
+def test_logarithms_of_small_chances() -> None:
+    x = np.array([-30.0, -6.5, -5.5, 0.0, 3.0])
+    np.testing.assert_allclose(
+        minidl.special.log_ndtr(minidl.tensor(x)).numpy(), torch.special.log_ndtr(torch.tensor(x)).numpy(), rtol=1e-6
+    )
+    a, b = np.array([0.0, 0.0, 2.0, 1.5]), np.array([-1.0, np.nan, 0.5, 0.0])
+    np.testing.assert_array_equal(
+        minidl.special.xlog1py(minidl.tensor(a), minidl.tensor(b)).numpy(),
+        torch.special.xlog1py(torch.tensor(a), torch.tensor(b)).numpy(),
+    )
+    assert minidl.special.gammainc is minidl.igamma
+    assert minidl.special.gammaincc is minidl.igammac
+
+
+def test_incomplete_gamma_of_a_large_shape() -> None:
+    """Against Poisson's chances in exact arithmetic, 1 - e^-x (1 + x + ... + x^29 / 29!)."""
+    a, x = minidl.tensor([30.0, 28.0], dtype=minidl.float64)
+    assert minidl.igamma(a, x).item() == pytest.approx(0.3773896943143136, rel=1e-13)
+    a.requires_grad_()
+    with pytest.raises(NotImplementedError, match="first argument"):
+        minidl.igamma(a, x).backward()

@@ -16,7 +16,6 @@ from opinfo import ALIASES, IN_PLACE, OFFERED, deviations, refusals
 import minidl
 
 # name -> (how the message of the difference starts or what it holds, why it is so)
-NO_ANTIALIAS = ("antialias=True is not implemented", "refused rather than wrong")
 NO_SPARSE = ("sparse=True needs sparse gradients", "minidl has no sparse tensors; refused rather than wrong")
 NUMBER_FIRST = (
     "accepted: {}() received an invalid combination of arguments - got (int, Tensor)",
@@ -42,6 +41,7 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     **{name: [SELF] for name in ("__radd__", "__rmul__", "__rand__", "__ror__", "__rxor__")},
     **{name: [NUMBERS] for name in ("mul", "div.no_rounding_mode", "true_divide")},
     **{name: [NUMBERS_ROUNDED] for name in ROUNDED},
+    "as_strided": [("elements lie in rows", "torch counts in memory that its samples' copies do not have")],
     "cat": [
         (
             "accepted: Trying to resize storage",
@@ -58,7 +58,6 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     **{f"mvlgamma.mvlgamma_p_{p}": [TRIGAMMA] for p in (1, 3, 5)},
     **{f"polygamma.polygamma_n_{n}": [("values", TRIGAMMA[1])] for n in range(5)},
     "nn.functional.grid_sample": [("images (N, C, H, W) only", "minidl goes up to images")],
-    "linalg.svd": [("only full_matrices=False is implemented", "refused rather than wrong")],
     "nn.functional.hardsigmoid": [("gradient: values", "torch multiplies by a sixth rounded to float32")],
     "nn.functional.celu": [("gradient: values", "torch divides by alpha rounded to float32")],
     "nn.functional.elu": [NAN_SLOPE],
@@ -71,11 +70,9 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     "nn.functional.embedding": [NO_SPARSE],
     "nn.functional.embedding_bag": [NO_SPARSE],
     "nn.functional.interpolate.bilinear": [
-        NO_ANTIALIAS,
         ("is not defined for uint8", "torch's fixed-point weights are not there; refused rather than one off"),
     ],
     "nn.functional.interpolate.bicubic": [
-        NO_ANTIALIAS,
         ("is not defined for uint8", "torch's fixed-point weights are not there; refused rather than one off"),
     ],
 }

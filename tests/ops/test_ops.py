@@ -235,7 +235,9 @@ def in_layout(v: Any, layout: str, leaves: list) -> Any:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    "case", [c for c in CASES.values() if c.theirs is not None and not c.name.startswith("view")], ids=repr
+    "case",
+    [c for c in CASES.values() if c.theirs is not None and not c.name.startswith(("view", "as_strided"))],
+    ids=repr,
 )
 def test_memory_layout(case: Case, layout: str) -> None:
     """Strides change nothing but the last bits, in either direction, and inputs are not written."""

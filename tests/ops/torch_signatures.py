@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import pathlib
+import re
 from typing import Any
 
 import torch
@@ -86,6 +87,7 @@ def overloads(room: str, name: str) -> list[list[Parameter]]:
         nodes = _stubs("nn/functional.pyi")[name]
     elif room == "linalg":  # the stubs do not have them, the documentation has
         line = next((n for n in (f.__doc__ or "").splitlines() if f"{name}(" in n), "")
+        line = re.sub(r"\bbool (\w+)", r"\1", line)
         call = line.strip().removeprefix("torch.").removeprefix("linalg.").partition(" ->")[0]
         nodes = [n for n in ast.parse(f"def {call}: ...").body if isinstance(n, ast.FunctionDef)] if call else []
     else:
