@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op
 from minidl.ops.common import Elementwise, float_dtype
 from minidl.ops.copies import cast
@@ -23,7 +23,7 @@ _FAR = 20.0  # from here on the asymptotic series' least term is below e^-40
 
 def _scaled(x: Any, order: int) -> Any:
     """e^-|x| I_order(x)."""
-    z = np.abs(np.asarray(x, np.float64))
+    z = np.abs(devices.as_array(x, np.float64))
     near, far = np.minimum(z, _FAR), np.maximum(z, _FAR)
     term = total = (near / 2) ** order
     for k in range(1, 60):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import devices
 from minidl.autograd import op
 from minidl.ops.common import Binary, need_arrays, unbroadcast
 from minidl.ops.exponentials import exp, log
@@ -46,7 +47,8 @@ def _upper(a: Any, x: Any) -> Any:
 
 
 def _share(a: Any, x: Any, above: bool) -> Any:
-    a64, x64 = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(x, np.float64))
+    xp = devices.array_module(a)
+    a64, x64 = xp.broadcast_arrays(xp.asarray(a, np.float64), xp.asarray(x, np.float64))
     fine = (a64 > 0) & (x64 > 0) & np.isfinite(a64) & np.isfinite(x64)
     p, z = np.where(fine, a64, 1.0), np.where(fine, x64, 1.0)
     small = z < p + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import Op, op, require
 from minidl.autograd.out import takes_out
 from minidl.ops.diagonals import tril, triu
@@ -28,9 +28,10 @@ _FactorInfo = named("linalg_lu_factor_ex", "LU", "pivots", "info")
 
 def _eliminate(a: np.ndarray, pivot: bool) -> tuple[np.ndarray, np.ndarray]:
     """L (below the diagonal) and U in one matrix, and the row exchanged with the k-th at step k."""
-    lu = np.array(a, order="C").reshape(math.prod(a.shape[:-2]), *a.shape[-2:])
-    stack, k = np.arange(len(lu)), min(a.shape[-2:])
-    rows = np.tile(np.arange(k), (len(lu), 1))
+    xp = devices.array_module(a)
+    lu = xp.array(a, order="C").reshape(math.prod(a.shape[:-2]), *a.shape[-2:])
+    stack, k = xp.arange(len(lu)), min(a.shape[-2:])
+    rows = xp.tile(xp.arange(k), (len(lu), 1))
     for i in range(k):
         if pivot:
             rows[:, i] = i + np.argmax(np.abs(lu[:, i:, i]), 1)
@@ -44,8 +45,9 @@ def _eliminate(a: np.ndarray, pivot: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def _permutation(rows: np.ndarray, m: int, dtype: Any) -> np.ndarray:
     """P with A = P L U, from the exchanges."""
-    stack = np.arange(math.prod(rows.shape[:-1]))
-    p = np.tile(np.eye(m, dtype=dtype), (len(stack), 1, 1))
+    xp = devices.array_module(rows)
+    stack = xp.arange(math.prod(rows.shape[:-1]))
+    p = xp.tile(xp.eye(m, dtype=dtype), (len(stack), 1, 1))
     for i, r in enumerate(rows.reshape(len(stack), rows.shape[-1]).T):
         p[stack, :, i], p[stack, :, r] = p[stack, :, r], p[stack, :, i].copy()
     return p.reshape(*rows.shape[:-1], m, m)
@@ -69,7 +71,7 @@ class packed_lu(Op):
 
     def backward(ctx, dlu: Any, _: Any) -> Any:
         (lu,) = ctx.saved
-        one = np.eye(lu.shape[-1], dtype=dtypes.as_numpy(lu.dtype))
+        one = devices.array_module(raw(lu)).eye(lu.shape[-1], dtype=dtypes.as_numpy(lu.dtype))
         lower, upper = tril(lu, -1) + one, triu(lu)
         inner = tril(matmul(mT(lower), tril(dlu, -1)), -1) + triu(matmul(triu(dlu), mT(upper)))
         right = solve_triangular(mT(upper), inner, upper=False, left=False)  # inner U^-T
@@ -103,7 +105,7 @@ def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> A
     factors, pivots = packed_lu(A, pivot)
     if getattr(factors, "requires_grad", False) and A.shape[-1] != A.shape[-2]:
         factors = _oblong(A, pivots)
-    zero = np.diagonal(raw(factors), axis1=-2, axis2=-1) == 0
+    zero = raw(factors).diagonal(0, -2, -1) == 0
     info = np.where(zero.any(-1), zero.argmax(-1) + 1, 0).astype(np.int32) if zero.shape[-1] else zero.sum(-1, np.int32)
     if check_errors and info.any():
         k = int(info.max())
@@ -112,7 +114,7 @@ def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> A
 
 
 def _ones_below(lu: Any, m: int, k: int) -> Any:
-    return tril(lu[..., :, :k], -1) + np.eye(m, k, dtype=dtypes.as_numpy(lu.dtype))
+    return tril(lu[..., :, :k], -1) + devices.array_module(raw(lu)).eye(m, k, dtype=dtypes.as_numpy(lu.dtype))
 
 
 def lu(A: Any, *, pivot: bool = True) -> Any:

@@ -41,6 +41,8 @@ def _along(y: Any, d: int, spacing: Any, edge_order: int) -> Any:
         n > edge_order, "gradient: at least {} samples along dimension {} are expected, got {}", edge_order + 1, d, n
     )
     at = lambda i, count=1: narrow(y, d, i % n, count)
+    left: Any
+    right: Any
     if hasattr(spacing, "shape") and len(spacing.shape):
         require(tuple(spacing.shape) == (n,), "gradient: {} places for {} samples", tuple(spacing.shape), n)
         h = np.diff(np.asarray(raw(spacing)).astype(dtypes.as_numpy(y.dtype)))

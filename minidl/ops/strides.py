@@ -27,23 +27,33 @@ class _Strided(Op):
 
     def forward(ctx, x: Any, size: tuple, stride: tuple, start: int) -> Any:
         ctx.how, ctx.size = (size, stride, start), x.shape
-        x = np.ascontiguousarray(x)  # a gradient's elements may lie otherwise
+        x = devices.contiguous(x)  # a gradient's elements may lie otherwise
         step = x.itemsize
+        if devices.is_cuda_array(x):
+            strided = devices.array_module(x).lib.stride_tricks.as_strided
+            return strided(x.reshape(-1)[start:], size, tuple(s * step for s in stride))
         return np.ndarray(
-            size, x.dtype, x if x.base is None else x.base, _first(x) + start * step, tuple(s * step for s in stride)
+            size,
+            x.dtype,
+            x.base if isinstance(x.base, np.ndarray) else x,
+            _first(x) + start * step,
+            tuple(s * step for s in stride),
         )
 
     def backward(ctx, dy: Any) -> Any:
         size, stride, start = ctx.how
-        at = np.full(size, start, np.int64)
+        xp = devices.array_module(raw(dy))
+        at = xp.full(size, start, np.int64)
         for d, s in enumerate(stride):
-            at += s * np.arange(size[d]).reshape((-1,) + (1,) * (len(size) - 1 - d))
+            at += s * xp.arange(size[d]).reshape((-1,) + (1,) * (len(size) - 1 - d))
         return reshape(added_at(reshape(dy, (at.size,)), at.reshape(-1), (math.prod(ctx.size),)), ctx.size)
 
 
-def _first(x: np.ndarray) -> int:
+def _first(x: Any) -> int:
     """Bytes from the beginning of the memory's owner to the first element of x."""
-    return 0 if x.base is None else x.ctypes.data - x.base.ctypes.data
+    if devices.is_cuda_array(x):
+        return 0 if x.base is None else x.data.ptr - x.base.data.ptr
+    return x.ctypes.data - x.base.ctypes.data if isinstance(x.base, np.ndarray) else 0
 
 
 _Strided.__name__ = "strided"
@@ -65,8 +75,8 @@ def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = 
     require(
         min((*size, *stride), default=0) >= 0, "as_strided: sizes {} and strides {} must not be negative", size, stride
     )
-    if devices.is_cuda_array(x) or not x.flags.c_contiguous or not (x.base is None or hasattr(x.base, "ctypes")):
-        raise RuntimeError("as_strided: a tensor on the CPU whose elements lie in rows is expected; see contiguous()")
+    if not x.flags.c_contiguous:
+        raise RuntimeError("as_strided: a tensor whose elements lie in rows is expected; see contiguous()")
     start = 0 if storage_offset is None else int(storage_offset) - _first(x) // x.itemsize
     last = start + sum(s * (n - 1) for s, n in zip(stride, size, strict=True))
     require(
@@ -116,7 +126,14 @@ def unravel_index(indices: Any, shape: Any) -> tuple:
     if at.dtype.kind not in "iu":
         raise TypeError(f"expected 'indices' to be an integer dtype, but got {at.dtype}")
     size = (int(shape),) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    return tuple(like(indices, np.asarray(i, np.int64)) for i in np.unravel_index(at, size))
+    n = math.prod(size)
+    if at.size and not 0 <= at.min() <= at.max() < n:
+        raise ValueError(f"unravel_index: indices from {at.min()} to {at.max()} for the {n} elements of {size}")
+    found = []
+    for k in reversed(size):
+        found.append(like(indices, (at % max(k, 1)).astype(np.int64)))
+        at = at // max(k, 1)
+    return tuple(reversed(found))
 
 
 @op(method="put", inplace=True)
@@ -128,8 +145,6 @@ def put_elements(input: Any, index: Any, source: Any, accumulate: bool = False) 
     Try: put_elements(randn(3, 4), tensor([0, 5]), randn(2))
     """
     at, n = raw(index), math.prod(input.shape)
-    if devices.is_cuda_array(at):
-        raise RuntimeError("put: tensors on the CPU are expected; see index_put")
     if at.dtype != np.int64:
         raise IndexRangeError(f"put_(): Expected a long tensor for index, but got {at.dtype}")
     if dtypes.as_numpy(source.dtype) != dtypes.as_numpy(input.dtype):
