@@ -57,6 +57,24 @@ def pointer(dtype: str) -> Any:
     return cast
 
 
+@functools.cache
+def record(kind: Any) -> Any:
+    """record(kind)(address): the int64s there as a namedtuple of that kind.
+
+    Passing many numbers to a kernel takes longer than a small product.
+    """
+    whole = types.NamedUniTuple(types.int64, len(kind._fields), kind)
+
+    @intrinsic
+    def load(typing: Any, address: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            return builder.load(builder.inttoptr(args[0], context.get_value_type(whole).as_pointer()))
+
+        return whole(types.int64), emit
+
+    return load
+
+
 def _sums(v: Vectors, count: int) -> list[ir.Value]:
     """Vectors of zeros that LLVM keeps in registers."""
     sums = [cgutils.alloca_once(v.builder, v.type) for _ in range(count)]

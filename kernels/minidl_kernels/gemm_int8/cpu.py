@@ -42,6 +42,8 @@ FORMS = {
     "generic": ("i32", np.int32, 1, 0),
 }
 
+AROUND = 96  # rows: more than a tile, its last 64 bytes and a row
+
 i8, i32 = pointer("int8"), pointer("int32")
 
 
@@ -140,7 +142,8 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
     n, k = w_q.shape
     m = math.prod(x.shape[:-1])
     floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
-    q, scales, sums = workspace.empty((m, k), np.int8), np.empty(m, np.float32), np.empty(m, np.int32)
+    held = workspace.empty((m + AROUND, k), np.int8)  # a whole tile of rows may be read
+    q, scales, sums = held[:m], np.empty(m, np.float32), np.empty(m, np.int32)
     quantize_rows(machine.tier())(
         m, k, k, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
     )
@@ -152,6 +155,7 @@ def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: 
         if y.size:
             rows = q.reshape(1, m, 1, k)
             convolve(
-                rows, w_q, (1, 1), None, w_scale, 1, 0, 1, 1, y.reshape(1, m, 1, n), bias=bias, scales=scales
+                rows, w_q, (1, 1), None, w_scale, 1, 0, 1, 1, y.reshape(1, m, 1, n), bias=bias, scales=scales,
+                beyond=AROUND * k,
             )  # fmt: skip
     return y.reshape(*x.shape[:-1], n).astype(x.dtype, copy=False)

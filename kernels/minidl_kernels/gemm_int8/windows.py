@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpu import amx, machine, threads, workspace
-from ..cpu.gather import pointer
+from ..cpu.gather import pointer, record
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import SMALL, address, nothing
@@ -52,6 +52,7 @@ Plan = namedtuple(
 def kernel(tier: str, as_floats: bool) -> Any:
     """The whole layer; `as_floats`: its outputs are floats (rows.floats), else codes (rows.codes)."""
     t, number, _ = rows.form(tier)
+    read_plan = record(Plan)
     size, height, cols = number.itemsize, t.rows, t.cols
     sums, finish, convert = rows.sums(t), (rows.floats if as_floats else rows.codes)(t), rows.convert(tier)
     enter, leave = (amx.enter, amx.leave) if t.kind == "s8s8" else (nothing, nothing)
@@ -101,7 +102,7 @@ def kernel(tier: str, as_floats: bool) -> Any:
             r += count if count else p.pitch - j
 
     @jit(inner=True)
-    def some(task, slot, p, x, table, phases_h, packed, consts, scales, low, border, y, scratch):  # type: ignore[no-untyped-def]
+    def some(task, slot, p, x, end, table, phases_h, packed, consts, scales, low, border, y, scratch):  # type: ignore[no-untyped-def]
         """Task: a block of panels over a band of an image."""
         band, rest = task % p.bands, task // p.bands  # bands one after the other, while a block's panels are near
         item, rest = rest % p.b, rest // p.b
@@ -117,7 +118,6 @@ def kernel(tier: str, as_floats: bool) -> Any:
             stage(p, item, row, count, x, phases_h, border, held)
             a = held + group * p.cg * size
         else:
-            end = x + p.b * p.h * p.w * p.c
             safe = (end - a - p.reach) // (height * p.step) + 1  # tiles that end inside
             if end - a < p.reach:
                 safe = 0
@@ -156,13 +156,15 @@ def kernel(tier: str, as_floats: bool) -> Any:
 
     @jit(tag=f"{tier} {as_floats}")
     def layer(  # type: ignore[no-untyped-def]
-        p, x, table, phases_h, packed, more, offset, factor, bias, scales, zero, low, high, border, y, work,
+        plan, x, beyond, table, phases_h, packed, more, offset, factor, bias, scales, zero, low, high, border, y, work,
         nthreads,
     ):  # fmt: skip
+        p = read_plan(plan)
         line_up(p, more, offset, factor, bias, work)
         scratch = work + (3 * p.groups * p.panels * cols * 4 + 63) // 64 * 64
+        end = x + p.b * p.h * p.w * p.c + beyond
         job = (
-            p, x, table, phases_h, packed, work, scales, (zero, low, high), border ^ flip, y, scratch,
+            p, x, end, table, phases_h, packed, work, scales, (zero, low, high), border ^ flip, y, scratch,
         )  # fmt: skip
         parallel_for(some, p.b * p.bands * p.groups * p.blocks, nthreads, job)
 
@@ -173,8 +175,8 @@ def kernel(tier: str, as_floats: bool) -> Any:
 def planned(
     tier: str, nthreads: int, x: tuple[int, ...], w: tuple[int, ...],
     stride: Pair, padding: Border, dilation: Pair, groups: int, out_size: int,
-) -> tuple[Plan, Array, Array, int]:  # fmt: skip
-    """The plan, the table of runs, the phases of rows, bytes of scratch memory."""
+) -> tuple[Array, Array, Array, int, int]:  # fmt: skip
+    """The plan as int64, the table of runs, the phases of rows, how many runs, bytes of scratch memory."""
     t, number, per = rows.form(tier)
     (b, h, wide, c), (k, r, s, cg) = x, w
     (sh, sw), (dh, dw), (top, bottom, left, right) = split(stride), split(dilation), sides(padding)
@@ -215,27 +217,30 @@ def planned(
         runs, elements, reach, int(staged), band, bands, panels, block, -(-panels // block), scratch,
     )  # fmt: skip
     room = up(3 * groups * panels * t.cols * 4) + nthreads * scratch
-    return plan, table, np.array(of_rows, np.int64), room
+    return np.array(plan, np.int64), table, np.array(of_rows, np.int64), runs, room
 
 
 def convolve(
     x: Array, w: Array, window: tuple[int, int], offset: Array | None, factor: Array,
     stride: Pair, padding: Border, dilation: Pair, groups: int, y: Array, *,
     border: int = 0, ends: tuple[int, int, int] = (0, 0, 0), bias: Array | None = None, scales: Array | None = None,
+    beyond: int = 0,
 ) -> None:  # fmt: skip
     """y = the layer of x (B, H, W, C) and w (K, ...), whose outputs lie as (R, S, C / groups), into y (B, P, Q, K).
 
     Codes or floats as y's dtype says: `rows.codes` with `ends` (zero, low, high), or `rows.floats` with `bias` and a
-    scale for each pixel. x and y lie without gaps, and y has no size of 0.
+    scale for each pixel. x and y lie without gaps, and y has no size of 0. `beyond`: bytes behind x that may be read.
     """
     tier, (r, s) = machine.tier(), window
     shape = len(w), r, s, x.shape[3] // groups
     work = y.size * r * s * shape[3]
     nthreads = threads.get_num_threads() if work >= SMALL else 1
-    plan, table, phases_h, room = planned(tier, nthreads, x.shape, shape, stride, padding, dilation, groups, y.itemsize)
-    packed = rows.panels(w, tier, groups, plan.runs)
+    plan, table, phases_h, runs, room = planned(
+        tier, nthreads, x.shape, shape, stride, padding, dilation, groups, y.itemsize
+    )
+    packed = rows.panels(w, tier, groups, runs)
     with workspace.borrow(room) as at:
         kernel(tier, y.itemsize == 4)(
-            plan, address(x), address(table), address(phases_h), packed.at, address(packed.more),
+            address(plan), address(x), beyond, address(table), address(phases_h), packed.at, address(packed.more),
             address(offset), address(factor), address(bias), address(scales), *ends, border, address(y), at, nthreads,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ..cpu import machine, workspace
-from ..cpu.gather import pointer
+from ..cpu.gather import pointer, record
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
@@ -143,6 +143,7 @@ def _outputs(tier: str) -> Any:
 @functools.cache
 def _kernel(tier: str) -> Any:
     t, _, per = _form(tier)
+    read_plan = record(Plan)
     weave, outputs, lanes = _weave(tier), _outputs(tier), t.lanes
     flip, mask = (128 if t.kind == "u8s8" else 0), (1 << 32 // per) - 1
 
@@ -185,7 +186,8 @@ def _kernel(tier: str) -> Any:
                     )  # fmt: skip
 
     @jit(tag=tier)
-    def layer(tasks, p, x, weights, more, bias, factor, zero, low, high, border, y, work, nthreads):  # type: ignore[no-untyped-def]
+    def layer(tasks, plan, x, weights, more, bias, factor, zero, low, high, border, y, work, nthreads):  # type: ignore[no-untyped-def]
+        p = read_plan(plan)
         each = (p.c + lanes) * 4
         for c in range(p.c):
             i32(work)[c] = i32(bias)[c] + i32(more)[c]
@@ -222,7 +224,8 @@ def _woven(w: Array, tier: str, sh: int, dh: int) -> tuple[Array, Array]:
 def _planned(
     tier: str, x: tuple[int, ...], window: tuple[int, int], outputs: tuple[int, int],
     stride: Pair, padding: Border, dilation: Pair,
-) -> Plan:  # fmt: skip
+) -> tuple[Plan, Array]:  # fmt: skip
+    """The plan, and the same as int64."""
     t, _, per = _form(tier)
     (_, h, wide, c), (r, s), (p, q) = x, window, outputs
     (sh, sw), (dh, dw), (top, _, left, right) = split(stride), split(dilation), sides(padding)
@@ -230,10 +233,11 @@ def _planned(
     pitch = (left + wide + right) * c
     up = lambda size: size + -size % workspace.ALIGN
     woven = up((weaves * pitch + t.lanes) * 4)
-    return Plan(
+    plan = Plan(
         h, wide, c, p, q, s, sh, sw, dh, dw, top, left, right, weaves, served, -(-p // served), pitch,
         woven, woven + 64 + up(wide * c),
     )  # fmt: skip
+    return plan, np.array(plan, np.int64)
 
 
 def depthwise(
@@ -242,13 +246,13 @@ def depthwise(
 ) -> None:  # fmt: skip
     """Into y, which has no size of 0; all but w lie without gaps."""
     tier, (c, r, s, _) = machine.tier(), w.shape
-    plan = _planned(tier, x.shape, (r, s), y.shape[1:3], stride, padding, dilation)
+    plan, stored = _planned(tier, x.shape, (r, s), y.shape[1:3], stride, padding, dilation)
     weights, more = once(
         w, ("depthwise", tier, plan.sh, plan.dh), lambda: _woven(w, tier, plan.sh, plan.dh)
     )  # fmt: skip
     nthreads = shares(y.size * r * s // 8)
     with workspace.borrow(2 * (c + 16) * 4 + nthreads * plan.scratch) as work:
         _kernel(tier)(
-            len(x) * plan.tasks, plan, address(x), address(weights), address(more), address(bias), address(multiplier),
-            *ends, border, address(y), work, nthreads,
+            len(x) * plan.tasks, address(stored), address(x), address(weights), address(more), address(bias),
+            address(multiplier), *ends, border, address(y), work, nthreads,
         )  # fmt: skip
