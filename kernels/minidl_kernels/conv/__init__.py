@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import checks
+from ..cpu import machine
 from ..registry import REFERENCE, Op, Variant
 from .geometry import Geometry, geometry
 
@@ -61,6 +62,8 @@ def prefer_filters(op: str, g: Geometry) -> bool:
     if outputs <= 2 or depth < 128 or lanes < 0.85 * 32 * -(-lanes // 32):
         return False
     if g.r == g.s == 1 and g.padding == (0, 0):
+        if machine.multiplies_bfloat16():  # a matrix product on the tile unit is faster still
+            return False
         return outputs <= 64 and g.stride == (1, 1) and (op == "conv2d" or c >= k)
     return op == "conv2d" or g.stride == (1, 1) or c >= 128
 

@@ -1,5 +1,7 @@
 """Convolution as one matrix product in NumPy: every window becomes a column. What a NumPy user would write.
 
+Small images are laid side by side first: one product of a long row of windows rather than many of short ones.
+
 Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks for Document Processing".
 """
 
@@ -15,6 +17,24 @@ from ..gemm import blas
 from .geometry import Geometry, Pair, geometry
 
 Array = NDArray[Any]
+
+
+SMALL_IMAGE = 128  # outputs of one image, below which images are put together
+
+
+def _together(g: Geometry) -> bool:
+    """Whether the images become one."""
+    return g.groups == 1 and g.n > 1 and g.p * g.q < SMALL_IMAGE and g.c * g.k >= 64
+
+
+def _as_one(a: Array) -> Array:
+    """(N, C, ...) -> (C, N * ...), a copy."""
+    return np.ascontiguousarray(a.swapaxes(0, 1)).reshape(a.shape[1], -1)
+
+
+def _apart(a: Array, n: int, *sizes: int) -> Array:
+    """(C, N * ...) -> (N, C, ...), a copy."""
+    return np.ascontiguousarray(a.reshape(len(a), n, *sizes).swapaxes(0, 1))
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -51,7 +71,11 @@ def _grouped(w: Array, g: Geometry) -> Array:
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """y = w @ columns(x) + b"""
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    y = _matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
+    if _together(g):
+        columns = _as_one(_columns(x, g)[:, 0])
+        y = _apart(_matmul(w.reshape(g.k, -1), columns), g.n, g.p, g.q)
+    else:
+        y = _matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
     if b is not None:
         y += b[:, None, None]
     return y
@@ -63,7 +87,10 @@ def conv2d_dx(
     """The columns' gradient w.T @ dy, added back to where each column was read (col2im)."""
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
-    cols = _matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
+    if _together(g):
+        cols = _apart(_matmul(w.reshape(g.k, -1).T, _as_one(dy)), g.n, g.p * g.q)
+    else:
+        cols = _matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
     if g.r == g.s == 1 and g.stride == (1, 1) and g.padding == (0, 0):
         return cols.reshape(g.x_shape)
     cols = cols.reshape(g.n, g.c, g.r, g.s, g.p, g.q)
@@ -81,5 +108,7 @@ def conv2d_dw(
 ) -> Array:
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
+    if _together(g):
+        return _matmul(_as_one(dy), _as_one(_columns(x, g)[:, 0]).T).reshape(g.w_shape)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
     return np.add.reduce(_matmul(dyg, _columns(x, g).swapaxes(2, 3)), axis=0).reshape(g.w_shape)
