@@ -130,12 +130,13 @@ class Tensor(TensorMethods):
     @property
     def device(self) -> devices.Device:
         """Where the array lives."""
-        return devices.device_of(self.array)
+        a = self.array
+        return devices.device_of(a) if hasattr(a, "strides") else a.device  # packed storage knows its own
 
     @property
     def is_cuda(self) -> bool:
         """Whether the array is on a GPU."""
-        return devices.is_cuda_array(self.array)
+        return self.device.type == "cuda"
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along each dimension, in elements."""

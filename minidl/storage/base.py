@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
+
+from minidl import devices
 
 
 class PackedError(TypeError, AttributeError):
@@ -47,6 +50,23 @@ class Packed:
     def dequantize(self) -> np.ndarray:
         """The float32 array it stands for."""
         raise NotImplementedError
+
+    @property
+    def device(self) -> devices.Device:
+        """Where its arrays are."""
+        return devices.device_of(next(iter(self.arrays().values())))
+
+    def to(self, device: Any) -> Any:
+        """The same on another device; itself where it is there already. Raises RuntimeError when no GPU answers."""
+        if devices.Device(device) == self.device:
+            return self
+        out = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Packed):
+                setattr(out, name, value.to(device))
+            elif isinstance(value, np.ndarray) or devices.is_cuda_array(value):
+                setattr(out, name, devices.move(value, device))
+        return out.copy() if devices.Device(device).type == "cpu" else out
 
     def nonzeros(self) -> int:
         """How many of the weights are not 0."""

@@ -213,6 +213,28 @@ def test_masks_hold_through_steps_on_the_device(fast):
     assert (model.weight.detach().cpu().numpy()[~zeros] != 0).all()
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int4", "csr"])
+def test_packed_models_run_on_the_device_and_come_back(fast, scheme):
+    minidl.manual_seed(2)
+    layers = [nn.Conv2d(1, 5, 3)] if scheme == "int8" else []
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(180 if layers else 64, 64), nn.ReLU(), nn.Linear(64, 3))
+    if scheme == "csr":
+        minidl.compress.prune_(model, 0.8)
+        for layer in model[-3], model[-1]:
+            layer.weight = nn.Parameter(minidl.storage.CSR.from_dense(layer.weight.detach().numpy()))
+    else:
+        minidl.compress.quantize_(model, bits=8 if scheme == "int8" else 4)
+    x = minidl.randn(6, 1, 8, 8)
+    with minidl.no_grad():
+        want = model(x).numpy()
+        assert model.to("cuda")[-1].weight.packed
+        assert all(p.is_cuda for p in model.parameters())
+        found = model(x.to("cuda"))
+        again = model.cpu()(x).numpy()
+    np.testing.assert_allclose(found.cpu().numpy(), want, rtol=1e-4, atol=1e-5)  # float32 sums in other orders
+    np.testing.assert_array_equal(again, want)
+
+
 def test_indices_are_checked_while_debugging(fast):
     from minidl_kernels.cuda import launch
 

@@ -37,7 +37,7 @@ class Moving(Tree):
 
         def change(array: Any) -> Any:
             if isinstance(array, Packed):
-                return array if device is None else devices.move(array, device)
+                return array if device is None else array.to(device)
             if kind is not None and array.dtype.kind == "f" and array.dtype != kind:
                 array = array.astype(kind)
             return array if device is None else devices.move(array, device)

@@ -25,6 +25,11 @@ static void** arguments;
 static char* dynamic_shared;
 static size_t dynamic_bytes;
 static uint64_t random_state;
+static bool random_landing;  // whether a cp.async may be over at once, as it may on a chip, or only at its wait
+static uint64_t drawn() {
+  random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+  return random_state;
+}
 static std::string findings;
 static int finding_count;
 
@@ -156,8 +161,7 @@ static void deadlock() {
 
 static void shuffle(std::vector<int>& order) {
   for (int i = (int)order.size() - 1; i > 0; i--) {
-    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
-    std::swap(order[i], order[random_state % (i + 1)]);
+    std::swap(order[i], order[drawn() % (i + 1)]);
   }
 }
 
@@ -245,12 +249,20 @@ void* emu_shared_pointer(unsigned address) {
   return nullptr;
 }
 
+static void land(const Copy& c, const void* where) {
+  if (c.filled) check_access(c.from, c.filled, READ, where);
+  check_access(c.to, c.bytes, WRITE, where);
+  memcpy(c.to, c.from, c.filled);
+  memset(c.to + c.filled, 0, c.bytes - c.filled);
+}
 void emu_copy_start(unsigned to, const void* from, int bytes, int filled) {
   const void* where = __builtin_return_address(0);
   if (bytes != 4 && bytes != 8 && bytes != 16) stop("cp.async copies 4, 8 or 16 bytes", where);
   char* target = (char*)emu_shared_pointer(to);
   if ((uintptr_t)target % bytes || (uintptr_t)from % bytes) stop("MISALIGNED cp.async", where);
-  current->copies.push_back({target, (const char*)from, bytes, filled, current->groups});
+  Copy copy = {target, (const char*)from, bytes, filled, current->groups};
+  if (random_landing && drawn() >> 32 & 1) land(copy, where);
+  else current->copies.push_back(copy);
 }
 void emu_copy_commit() { current->groups++; }
 void emu_copy_wait(int pending) {  // all groups but the newest `pending`
@@ -261,11 +273,7 @@ void emu_copy_wait(int pending) {  // all groups but the newest `pending`
       copies[kept++] = c;
       continue;
     }
-    const void* where = __builtin_return_address(0);
-    if (c.filled) check_access(c.from, c.filled, READ, where);
-    check_access(c.to, c.bytes, WRITE, where);
-    memcpy(c.to, c.from, c.filled);
-    memset(c.to + c.filled, 0, c.bytes - c.filled);
+    land(c, __builtin_return_address(0));
   }
   copies.resize(kept);
 }
@@ -287,7 +295,7 @@ int emu_launch(void (*kernel)(void**), void** args, const unsigned* grid, const 
   entry = kernel, arguments = args;
   grid_size = {grid[0], grid[1], grid[2]}, block_size = {block[0], block[1], block[2]};
   findings.clear(), finding_count = 0, stopped = false, checking = check;
-  random_state = seed * 2 + 1, interval = 1, current = nullptr;
+  random_state = seed * 2 + 1, random_landing = order == 2, interval = 1, current = nullptr;
   int n = (int)(block[0] * block[1] * block[2]);
   fibers.assign(n, Fiber{});
   while ((int)stacks.size() < n) {

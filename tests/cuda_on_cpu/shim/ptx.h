@@ -98,7 +98,8 @@ EMU_OWN void emu_ptx_cvt_rn_f16x2_f32(D& to, float high, float low) { emu_pack<_
 template <class D>
 EMU_OWN void emu_ptx_cvt_rn_bf16x2_f32(D& to, float high, float low) { emu_pack<__nv_bfloat16>(to, high, low); }
 
-// cp.async: the copy becomes visible at the wait, so a missing wait shows.
+// cp.async: the copy becomes visible at the wait, so a missing wait shows; in random order some are over at once, so that a
+// place that is written again too early shows, too.
 static inline size_t __cvta_generic_to_shared(const void* p) { return emu_shared_address(p); }
 static inline void emu_ptx_cp_async_ca_shared_global(unsigned to, const void* from, int bytes) {
   emu_copy_start(to, from, bytes, bytes);
