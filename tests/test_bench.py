@@ -4,6 +4,7 @@ be judged here: tests run on busy machines.
 
 import collections
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -577,6 +578,25 @@ def test_models_give_what_torch_gives(name):
     assert pair.outputs_differ() is None
     if name in ("mlp", "digits_cnn", "encoder", "gpt"):  # the others take seconds for their steps
         assert pair.losses_differ() is None
+
+
+def test_a_model_is_timed_in_int8_beside_float_and_a_wrong_one_is_not(monkeypatch):
+    page = {"torch": peers.load("torch")}
+    found = models.time_model("digits_cnn", 1, page, 0.01, TIER, np.random.default_rng(0))
+    assert found["faults"] == []
+    assert found["int8"]["ratio"][0] == pytest.approx(
+        found["int8"]["float"]["seconds"] / found["int8"]["minidl"]["seconds"]
+    )
+
+    def wrong(model, x):
+        net = copy.deepcopy(model)
+        net[-1].weight.array *= -1
+        return net
+
+    monkeypatch.setattr("minidl.compress.quantize_static", wrong)
+    found = models.time_model("digits_cnn", 1, page, 0.01, TIER, np.random.default_rng(0))
+    assert "gives in int8 outputs at a cosine of" in found["faults"][0]["what"]
+    assert "int8" not in found
 
 
 def test_a_model_is_timed_and_a_wrong_one_is_not(tmp_path, capsys, monkeypatch):

@@ -17,8 +17,10 @@ FLOATS = ("float32", "float64")
 def array(op: str, name: str, a: Any, ndim: int | None = None, layout: str = "") -> None:
     """`a` is an array (of a device `device_of` knows), with `ndim` axes."""
     if not (hasattr(a, "shape") and hasattr(a, "dtype") and hasattr(a, "strides")):
+        packed = callable(getattr(type(a), "dequantize", None))
         raise TypeError(
-            f"{op}: {name} must be a NumPy or CuPy array, got {type(a).__name__}; convert with numpy.asarray"
+            f"{op}: {name} must be a NumPy or CuPy array, got {type(a).__name__}; "
+            + ("it is packed: .dequantize() gives the float array" if packed else "convert with numpy.asarray")
         )
     if ndim is not None and a.ndim != ndim:
         raise ValueError(f"{op}: {name} must have {ndim} axes {layout}, got shape {tuple(a.shape)}")

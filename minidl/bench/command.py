@@ -247,14 +247,14 @@ def _models(asked: list[str], counts: list[int], tier: str, seconds: float, json
     pages = _peers("torch")
     rng, busy = np.random.default_rng(0), _busy()
     say(_about(tier, pages))
-    say("\ntorch eager's time / ours, above 1 is faster than torch (95 % interval)")
+    say("\ntorch eager's time / ours, above 1 is faster than torch (95 % interval); of int8, our float's / ours")
     records = []
     for name in names:
         for n in counts:
             found = time_model(name, n, pages, seconds, tier, rng)
             records.append(found)
             line = f"  {name:<11} {'x'.join(map(str, found['input'])):<12} {n:>2}"
-            for what in ("step", "inference"):
+            for what in ("step", "inference", "int8"):
                 if what in found:
                     r, low, high = found[what]["ratio"]
                     ours = unit(found[what]["minidl"]["seconds"])

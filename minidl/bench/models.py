@@ -25,6 +25,7 @@ from minidl_kernels.cpu import machine, threads
 __all__ = ["MODELS", "Model", "Pair", "step", "time_model"]
 
 STEPS = 3  # whose losses are compared
+LEAST_COSINE = 0.98  # of outputs in int8 to those in float: rounding gives .99 and more, a scale that is wrong does not
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Model:
     classes: int = 10
     tokens: int = 0
     note: str = ""
+    int8: bool = False  # timed as integers from end to end, too
 
 
 def mlp(nn: Any) -> Any:
@@ -156,13 +158,13 @@ def gpt(nn: Any) -> Any:
 
 MODELS: dict[str, Model] = {
     "mlp": Model(mlp, (32, 64), note="64-128-10"),
-    "digits_cnn": Model(digits_cnn, (64, 1, 8, 8), note="two 3x3 convolutions, two linear layers"),
-    "mnist_cnn": Model(mnist_cnn, (64, 1, 28, 28), note="1,199,882 parameters"),
+    "digits_cnn": Model(digits_cnn, (64, 1, 8, 8), note="two 3x3 convolutions, two linear layers", int8=True),
+    "mnist_cnn": Model(mnist_cnn, (64, 1, 28, 28), note="1,199,882 parameters", int8=True),
     "encoder": Model(encoder, (16, 64, 64), note="two transformer layers of width 64"),
     "lstm": Model(lstm, (32, 64, 64), note="two layers of 128 over 64 steps"),
     "gpt": Model(gpt, (12, 64), classes=256, tokens=256, note="four layers of width 128, 64 tokens"),
-    "resnet18": Model(resnet18, (32, 3, 32, 32), note="on 32 x 32 images"),
-    "mobilenet": Model(mobilenet, (16, 3, 96, 96), note="MobileNetV1 on 96 x 96 images"),
+    "resnet18": Model(resnet18, (32, 3, 32, 32), note="on 32 x 32 images", int8=True),
+    "mobilenet": Model(mobilenet, (16, 3, 96, 96), note="MobileNetV1 on 96 x 96 images", int8=True),
 }
 
 
@@ -186,6 +188,7 @@ class Pair:
             "minidl": self._inference(minidl, self.ours, minidl.tensor(x)),
             "torch": self._inference(torch, self.theirs, torch.from_numpy(x)),
         }
+        self.x = x
 
     @staticmethod
     def _step(lib: Any, model: Any, x: Any, t: Any) -> Callable[[], Any]:
@@ -219,6 +222,23 @@ class Pair:
         error = error_of(self.inference["minidl"]().array, self.inference["torch"]().numpy())
         return None if error <= 1e-4 else f"gives other outputs than torch, by {error:.1e} of the largest"
 
+    def integers(self) -> tuple[dict[str, Callable[[], Any]], str | None]:
+        """Our network in int8 from end to end, calibrated on the data it is timed on, beside our own in float; and
+        what is wrong with it: outputs that point elsewhere, by a cosine below LEAST_COSINE.
+        """
+        from minidl.compress import quantize_static
+
+        training, self.ours = self.ours.training, self.ours.eval()
+        net = quantize_static(self.ours, self.x)
+        self.ours.train(training)
+        calls = {"minidl": self._inference(minidl, net, minidl.tensor(self.x)), "float": self.inference["minidl"]}
+        a, b = (calls[who]().array.astype(np.float64).ravel() for who in ("minidl", "float"))
+        cosine = float(a @ b / math.sqrt((a @ a) * (b @ b)))
+        fault = (
+            None if cosine >= LEAST_COSINE else f"gives in int8 outputs at a cosine of {cosine:.3f} to those in float"
+        )
+        return calls, fault
+
     def losses_differ(self) -> str | None:
         """By more than 0.3 % in the first steps: Adam divides by the root of a second moment, so the roundings of small
         gradients become steps of the usual size, which the loss shows after a step or two. Our own kernels for two
@@ -247,7 +267,7 @@ def step(model: Any, loss: Callable, optimizer: Any, x: Any, t: Any) -> Callable
 def time_model(
     name: str, nthreads: int, pages: Mapping[str, Any], seconds: float, tier: str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Step and inference of one network, ours and, where its page is given, torch's, as plain values."""
+    """Step and inference of one network, ours and torch's, and ours in int8 beside float, as plain values."""
     model = MODELS[name]
     record: dict[str, Any] = {
         "model": name, "note": model.note, "input": list(model.shape), "threads": nthreads, "tier": tier, "faults": []
@@ -267,6 +287,12 @@ def time_model(
                 record[what]["ratio"] = list(ratio(times["torch"].blocks, times["minidl"].blocks))
             pair.restart()
             problem = pair.outputs_differ()
+        if problem is None and model.int8:
+            calls, problem = pair.integers()
+            if problem is None:
+                times = take_turns(calls, seconds, rng)
+                record["int8"] = {who: {"seconds": times[who].seconds, "blocks": times[who].blocks} for who in calls}
+                record["int8"]["ratio"] = list(ratio(times["float"].blocks, times["minidl"].blocks))
         if problem is not None:
             record["faults"].append({"who": "minidl", "kind": "wrong", "what": problem})
     return record
