@@ -190,6 +190,8 @@ DISTRIBUTIONS = {
     "normal": (lambda d, a: d.Normal(a, (a * 0.3).exp()), B),
     "normal of numbers": (lambda d, a: d.Normal(0.5, 2.0), B),
     "uniform": (lambda d, a: d.Uniform(a - 9.0, a + 9.0), B),
+    "exponential": (lambda d, a: d.Exponential(a.exp()), np.abs(B)),
+    "laplace": (lambda d, a: d.Laplace(a, (a * 0.3).exp()), B),
     "categorical of logits": (lambda d, a: d.Categorical(logits=a), np.array([0, 3, 1])),
     "categorical of probs": (lambda d, a: d.Categorical(a.exp()), np.array([[2, 2, 0], [1, 3, 0]])),
     "bernoulli of logits": (lambda d, a: d.Bernoulli(logits=a), (B > 0).astype(np.float32)),
@@ -213,7 +215,7 @@ def test_distributions_have_torchs_numbers(name):
             results += [d.mean, d.variance]
         if "independent" not in name:
             results += [d.perplexity()]
-        if "normal" in name or name == "uniform":
+        if "normal" in name or name in ("uniform", "exponential", "laplace"):
             results.append(d.cdf(t.from_numpy(value)))
         if log_prob.requires_grad:
             results += t.autograd.grad(log_prob.sum() + (entropy**2).sum(), a)
@@ -237,7 +239,7 @@ def test_divergences_are_torchs(name):
 def test_draws_follow_their_distribution():
     """Means of n draws lie within 5 standard errors, which fails by chance once in 10^6."""
     n, d = 20000, minidl.distributions
-    for dist in (d.Normal(2.0, 3.0), d.Uniform(-1.0, 2.0), d.Bernoulli(0.2)):
+    for dist in (d.Normal(2.0, 3.0), d.Uniform(-1.0, 2.0), d.Bernoulli(0.2), d.Exponential(3.0), d.Laplace(1.0, 2.0)):
         assert abs(dist.sample((n,)).mean().item() - dist.mean.item()) < 5 * dist.stddev.item() / math.sqrt(n)
     p = np.array([[0.1, 0.2, 0.7], [0.5, 0.5, 0.0]], np.float32)
     drawn = d.Categorical(minidl.tensor(p)).sample((n,)).numpy()
@@ -262,6 +264,9 @@ def test_distributions_refuse_what_torch_refuses(t):
         lambda: d.Bernoulli(0.5).log_prob(t.tensor(0.3)),
         lambda: d.Categorical(t.ones(3)).log_prob(t.tensor(3)),
         lambda: d.Uniform(1.0, 0.0),
+        lambda: d.Exponential(0.0),
+        lambda: d.Exponential(1.0).log_prob(t.tensor(-1.0)),
+        lambda: d.Laplace(0.0, 0.0),
         lambda: d.Uniform(0.0, 1.0).log_prob(t.tensor(2.0)),
         lambda: d.Independent(d.Normal(0.0, 1.0), 1),
     ):

@@ -14,7 +14,19 @@ from minidl.distributions.base import Distribution, Independent
 from minidl.distributions.bernoulli import Bernoulli
 from minidl.distributions.categorical import Categorical
 from minidl.distributions.divergence import kl_divergence
+from minidl.distributions.exponential import Exponential
+from minidl.distributions.laplace import Laplace
 from minidl.distributions.normal import Normal
 from minidl.distributions.uniform import Uniform
 
-__all__ = ["Bernoulli", "Categorical", "Distribution", "Independent", "Normal", "Uniform", "kl_divergence"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Distribution",
+    "Exponential",
+    "Independent",
+    "Laplace",
+    "Normal",
+    "Uniform",
+    "kl_divergence",
+]
