@@ -13,6 +13,7 @@ A layer has three stages, each with one definition (quantize.py), the same bits 
     3. y = float32(acc) * (s * w_scale) + b, in float32, each operation rounded; then x's dtype.
 
 NaN or Inf in x: its row (image) comes out as NaN or Inf where s is dynamic; a NaN counts as 0 where x_scale is given.
+Weights of layers that nobody can write (`minidl_kernels.frozen`) are packed once and kept while they live.
 K (for conv2d C / groups * R * S) stays below 2^17, so that K * 128 * 128 < 2^31.
 """
 

@@ -8,9 +8,9 @@
     generic            int32 multiply and add
 
 All read k in whole elements of 4 bytes: rows of k are padded with zeros to fill them, and where the numbers of a row
-of B are neighbours (B as it comes, not transposed), the packer weaves rows together. In a layer A is the side whose
-rows are summed cheaply: the quantized x of `int8_linear`, the filters of `int8_conv2d`. A few rows times a matrix is
-bound by reading the matrix: vector.py reads it once, without packing.
+of B are neighbours (B as it comes, not transposed), the packer weaves rows together. A layer is not made of this
+product: its weights are packed once, and windows.py reads the quantized rows of `int8_linear` where they lie. A few
+rows times a matrix is bound by reading the matrix: vector.py reads it once, without packing.
 """
 
 from __future__ import annotations

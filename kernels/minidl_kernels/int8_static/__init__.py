@@ -14,6 +14,8 @@ one definition (pipeline.py), the same bits in every variant:
        the zero point of x adds, -z sum(w_q), beside the layer's own bias in units of s_x s_w; multiplier is float32,
        s_x s_w / s_y of that output; low and high are a relu's or relu6's bounds as codes, which costs nothing.
 
+Weights that nobody can write (`minidl_kernels.frozen`) are packed once and kept while they live; others at each call.
+
 acc + bias wraps modulo 2^32; whoever makes the bias keeps it below 2^30 and K * 128 * 128 below that, too: K < 2^16.
 `static_add`: clip(rint(float32(a - z_a) * r_a + float32(b - z_b) * r_b) + zero, low, high), r = s / s_y in float32,
 each product and the sum rounded.
@@ -50,7 +52,7 @@ def _op(name: str, check: Any, products: bool) -> Op:
             "compiled",
             load=f"minidl_kernels.int8_static.cpu:{name}",
             cost=1.0,
-            note="the integer product of gemm_int8, the pipeline while its block is near"
+            note="the tile reads images where they lie, the pipeline while its sums are near"
             if products
             else "one pass over memory",
         )
