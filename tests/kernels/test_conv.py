@@ -606,6 +606,10 @@ def test_default_choice():
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "depthwise"
+    # Long sums over many pixels: for the tile unit where there is one.
+    x, w = normal(0, 8, 128, 16, 16), normal(1, 128, 128, 3, 3)
+    wanted = "patches" if machine.multiplies_bfloat16() else "filters"
+    assert mk.which("conv2d", x, w, None, 2, 1) == wanted
 
 
 def test_a_planted_fault_is_caught(monkeypatch):

@@ -77,6 +77,36 @@ def _filters(op: str, of: Callable[..., Geometry]) -> Variant:
     )
 
 
+# Bytes of windows beyond which they are not worth gathering.
+PATCHES_BYTES = 64 << 20
+
+
+def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
+    """Whether to gather windows for the tile unit: float32, all sides of the product long enough to be split there, and
+    channels enough. Measured on a Xeon with AMX, 2 threads: windows of 3 x 3 at stride 2.
+    """
+    depth, pixels = g.c * g.r * g.s, g.n * g.p * g.q
+    return (
+        itemsize == 4
+        and g.groups == 1
+        and machine.multiplies_bfloat16()
+        and g.r * g.s > 1
+        and g.c >= (128 if op == "conv2d" else 64)
+        and min(depth, g.k, pixels) >= 64
+        and depth * g.k * pixels >= 1 << 24
+        and depth * pixels * itemsize <= PATCHES_BYTES
+    )
+
+
+def _patches(op: str, of: Callable[..., Geometry]) -> Variant:
+    return Variant(
+        "patches",
+        load=f"minidl_kernels.conv.patches:{op}",
+        cost=lambda *args: 0.6 if prefer_patches(op, of(*args), args[0].dtype.itemsize) else 3.8,
+        note="windows gathered into a matrix by all threads, one product: for a tile unit",
+    )
+
+
 # Bytes of transformed filters beyond which Winograd's way would mostly move them about.
 WINOGRAD_BYTES = 40 << 20
 
@@ -191,6 +221,7 @@ OPS = tuple(
                 note="an implicit matrix product: the register tile reads the padded image through a table of offsets",
             ),
             *(() if name == "conv2d_dw" else (_filters(name, of),)),
+            _patches(name, of),
             _winograd(name, of),
             _depthwise(name, of),
             Variant(

@@ -7,6 +7,7 @@ Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Networks 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,12 @@ def _together(g: Geometry) -> bool:
     return g.groups == 1 and g.n > 1 and g.p * g.q < SMALL_IMAGE and g.c * g.k >= 64
 
 
-def _as_one(a: Array) -> Array:
+def as_one(a: Array) -> Array:
     """(N, C, ...) -> (C, N * ...), a copy."""
-    return np.ascontiguousarray(a.swapaxes(0, 1)).reshape(a.shape[1], -1)
+    return np.ascontiguousarray(a.swapaxes(0, 1)).reshape(a.shape[1], len(a) * math.prod(a.shape[2:]))
 
 
-def _apart(a: Array, n: int, *sizes: int) -> Array:
+def apart(a: Array, n: int, *sizes: int) -> Array:
     """(C, N * ...) -> (N, C, ...), a copy."""
     return np.ascontiguousarray(a.reshape(len(a), n, *sizes).swapaxes(0, 1))
 
@@ -72,8 +73,8 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     """y = w @ columns(x) + b"""
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     if _together(g):
-        columns = _as_one(_columns(x, g)[:, 0])
-        y = _apart(_matmul(w.reshape(g.k, -1), columns), g.n, g.p, g.q)
+        columns = as_one(_columns(x, g)[:, 0])
+        y = apart(_matmul(w.reshape(g.k, -1), columns), g.n, g.p, g.q)
     else:
         y = _matmul(_grouped(w, g), _columns(x, g)).reshape(g.y_shape)
     if b is not None:
@@ -88,7 +89,7 @@ def conv2d_dx(
     g = geometry(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
     if _together(g):
-        cols = _apart(_matmul(w.reshape(g.k, -1).T, _as_one(dy)), g.n, g.p * g.q)
+        cols = apart(_matmul(w.reshape(g.k, -1).T, as_one(dy)), g.n, g.p * g.q)
     else:
         cols = _matmul(_grouped(w, g).swapaxes(1, 2), dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q))
     if g.r == g.s == 1 and g.stride == (1, 1) and g.padding == (0, 0):
@@ -109,6 +110,6 @@ def conv2d_dw(
     """dw = sum over images of dy @ columns(x).T"""
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     if _together(g):
-        return _matmul(_as_one(dy), _as_one(_columns(x, g)[:, 0]).T).reshape(g.w_shape)
+        return _matmul(as_one(dy), as_one(_columns(x, g)[:, 0]).T).reshape(g.w_shape)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
     return np.add.reduce(_matmul(dyg, _columns(x, g).swapaxes(2, 3)), axis=0).reshape(g.w_shape)
