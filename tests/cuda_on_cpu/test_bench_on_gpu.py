@@ -64,6 +64,7 @@ def test_kernels_are_verified_timed_and_set_beside_peers_and_ceilings(bench, xp)
     assert min(figures["ceilings"].values()) > 0
 
 
+@pytest.mark.slow
 def test_the_ladder_times_every_variant_that_can_run(bench):
     code, said, figures = bench("matmul", "--ladder")
     assert code == 0, said

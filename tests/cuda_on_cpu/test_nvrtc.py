@@ -41,7 +41,7 @@ PAIRS = [(source, dtype) for source in SOURCES for dtype in dtypes(source)]
 
 
 BUILDS = [
-    pytest.param(source, dtype, chip, marks=[pytest.mark.slow] if chip == 80 and dtype == "float64" else [])
+    pytest.param(source, dtype, chip, marks=[pytest.mark.slow] if dtype == "float64" else [])
     for source, dtype in PAIRS
     for chip in (80, 90)
 ]
