@@ -22,7 +22,7 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.data import load_images
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.models import mnist_cnn
 from minidl.train import evaluate, fit, predict
 
@@ -78,8 +78,7 @@ def main(args):
         batch_size=BATCH,
         validation=(data.x_test, data.y_test),
         metrics=["accuracy"],
-        checkpoint=args.checkpoint,
-        resume=args.resume,
+        **stage(args),
     )
     print(history)
 

@@ -1,12 +1,12 @@
-"""Recurrent networks tell from a surname, letter by letter, which language it comes from.
+"""Recurrent networks tell from a surname, letter after letter, which language it comes from.
 
     RNN     h' = tanh(W_ih x + b_ih + W_hh h + b_hh)
     LSTM    i, f, o = sigmoid(...);  g = tanh(...);     c' = f c + i g,         h' = o tanh(c')
     GRU     r, z = sigmoid(...);  n = tanh(... r ...);  h' = (1 - z) n + z h
 
-Names differ in length. A batch of them is padded to the longest, and packed: the network is told the lengths and never
-reads the padding, so each name's answer is the one that it gets alone (checked below). Two networks read the name, one
-from each end, and the two last states decide.
+A token is a pair of letters, each beginning where the last one ended. Names differ in length: a batch of them is padded
+to the longest, and packed. The network is told the lengths and never reads the padding, so each name's answer is the
+one that it gets alone (checked below). Two networks read the name, one from each end, and the two last states decide.
 
 Learning by going back through time multiplies the gradient by the slope of the same step again and again. That product
 shrinks or grows like a power: the picture shows |d h_T / d x_t| against how long ago x_t was, for an RNN, an RNN with
@@ -24,8 +24,8 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.cli import UserError
-from minidl.data import CharTokenizer, DataError, load_columns, pad_sequences, train_test_split
-from minidl.examples import figure, picture, run
+from minidl.data import DataError, Vocab, load_columns, pad_sequences, train_test_split
+from minidl.examples import figure, letter_pairs, picture, run, stage
 from minidl.models import RecurrentClassifier
 from minidl.train import evaluate, fit
 
@@ -90,9 +90,9 @@ def best_naive_bayes(names, y):
     return NaiveBayes(names, y, max(right, key=right.get))
 
 
-def encode(tokenizer, names):
-    """Names as padded numbers, with a mark at either end, and their lengths.    N, T; N"""
-    ids, mask = pad_sequences([tokenizer.encode(f"^{name.lower()}$") for name in names])
+def encode(vocab, names):
+    """Names as padded numbers, and their lengths.    N, T; N"""
+    ids, mask = pad_sequences([vocab.encode(letter_pairs(name.lower())) for name in names])
     return ids, mask.sum(1)
 
 
@@ -133,15 +133,15 @@ def memories(size=32):
 def main(args):
     names, y, languages = read(args.data)
     x_train, x_test, y_train, y_test = train_test_split(names, y, 0.2, seed=args.seed)
-    tokenizer = CharTokenizer.train(f"^{name.lower()}$" for name in x_train)
-    (ids, lengths), (ids_test, lengths_test) = encode(tokenizer, x_train), encode(tokenizer, x_test)
+    vocab = Vocab.build((letter_pairs(name.lower()) for name in x_train), min_freq=2)
+    (ids, lengths), (ids_test, lengths_test) = encode(vocab, x_train), encode(vocab, x_test)
     print(f"{len(x_train):,} names to train on, {len(x_test):,} to be told, {len(languages)} languages")
 
     epochs = 4 if args.quick else 16
     scores = {}
     for kind in ("LSTM",) if args.quick else ("RNN", "GRU", "LSTM"):
         minidl.manual_seed(args.seed)
-        model = RecurrentClassifier(len(tokenizer.vocab), len(languages), kind=kind, dropout=0.5)
+        model = RecurrentClassifier(len(vocab), len(languages), kind=kind, dropout=0.5)
         optimizer = optim.AdamW(model.parameters(), weight_decay=0.05)
         steps = epochs * -(-len(ids) // 128)
         fit(
@@ -154,8 +154,7 @@ def main(args):
             epochs=epochs,
             batch_size=128,
             clip_norm=1.0,
-            checkpoint=args.checkpoint if kind == "LSTM" else None,
-            resume=args.resume if kind == "LSTM" else False,
+            **stage(args, kind),
         )
         scores[kind] = evaluate(
             model, (ids_test, lengths_test, y_test), metrics=["accuracy", "recall", "confusion_matrix"]
@@ -170,7 +169,7 @@ def main(args):
         print(f"gradient from 60 steps ago, {name:16} {by_distance[60] / by_distance[0]:.1e} of that from now")
     for name in ("Rossi", "Bakker", "Virtanen", "Dupont", "Lindqvist"):
         with minidl.no_grad():
-            p = model(*encode(tokenizer, [name])).softmax(-1)[0].numpy()
+            p = model(*encode(vocab, [name])).softmax(-1)[0].numpy()
         print(f"{name}: " + ", ".join(f"{languages[i]} {p[i]:.2f}" for i in p.argsort()[::-1][:3]))
     bayes = best_naive_bayes(x_train, y_train).predict(x_test)
     figure(

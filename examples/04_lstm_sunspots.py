@@ -20,7 +20,7 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.data import DataError, load_columns, sunspots
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.models import Forecaster
 from minidl.train import fit, predict
 
@@ -90,8 +90,7 @@ def main(args):
         scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
         epochs=epochs,
         clip_norm=1.0,
-        checkpoint=args.checkpoint,
-        resume=args.resume,
+        **stage(args),
     )
     print(f"loss {history['loss'][0]:.3f} at first, {history['loss'][-1]:.3f} at last")
 

@@ -29,7 +29,7 @@ import minidl
 from minidl import nn, optim
 from minidl.cli import UserError
 from minidl.data import BPETokenizer, CharTokenizer, DataError, DataLoader, NextTokenDataset, load_text, pad_sequences
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.models import GPT
 from minidl.train import fit
 
@@ -228,7 +228,7 @@ def pretrain(text, held_out, kind, args, epochs, stride=CONTEXT // 2):
     model = GPT(size, CONTEXT, dim=128, heads=4, layers=3, positions="rotary")
     count = sum(p.numel() for p in model.parameters())
     print(f"{kind}: {size} tokens, {len(text) / len(ids):.2f} characters each, {count:,} parameters")
-    options = {"checkpoint": args.checkpoint, "resume": args.resume} if kind == "byte pairs" else {}
+    options = stage(args, None if kind == "byte pairs" else kind)
     train(model, windows(ids, stride, 8 if args.quick else BATCH), epochs, 6e-3, **options)
     bits = bits_per_character(model, tokenizer, held_out)
     print(f"{kind}: {bits:.3f} bits per character of the held-out text")
@@ -276,8 +276,8 @@ def other_text(model, tokenizer, args):
     cut = len(code) * 9 // 10
     data = windows(tokenizer.encode(code[:cut])[: 8_000 if args.quick else 60_000], CONTEXT)
     tuned, scratch = copy_of(model), GPT(*model.wte.weight.shape[:1], CONTEXT, 128, 4, 3, positions="rotary")
-    train(tuned, data, 1, 2e-3)
-    train(scratch, data, 1, 6e-3)
+    train(tuned, data, 1, 2e-3, **stage(args, "code"))
+    train(scratch, data, 1, 6e-3, **stage(args, "code from scratch"))
     bits = [bits_per_character(m, tokenizer, code[cut : cut + 20_000]) for m in (model, tuned, scratch)]
     print("  bits per character of code: {:.3f} before, {:.3f} after, {:.3f} from scratch".format(*bits))
     return bits
@@ -302,7 +302,7 @@ def judge_words(model, tokenizer, args):
         schedule = optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=epochs * -(-len(x) // 32))
         fit(
             judge, (x, mask.sum(1), y), loss=nn.functional.cross_entropy, optimizer=optimizer, epochs=epochs,
-            scheduler=schedule, scheduler_per="step", clip_norm=1.0,
+            scheduler=schedule, scheduler_per="step", clip_norm=1.0, **stage(args, f"words {name}"),
         )  # fmt: skip
         with minidl.no_grad():
             right[name] = (judge.eval()(x_test, mask_test.sum(1)).numpy().argmax(1) == y_test).mean()
@@ -327,7 +327,13 @@ def answers(model, tokenizer, args):
         test, known = pairs[:60], pairs[60:]
         tuned = copy_of(model)
         before = answer_bits(tuned, tokenizer, test)
-        train(tuned, pairs_data(tokenizer, known[:160] if args.quick else known), 1 if args.quick else 3, 1e-3)
+        train(
+            tuned,
+            pairs_data(tokenizer, known[:160] if args.quick else known),
+            1 if args.quick else 3,
+            1e-3,
+            **stage(args, kind),
+        )
         found[kind] = before, answer_bits(tuned, tokenizer, test)
         print(
             f"  {kind} (a toy), {len(known)} pairs: {before:.3f} bits per character before, {found[kind][1]:.3f} after"

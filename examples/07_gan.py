@@ -1,15 +1,22 @@
 """Two networks against each other draw digits: a generator makes images, a critic tells them from real ones.
 
 The idea is Goodfellow's (2014, arXiv:1406.2661), the networks are those of DCGAN (Radford et al. 2015,
-arXiv:1511.06434). The game is WGAN-GP's (Arjovsky et al. 2017, arXiv:1701.07875; Gulrajani et al. 2017,
-arXiv:1704.00028), since with the logarithms of the first ones the generator ended with half of the digits here. The
-critic D's mean difference is a distance between real and made, as long as its slope is at most 1, which a penalty asks
-for:
+arXiv:1511.06434). Two games are played with them. DCGAN's: D says how likely an image is real, s(D(x)), with
+s(u) = 1 / (1 + e^-u), and G wants to be taken for real:
+
+    L_D = mean -log s(D(x)) - log(1 - s(D(G(z)))) + 1/2 |dD/dx|^2        L_G = mean -log s(D(G(z)))
+
+Without its last term D learns our few images by heart, its slope grows steep, and G ends with half of the digits; the
+penalty on the slope at real images (Mescheder et al. 2018, arXiv:1801.04406) keeps D from that. With momentum (.5 in
+DCGAN's Adam) the two chase each other, and some digits are still hardly there; without it all ten are.
+
+And WGAN-GP's (Arjovsky et al. 2017, arXiv:1701.07875; Gulrajani et al. 2017, arXiv:1704.00028). D's mean difference is
+a distance between real and made, as long as its slope is at most 1, which another penalty asks for:
 
     L_D = mean D(G(z)) - D(x) + 10 (|dD/dx'| - 1)^2,    x' somewhere between G(z) and x        L_G = -mean D(G(z))
 
-The penalty is made of a gradient, and its own gradient trains D: second derivatives, through convolutions. There is an
-optimizer for each of the two, and D learns from G(z) cut off from G (`detach`), so that its step does not touch G.
+The penalties are made of a gradient, and their own gradient trains D: second derivatives, through convolutions. Each of
+the two has an optimizer of its own, and D learns from G(z) cut off from G (`detach`), so that its step leaves G alone.
 
 A classifier that was trained on real digits says of 500 made ones how sure it is and how many are of each class; noise
 and real test images beside them.
@@ -17,6 +24,7 @@ and real test images beside them.
 
 import os
 import sys
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -24,31 +32,61 @@ from tqdm import tqdm
 import minidl
 from minidl import optim
 from minidl.data import DataLoader, TensorDataset, load_images
-from minidl.examples import figure, judge, nearest, picture, run
+from minidl.examples import figure, judge, nearest, picture, run, stage
 from minidl.models import Discriminator, Generator
+from minidl.nn.functional import binary_cross_entropy_with_logits
 
-NOISE, BATCH, TURNS = 32, 64, 4  # steps of D for one of G
+NOISE, BATCH = 32, 64
 
 
-def critic_loss(d, real, fake):
+def slope(d, x):
+    """D(x), and the length of dD/dx squared, which can itself be differentiated.    (N, C, H, W) -> (N, 1), (N,)"""
+    x = x.detach().requires_grad_()
+    y = d(x)
+    (dx,) = minidl.autograd.grad(y.sum(), [x], create_graph=True)  # N, C, H, W
+    return y, (dx.flatten(1) ** 2).sum(1)
+
+
+def taken_for(logits, real):
+    return binary_cross_entropy_with_logits(logits, minidl.full_like(logits, float(real)))
+
+
+def dcgan_critic(d, real, fake):
+    says, squares = slope(d, real)
+    return taken_for(says, True) + taken_for(d(fake), False) + 0.5 * squares.mean()
+
+
+def wgan_critic(d, real, fake):
     u = minidl.rand(len(real), 1, 1, 1)
-    between = (u * real + (1 - u) * fake).detach().requires_grad_()
-    (slope,) = minidl.autograd.grad(d(between).sum(), [between], create_graph=True)  # N, C, H, W
-    norm = (slope.flatten(1) ** 2).sum(1).sqrt()
-    return d(fake).mean() - d(real).mean() + 10 * ((norm - 1) ** 2).mean()
+    _, squares = slope(d, u * real + (1 - u) * fake)
+    return d(fake).mean() - d(real).mean() + 10 * ((squares.sqrt() - 1) ** 2).mean()
 
 
-def generator_loss(d, fake):
-    return -d(fake).mean()
+class Rules(NamedTuple):
+    critic: object  # (D, real, fake) -> L_D
+    generator: object  # D(G(z)) -> L_G
+    turns: int  # steps of D for one of G
+    rates: tuple[float, float]  # of G, of D
+    betas: tuple[float, float]  # of Adam
+    epochs: int
+
+
+GAMES = {
+    "WGAN-GP": Rules(wgan_critic, lambda says: -says.mean(), 4, (1e-3, 1e-3), (0.0, 0.9), 150),
+    "DCGAN": Rules(dcgan_critic, lambda says: taken_for(says, True), 1, (1e-3, 2e-3), (0.0, 0.99), 40),
+}
 
 
 class Game:
     """Both networks, each with its own optimizer."""
 
-    def __init__(self, image):
+    def __init__(self, image, rules):
+        self.rules = rules
         self.g = Generator(NOISE, image, width=24)
         self.d = Discriminator(image, width=24, dropout=0.0)
-        self.adam_g, self.adam_d = (optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.9)) for net in (self.g, self.d))
+        self.adam_g, self.adam_d = (
+            optim.Adam(net.parameters(), lr=rate, betas=rules.betas) for net, rate in zip((self.g, self.d), rules.rates)
+        )
         self.losses = []  # of every epoch: D, G
 
     def noise(self, n):
@@ -58,11 +96,11 @@ class Game:
         sums, played = np.zeros(2), 0
         for i, (real,) in enumerate(loader):
             fake = self.g(self.noise(len(real))).detach()  # the generator is not to learn from this
-            loss = critic_loss(self.d, real, fake)
+            loss = self.rules.critic(self.d, real, fake)
             step(self.adam_d, loss)
             sums[0] += loss.item() / len(loader)
-            if (i + 1) % TURNS == 0:
-                loss = generator_loss(self.d, self.g(self.noise(BATCH)))
+            if (i + 1) % self.rules.turns == 0:
+                loss = self.rules.generator(self.d(self.g(self.noise(BATCH))))
                 step(self.adam_g, loss)  # its gradients reach D, too, but D's optimizer drops them
                 sums[1] += loss.item()
                 played += 1
@@ -93,9 +131,9 @@ def step(optimizer, loss):
     optimizer.step()
 
 
-def play(x, epochs, file):
+def play(x, rules, epochs, file):
     """Train from the start, or from where the file was left."""
-    game = Game(x.shape[1:])
+    game = Game(x.shape[1:], rules)
     if file and os.path.exists(file):
         game.go_on_from(minidl.load(file))
     loader = DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True, drop_last=True)
@@ -116,31 +154,34 @@ def main(args):
     x = 2 * data.x_train - 1  # in -1 ... 1, as tanh gives
     says = judge(data)
     sure, unsure = says(data.x_test)[0], says(minidl.random.uniform(data.x_test.shape))[0]
-    epochs = max(1, min(150, 200_000 // len(x)) // (10 if args.quick else 1))
-    game = play(x, epochs, args.checkpoint)
-    made = game.sample(n := 500)
-    confidence, classes = says(made)
-    print(f"  {', '.join(map(str, classes))} of {n} images are 0, 1, ...")
-    figure("confidence", confidence, of_real=sure, of_noise=unsure)
-    figure("smallest class", classes.min(), even_share=n / len(classes))
-    apart = [np.median(nearest(2 * images - 1, x)) for images in (made, data.x_test)]
-    figure("distance to the nearest training image", apart[0], of_real=apart[1])
+    games, grids = {}, {"real": data.x_test}
+    for name, rules in GAMES.items():
+        epochs = max(1, min(rules.epochs, 200_000 // len(x)) // (10 if args.quick else 1))
+        games[name] = play(x, rules, epochs, stage(args, name).get("checkpoint"))
+        made = grids[name] = games[name].sample(n := 500)
+        confidence, classes = says(made)
+        print(f"  {name}: {', '.join(map(str, classes))} of {n} images are 0, 1, ...")
+        figure(f"{name} confidence", confidence, of_real=sure, of_noise=unsure)
+        figure(f"{name} smallest class", classes.min(), even_share=n / len(classes))
+        apart = [np.median(nearest(2 * images - 1, x)) for images in (made, data.x_test)]
+        figure(f"{name} distance to the nearest training image", apart[0], of_real=apart[1])
     if args.save:
-        minidl.save(game.g.state_dict(), args.save)
+        minidl.save({name: game.g.state_dict() for name, game in games.items()}, args.save)
     if args.plot:
-        draw(args.plot, {"real": data.x_test, "made": made}, np.array(game.losses))
+        draw(args.plot, grids, games)
 
 
-def draw(path, grids, losses, rows=8, columns=8):
-    with picture(path, 1, 3, (12, 4)) as axes:
+def draw(path, grids, games, rows=8, columns=8):
+    with picture(path, 1, len(grids) + len(games), (16, 3.4)) as axes:
         for place, (name, images) in zip(axes, grids.items()):
             tiles = images[: rows * columns, 0].reshape(rows, columns, *images.shape[2:])
             tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1)))
             place.imshow(np.concatenate(np.concatenate(tiles, 1), 1), cmap="gray_r", vmin=0, vmax=1)
             place.set(title=name, xticks=[], yticks=[])
-        axes[2].plot(losses, label=["critic", "generator"])
-        axes[2].set(title="losses", xlabel="epoch")
-        axes[2].legend(frameon=False)
+        for place, (name, game) in zip(axes[len(grids) :], games.items()):
+            place.plot(np.array(game.losses), label=["critic", "generator"])
+            place.set(title=f"{name}: losses", xlabel="epoch")
+            place.legend(frameon=False)
 
 
 if __name__ == "__main__":
@@ -150,6 +191,6 @@ if __name__ == "__main__":
         data="images as an npz file, an idx file or a folder of idx files (MNIST), edges multiples of 4",
         quick="a tenth of the epochs",
         plot="draw real and made images, and the losses",
-        save="write the generator's weights to a .safetensors or .npz file",
-        resume="keep the game there every 10 epochs, and go on from it if the file is there",
+        save="write the generators' weights to a .safetensors or .npz file",
+        resume="keep each game in FILE-NAME every 10 epochs, and go on from it if the file is there",
     )

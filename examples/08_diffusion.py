@@ -17,7 +17,7 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.data import load_images
-from minidl.examples import figure, judge, nearest, picture, run
+from minidl.examples import figure, judge, nearest, picture, run, stage
 from minidl.models import Diffusion, UNet
 from minidl.models.unet import TimeEmbedding
 from minidl.nn.functional import silu
@@ -97,7 +97,9 @@ def points(args):
     gauss = minidl.random.normal((1000, 2)) @ np.linalg.cholesky(np.cov(real.T)).T + real.mean(0)
     samples = {"real": more}
     for schedule in ("linear", "cosine"):
-        model, _ = train(Diffusion(PointNet(), schedule), real, 40 if args.quick else 150, 128, 4e-3)
+        model, _ = train(
+            Diffusion(PointNet(), schedule), real, 40 if args.quick else 150, 128, 4e-3, **stage(args, schedule)
+        )
         for name, (way, steps) in WAYS.items():
             samples[f"{name}, {schedule}"] = getattr(model, way)((1000, 2), steps)
     distances = {name: energy_distance(x, real) for name, x in samples.items()}
@@ -119,7 +121,7 @@ def main(args):
     model = Diffusion(UNet(x.shape[1], width=24, levels=(1, 2)), "cosine", limit=1)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(x):,} images")
     epochs = max(1, min(50, 75_000 // len(x)) // (10 if args.quick else 1))
-    model, history = train(model, x, epochs, 64, 4e-3, checkpoint=args.checkpoint, resume=args.resume)
+    model, history = train(model, x, epochs, 64, 4e-3, **stage(args))
     print(history)
     grids, n = {}, 100 if args.quick else 200
     apart = np.median(nearest(2 * data.x_test - 1, x))
@@ -160,5 +162,5 @@ if __name__ == "__main__":
         quick="a tenth of the epochs",
         plot="draw the points and the images of all four ways",
         save="write the weights of the U-Net to a .safetensors or .npz file",
-        resume="keep the state of the U-Net's training there, and go on from it if the file is there",
+        resume="keep the state of the U-Net's training there (FILE-linear, FILE-cosine: of points), and go on",
     )

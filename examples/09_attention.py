@@ -26,7 +26,7 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.data import Dataset, load_images
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.nn.functional import cross_entropy, unfold
 from minidl.train import fit, predict
 
@@ -167,6 +167,7 @@ def main(args):
             scheduler_per="step",
             epochs=epochs[name],
             batch_size=32,
+            **stage(args, name),
         )
         with minidl.no_grad():
             right = (model.eval()(minidl.tensor(x))[:, 0].numpy().argmax(1) == data.y_test).mean()
@@ -210,5 +211,5 @@ if __name__ == "__main__":
         quick="one soft and one hard attention, fewer epochs",
         plot="draw where each kind of attention looks",
         save="write the weights of the networks that were trained to a .safetensors or .npz file",
-        resume=None,
+        resume="keep the state of each training in FILE-NAME, and go on from it",
     )

@@ -9,7 +9,8 @@ Three things on this page:
 1. photographs of brick, grass and gravel: the network learns from patches of their left halves and is asked about
    patches of their right halves. Baseline: the class whose mean image is nearest, on raw pixels. A hook then takes what
    the layer before the last one sees, and the same nearest mean on those features is right nearly always;
-2. handwritten digits, with a ResNet-8 for small images;
+2. handwritten digits, with a ResNet-8 for small images, as it is and with attention to channels: squeeze and
+   excitation (Hu et al. 2017, arXiv:1709.01507) weights what a block adds, channel by channel;
 3. the same stack with and without its skips, at growing depth.
 """
 
@@ -19,7 +20,7 @@ import minidl
 from minidl import nn, optim
 from minidl.data import DataLoader, TensorDataset, TransformedDataset, load_images, texture_patches
 from minidl.data.transforms import Compose, RandomHorizontalFlip, RandomShift
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.models import BasicBlock, ResNet, resnet_cifar
 from minidl.train import evaluate, fit, predict
 
@@ -76,7 +77,7 @@ def main(args):
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(textures.x_train)} patches to train on")
     epochs = 5 if args.quick else 15
     augment = Compose([RandomHorizontalFlip(), RandomShift(8)])
-    train(model, textures, epochs, 1e-2, augment, checkpoint=args.checkpoint, resume=args.resume)
+    train(model, textures, epochs, 1e-2, augment, **stage(args))
     x, y, x_test, y_test = textures
     seen = features(model, x_test)
     figure(
@@ -90,9 +91,14 @@ def main(args):
 
     # 2. digits
     x, y, x_test, y_test = digits
-    small = resnet_cifar(8, in_channels=1)
-    train(small, digits, 4 if args.quick else 25, 1e-2, RandomShift(1))
-    figure("digits accuracy", accuracy(small, x_test, y_test), nearest_mean=nearest_mean(x, y, x_test, y_test))
+    right = {}
+    for name, squeeze in {"digits": 0, "digits, squeeze": 4}.items():
+        small = resnet_cifar(8, in_channels=1, squeeze=squeeze)
+        train(small, digits, 4 if args.quick else 25, 1e-2, RandomShift(1), **stage(args, name))
+        right[name] = accuracy(small, x_test, y_test)
+        print(f"  {name}: {sum(p.numel() for p in small.parameters()):,} parameters, {right[name]:.4f}")
+    figure("digits accuracy", right["digits"], nearest_mean=nearest_mean(x, y, x_test, y_test))
+    figure("digits accuracy, squeeze and excitation", right["digits, squeeze"], without=right["digits"])
 
     # 3. with and without a way around
     depths = (8, 32) if args.quick else (8, 20, 32, 44)
@@ -139,5 +145,5 @@ if __name__ == "__main__":
         quick="a third of the epochs, two depths",
         plot="draw the features, and the losses with and without skips",
         save="write the weights of the network for textures to a .safetensors or .npz file",
-        resume="keep the state of the training on textures there, and go on from it if the file is there",
+        resume="keep the state of the training on textures there (FILE-digits: on digits), and go on from it",
     )

@@ -28,7 +28,7 @@ from minidl import nn, optim
 from minidl.compress import latencies, prune_, quantize_, save_model
 from minidl.data import ImageData, texture_patches
 from minidl.data.transforms import Resize
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, picture, run, stage
 from minidl.models import MobileNetV1, MobileNetV2, efficientnet_lite0, resnet18, shufflenet_v2_x1_0
 from minidl.models.mobilenet import V1
 from minidl.train import fit, predict
@@ -86,7 +86,7 @@ def transfer(model, data, epochs=40):
     model._fc = head
 
 
-def tune(model, data, epochs, checkpoint, resume):
+def tune(model, data, epochs, **options):
     """Train what is left after pruning; masks hold. The norms must learn new statistics, faster than by 1 % a step."""
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
@@ -101,8 +101,7 @@ def tune(model, data, epochs, checkpoint, resume):
         scheduler=optim.lr_scheduler.OneCycleLR(sgd, 0.01, steps),
         scheduler_per="step",
         epochs=epochs,
-        checkpoint=checkpoint,
-        resume=resume,
+        **options,
     )
 
 
@@ -128,7 +127,7 @@ def main(args):
 
     pruned = prune_(copy.deepcopy(model), 0.5)
     tuned = copy.deepcopy(pruned)
-    tune(tuned, data, 1 if args.quick else 3, args.checkpoint, args.resume)
+    tune(tuned, data, 1 if args.quick else 3, **stage(args))
     models = {
         "float32": model,
         "int8": quantize_(copy.deepcopy(model)),

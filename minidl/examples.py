@@ -23,7 +23,7 @@ from minidl.data.errors import DataError
 from minidl.io import CheckpointError, atomic_write
 from minidl.outputs import check_outputs, try_writing
 
-__all__ = ["command", "figure", "folder", "judge", "nearest", "pages", "picture", "run"]
+__all__ = ["command", "figure", "folder", "judge", "letter_pairs", "nearest", "pages", "picture", "run", "stage"]
 
 WEIGHTS = (".safetensors", ".npz")
 
@@ -36,13 +36,13 @@ def run(
     data: str | None = None,
     plot: str = "draw the result into an image file",
     save: str | None = "write the weights to a .safetensors or .npz file",
-    resume: str | None = "save the training's state there each epoch, and go on from it if the file is there",
+    resume: str | None = "keep the training's state there (FILE-NAME for a page's other trainings), and go on from it",
 ) -> None:
     """Read the options, see that the files can be written, and call `main` with what was read.
 
     Args:
-        main: the page's work. `args` has data, quick, seed, plot, save, and checkpoint and resume, to be passed on to
-            `fit` as they are; what was not given is None or False.
+        main: the page's work. `args` has data, quick, seed, plot, save, and checkpoint (the file of ``--resume``, see
+            `stage`); what was not given is None or False.
         doc: the page's docstring, for ``--help``.
         quick, data, plot, save, resume: what these options do on this page; None: the page has no such option.
 
@@ -65,7 +65,6 @@ def run(
     if resume is not None:
         parser.add_argument("--resume", metavar="FILE", dest="checkpoint", help=resume)
     args = parser.parse_args()
-    args.resume = "auto" if args.checkpoint else False
     try:
         check_outputs(None, args.plot)
         for option, path in (("--save", args.save), ("--resume", args.checkpoint)):
@@ -86,6 +85,21 @@ def _check_weights(option: str, path: str | None) -> None:
     if os.path.isdir(path) or not os.path.isdir(where):
         raise UserError(f"{option}: cannot write {path}: {'it is a folder' if os.path.isdir(path) else 'no ' + where}")
     try_writing(option, where)
+
+
+def stage(args: argparse.Namespace, name: str | None = None) -> dict[str, Any]:
+    """What `fit` is told so that a training can go on: the file of ``--resume``, beside it one for each other training.
+
+    >>> stage(argparse.Namespace(checkpoint="state.npz"), "from scratch")
+    {'checkpoint': 'state-from-scratch.npz', 'resume': 'auto'}
+    >>> stage(argparse.Namespace(checkpoint=None))
+    {}
+    """
+    if args.checkpoint is None:
+        return {}
+    stem, ending = os.path.splitext(args.checkpoint)
+    file = args.checkpoint if name is None else f"{stem}-{name.replace(' ', '-')}{ending}"
+    return {"checkpoint": file, "resume": "auto"}
 
 
 def figure(name: str, value: float, **baselines: float) -> None:
@@ -151,6 +165,15 @@ def nearest(x: Any, others: Any) -> Any:
     a, b = x.reshape(len(x), -1), others.reshape(len(others), -1)
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.sqrt(np.maximum(squares, 0).min(1))
+
+
+def letter_pairs(text: str) -> list[str]:
+    """Each letter with the next one, as tokens; a mark stands at either end.
+
+    >>> letter_pairs("abc")
+    ['^a', 'ab', 'bc', 'c$']
+    """
+    return [a + b for a, b in zip("^" + text, text + "$")]
 
 
 # -- minidl examples ---------------------------------------------------------------------------------------------------

@@ -142,6 +142,9 @@ def resnet(t, x):
             else:
                 y = t.cb(b + ".conv1", b + ".bn1", x, stride, 1).relu()
                 y = t.cb(b + ".conv2", b + ".bn2", y, 1, 1)
+            if t.has(b + ".se"):
+                s = t.conv(b + ".se.fc1", y.mean((2, 3), keepdim=True)).relu()
+                y = y * t.conv(b + ".se.fc2", s).sigmoid()
             down = b + ".downsample"
             x = (y + (t.cb(down + ".0", down + ".1", x, stride) if t.has(down) else x)).relu()
     return t.linear("fc", x.mean((2, 3)))
@@ -238,6 +241,7 @@ NETWORKS = {
     "resnet": (lambda: ResNet(BasicBlock, [2, 1, 1, 1], 5, widths=(4, 8, 8, 8)), resnet, IMAGE),
     "resnet, bottleneck": (lambda: ResNet(Bottleneck, [1, 2, 1, 1], 5, widths=(4, 4, 4, 4)), resnet, IMAGE),
     "resnet, small": (lambda: resnet_cifar(14, 5, width=4, in_channels=1), resnet, (3, 1, 8, 8)),
+    "resnet, squeeze": (lambda: resnet_cifar(8, 5, width=8, squeeze=4), resnet, (3, 3, 8, 8)),
     "mobilenet v1": (lambda: MobileNetV1(5, width_mult=0.25), mobilenet_v1, IMAGE),
     "mobilenet v2": (lambda: MobileNetV2(5, width_mult=0.25, dropout=0.0), mobilenet_v2, IMAGE),
     "shufflenet v2": (lambda: ShuffleNetV2([2, 1, 1], [8, 16, 24, 32, 40], 5), shufflenet_v2, IMAGE),

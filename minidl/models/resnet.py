@@ -12,16 +12,56 @@ from typing import Any
 
 from minidl import nn
 
-__all__ = ["BasicBlock", "Bottleneck", "ResNet", "resnet18", "resnet34", "resnet50", "resnet_cifar"]
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "ResNet",
+    "SqueezeExcitation",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet_cifar",
+]
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a weight in 0 ... 1 that is made of all channels' means.    (N, C, H, W) -> (N, C, H, W)
+
+        y = x * s,    s = sigmoid(W2 relu(W1 mean(x) + b1) + b2)    # N, C, 1, 1
+
+    What spatial attention does with places, this does with channels: which of the features count is decided by the
+    whole image. Hu et al. 2017 (arXiv:1709.01507), with torchvision's names.
+
+    Args: input_channels: C. squeeze_channels: how many numbers the means are squeezed into.
+
+    >>> import minidl
+    >>> gate = SqueezeExcitation(32, 2)
+    >>> gate(minidl.ones(1, 32, 4, 4)).shape, sum(p.numel() for p in gate.parameters())
+    (minidl.Size([1, 32, 4, 4]), 162)
+    """
+
+    def __init__(self, input_channels: int, squeeze_channels: int) -> None:
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(input_channels, squeeze_channels, 1)
+        self.fc2 = nn.Conv2d(squeeze_channels, input_channels, 1)
+
+    def scale(self, x: Any) -> Any:
+        """The weights.    (N, C, H, W) -> (N, C, 1, 1)"""
+        return self.fc2(self.fc1(self.avgpool(x)).relu()).sigmoid()
+
+    def forward(self, x: Any) -> Any:
+        return x * self.scale(x)
 
 
 class _Block(nn.Module):
     expansion = 1  # channels that come out, in units of `channels`
     last_norm = ""
 
-    def around(self, in_channels: int, channels: int, stride: int, skip: bool) -> None:
-        """The way around: nothing if the sizes agree."""
+    def around(self, in_channels: int, channels: int, stride: int, skip: bool, squeeze: int) -> None:
+        """The way around: nothing if the sizes agree. And what weights the channels of F(x), if wanted."""
         self.skip, out = skip, channels * self.expansion
+        self.se = SqueezeExcitation(out, max(1, out // squeeze)) if squeeze else None
         self.downsample = None
         if skip and (stride != 1 or in_channels != out):
             self.downsample = nn.Sequential(
@@ -34,6 +74,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Any) -> Any:
         y = self.inside(x)
+        if self.se is not None:
+            y = self.se(y)
         if self.skip:
             y = y + (x if self.downsample is None else self.downsample(x))
         return y.relu()
@@ -44,13 +86,13 @@ class BasicBlock(_Block):
 
     last_norm = "bn2"
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, skip: bool = True) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, skip: bool = True, squeeze: int = 0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.around(in_channels, channels, stride, skip)
+        self.around(in_channels, channels, stride, skip, squeeze)
 
     def inside(self, x: Any) -> Any:
         x = self.bn1(self.conv1(x)).relu()
@@ -63,7 +105,7 @@ class Bottleneck(_Block):
     expansion = 4
     last_norm = "bn3"
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, skip: bool = True) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, skip: bool = True, squeeze: int = 0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -71,7 +113,7 @@ class Bottleneck(_Block):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * channels)
-        self.around(in_channels, channels, stride, skip)
+        self.around(in_channels, channels, stride, skip, squeeze)
 
     def inside(self, x: Any) -> Any:
         x = self.bn1(self.conv1(x)).relu()
@@ -91,9 +133,13 @@ class ResNet(nn.Module):
         widths: channels of each stage.
         small: for images of a few dozen pixels: a 3x3 stem that keeps the size, in place of 7x7 by 2 and a pool by 2.
         skip: False leaves out every way around, for comparison.
+        squeeze: each block weights the channels of F(x), from as many of them divided by this (SqueezeExcitation; 16 in
+            its paper); 0: no weights.
 
     >>> sum(p.numel() for p in ResNet(BasicBlock, [2, 2, 2, 2]).parameters())
     11689512
+    >>> sum(p.numel() for p in ResNet(Bottleneck, [3, 4, 6, 3], squeeze=16).parameters())  # SE-ResNet-50
+    28088024
     """
 
     def __init__(
@@ -106,6 +152,7 @@ class ResNet(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         small: bool = False,
         skip: bool = True,
+        squeeze: int = 0,
     ) -> None:
         super().__init__()
         if len(layers) != len(widths):
@@ -120,7 +167,7 @@ class ResNet(nn.Module):
         for stage, (width, blocks) in enumerate(zip(widths, layers)):
             row = nn.Sequential()
             for i in range(blocks):
-                row.append(block(channels, width, 2 if stage and not i else 1, skip))
+                row.append(block(channels, width, 2 if stage and not i else 1, skip, squeeze))
                 channels = width * block.expansion
             self.add_module(f"layer{stage + 1}", row)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

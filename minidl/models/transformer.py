@@ -40,6 +40,7 @@ class TextClassifier(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, 0.0, dim**-0.5)  # times sqrt(dim) as large as the positions
         self.positions = nn.SinusoidalPositions(dim)
         self.drop = nn.Dropout(dropout)
         layer = nn.TransformerEncoderLayer(dim, heads, hidden or 4 * dim, dropout, batch_first=True, norm_first=True)
