@@ -19,6 +19,7 @@ import warnings
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 
@@ -286,6 +287,41 @@ def test_module_is_torchs(name, dtype):
 @every_dtype
 def test_module_is_torchs_in_every_entry(name, dtype):
     check_all(name, dtype)
+
+
+# -- a checkpoint of torch's -------------------------------------------------------------------------------------------
+
+
+@every_module
+def test_a_file_of_torchs_loads_strictly(name, tmp_path):
+    """As safetensors and as .pth, with numbers that no module starts with: the same outputs and gradients.
+
+    Of each class the first entry that is called and has something to load, if any has.
+    """
+    for sample in samples(INFOS[name], False, torch.float32):
+        made, given = sample.constructor_input, sample.forward_input
+        theirs, _ = outcome(lambda: build(INFOS[name].module_cls, made.args, made.kwargs, False, torch.float32))
+        state = theirs.state_dict()
+        if state and given is not None:
+            break
+    else:
+        assert not nn.Module.state_dict(getattr(nn, name)(*each(made.args, packed), **each(made.kwargs, packed)))
+        return
+    with torch.no_grad():
+        for t in state.values():
+            if t.is_floating_point():
+                t.add_(0.125)
+    torch.save(state, tmp_path / "layer.pth")
+    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in state.items()}, tmp_path / "layer.safetensors")
+    call = given.args, given.kwargs
+    want, _ = outcome(lambda: run(theirs, call, torch, False))
+    truth, _ = outcome(lambda: run(copy.deepcopy(theirs).double(), each(call, doubled), torch, False))
+    for file in ("layer.pth", "layer.safetensors"):
+        ours = build(getattr(nn, name), *each((made.args, made.kwargs), packed), False, minidl.float32)
+        result = ours.load_state_dict(minidl.load(tmp_path / file), strict=True)
+        assert (list(result.missing_keys), list(result.unexpected_keys)) == ([], [])
+        assert [k for k, v in state.items() if not np.array_equal(ours.state_dict()[k].numpy(), v.numpy())] == []
+        assert compare(name, run(ours, each(call, packed), minidl, False), want, truth, "float32") == []
 
 
 # -- what a module refuses, and how it is called ----------------------------------------------------------------------
