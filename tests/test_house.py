@@ -43,6 +43,7 @@ PAGES = {
     "minidl.bench.peers.with_torch": {"torch"},
     "minidl.bench.peers.with_onnxruntime": {"onnxruntime", "onnx"},
     "minidl.onnx.writer": {"onnx"},
+    "minidl.bench.on_gpu": {"torch"},  # asked for by name, as a peer
     "minidl.bench.ceilings": {"numba", "llvmlite"},  # writes the loops that find the machine's limits
 }
 
