@@ -196,6 +196,7 @@ _LATER = {
     "hunt": "inside",
     "checkup": "inside",
     "profile": "inside",
+    "set_printoptions": "printing",
 }
 
 
@@ -244,4 +245,5 @@ if _TYPE_CHECKING:
     from minidl.later_names import *  # noqa: F403
     from minidl.inside import checkup, explain, graph, hunt, profile
     from minidl.io import load, save
+    from minidl.printing import set_printoptions
     from minidl.train import evaluate, fit, predict

@@ -3,16 +3,64 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
 
-LINE = 80  # columns
-EDGE = 3  # elements shown at either end of a long dimension
-LONG = 1000  # elements beyond which a tensor is shown in part
 INDENT = len("tensor(")
+
+
+@dataclass
+class Options:
+    """How numbers are shown."""
+
+    precision: int = 4  # digits behind the point
+    threshold: float = 1000  # elements beyond which a tensor is shown in part
+    edgeitems: int = 3  # elements shown at either end of a long dimension
+    linewidth: int = 80  # columns
+    sci_mode: bool | None = None  # powers of ten: always, never, or where the numbers ask for it
+
+
+options = Options()
+_PROFILES: dict[str, dict[str, Any]] = {
+    "default": dict(precision=4, threshold=1000, edgeitems=3, linewidth=80),
+    "short": dict(precision=2, threshold=1000, edgeitems=2, linewidth=80),
+    "full": dict(precision=4, threshold=math.inf, edgeitems=3, linewidth=80),
+}
+
+
+def set_printoptions(
+    precision: int | None = None, threshold: float | None = None, edgeitems: int | None = None,
+    linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None,
+) -> None:  # fmt: skip
+    """Change how tensors are shown from here on; what is None stays. As torch's.
+
+    Args:
+        precision: digits behind the point, 4 at first.
+        threshold: elements beyond which a tensor is shown in part, 1000 at first.
+        edgeitems: how many elements are shown at either end then, 3 at first.
+        linewidth: columns of a line, 80 at first.
+        profile: "default", "short" or "full": a set of the above, taken first.
+        sci_mode: powers of ten always or never; None: where the numbers ask for it.
+
+    Raises ValueError for an unknown profile.
+
+    >>> import minidl
+    >>> minidl.set_printoptions(precision=2)
+    >>> minidl.tensor([1 / 3])
+    tensor([0.33])
+    >>> minidl.set_printoptions(profile="default")
+    """
+    if profile is not None:
+        if profile not in _PROFILES:
+            raise ValueError(f"unknown profile {profile!r}; there are: {', '.join(_PROFILES)}")
+        vars(options).update(_PROFILES[profile])
+    given = dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth)
+    vars(options).update({name: value for name, value in given.items() if value is not None})
+    options.sci_mode = sci_mode
 
 
 def tensor_repr(t: Any) -> str:
@@ -34,7 +82,7 @@ def tensor_repr(t: Any) -> str:
         notes.append("requires_grad=True")
     column = len(text) - text.rfind("\n") + 1
     for note in notes:
-        if column + len(note) + 2 > LINE:
+        if column + len(note) + 2 > options.linewidth:
             text += ",\n" + " " * INDENT + note
             column = INDENT + len(note)
         else:
@@ -45,7 +93,7 @@ def tensor_repr(t: Any) -> str:
 
 def values(a: np.ndarray) -> str:
     """The elements in brackets, all of them or, of a long array, the edges."""
-    partly = a.size > LONG
+    partly = a.size > options.threshold
     return _block(a, INDENT, partly, _Format(_edges(a) if partly else a))
 
 
@@ -60,22 +108,26 @@ class _Format:
             return
         x = a.astype(np.float64).reshape(-1)
         x = x[np.isfinite(x) & (x != 0)]
-        self.spec = ".0f"
+        self.spec, self.whole = ".0f", True
+        scientific = options.sci_mode
         if not x.size:
             return
         low, high = np.abs(x).min(), np.abs(x).max()
         whole = bool((x == np.ceil(x)).all())
-        if high / low > 1000 or high > 1e8 or (not whole and low < 1e-4):
-            self.spec = ".4e"
+        if scientific is None:
+            scientific = bool(high / low > 1000 or high > 1e8 or (not whole and low < 1e-4))
+        self.whole = whole and not scientific
+        if scientific:
+            self.spec = f".{options.precision}e"
         elif not whole:
-            self.spec = ".4f"
+            self.spec = f".{options.precision}f"
         self.width = max(len(self(v).strip()) for v in x.tolist())
 
     def __call__(self, v: Any) -> str:
         if not self.floats:
             return str(v).rjust(self.width)
         text = format(v, self.spec)
-        if self.spec == ".0f" and math.isfinite(v):
+        if self.whole and math.isfinite(v):
             text += "."
         return text.rjust(self.width)
 
@@ -83,18 +135,19 @@ class _Format:
 def _block(a: np.ndarray, indent: int, partly: bool, form: _Format) -> str:
     if a.ndim == 0:
         return form(a.item())
-    cut = partly and a.shape[0] > 2 * EDGE
+    edge = options.edgeitems
+    cut = partly and a.shape[0] > 2 * edge
     if a.ndim == 1:
         if cut:
-            words = [*map(form, a[:EDGE].tolist()), " ...", *map(form, a[-EDGE:].tolist())]
+            words = [*map(form, a[:edge].tolist()), " ...", *map(form, a[-edge:].tolist())]
         else:
             words = [form(v) for v in a.tolist()]
-        per_line = max(1, (LINE - indent) // (form.width + 2))
+        per_line = max(1, (options.linewidth - indent) // (form.width + 2))
         lines = [", ".join(words[i : i + per_line]) for i in range(0, len(words), per_line)]
         return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
     if cut:
-        parts = [_block(row, indent + 1, partly, form) for row in a[:EDGE]]
-        parts += ["...", *(_block(row, indent + 1, partly, form) for row in a[-EDGE:])]
+        parts = [_block(row, indent + 1, partly, form) for row in a[:edge]]
+        parts += ["...", *(_block(row, indent + 1, partly, form) for row in a[-edge:])]
     else:
         parts = [_block(row, indent + 1, partly, form) for row in a]
     return "[" + ("," + "\n" * (a.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
@@ -102,8 +155,9 @@ def _block(a: np.ndarray, indent: int, partly: bool, form: _Format) -> str:
 
 def _edges(a: np.ndarray) -> np.ndarray:
     """The elements that are shown of a long array."""
+    edge = options.edgeitems
     for d, n in enumerate(a.shape):
-        if n > 2 * EDGE:
+        if n > 2 * edge:
             before = (slice(None),) * d
-            a = np.concatenate([a[(*before, slice(EDGE))], a[(*before, slice(n - EDGE, n))]], axis=d)
+            a = np.concatenate([a[(*before, slice(edge))], a[(*before, slice(n - edge, n))]], axis=d)
     return a

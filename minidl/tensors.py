@@ -5,7 +5,6 @@ Operators and methods (``a + b``, ``x.sum()``) are attached by the ops' own page
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -446,6 +445,8 @@ class Tensor(TensorMethods):
         return numpy_function(func, args, kwargs)
 
     def __deepcopy__(self, memo: dict) -> Any:
+        from copy import deepcopy
+
         if self.node is not None:
             raise RuntimeError("only leaf tensors can be deep-copied; detach() this one first")
         out = wrap(self.array.copy(), self._requires_grad, type(self))
@@ -453,7 +454,7 @@ class Tensor(TensorMethods):
         if self._grad is not None:
             out._grad = wrap(self._grad.array.copy())
         for name, value in self._own_attributes().items():
-            setattr(out, name, copy.deepcopy(value, memo))
+            setattr(out, name, deepcopy(value, memo))
         return out
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -152,3 +152,31 @@ def test_sizes_and_dtypes() -> None:
     assert repr(minidl.zeros(2, 3).shape) == "minidl.Size([2, 3])"
     assert repr(minidl.float32) == "minidl.float32"
     assert str(minidl.zeros(2).shape).replace("minidl", "torch") == str(torch.zeros(2).shape)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"precision": 2}, {"precision": 0}, {"sci_mode": True}, {"sci_mode": False}, {"linewidth": 40},
+        {"threshold": 5}, {"threshold": 5, "edgeitems": 1}, {"profile": "short"}, {"profile": "full"},
+        {"profile": "short", "precision": 7, "sci_mode": True},
+    ],
+)  # fmt: skip
+def test_print_options_are_torchs(chosen: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [*SOME, rng.standard_normal((7, 9)), rng.standard_normal(1200).astype(np.float32), np.arange(2000)]
+    try:
+        for L in (minidl, torch):
+            L.set_printoptions(**chosen)
+        for a in arrays:
+            same(a)
+    finally:
+        for L in (minidl, torch):
+            L.set_printoptions(profile="default")
+    same(np.array([1 / 3]))
+
+
+def test_an_unknown_print_profile_is_refused_and_changes_nothing() -> None:
+    with pytest.raises(ValueError, match="tiny.*default"):
+        minidl.set_printoptions(precision=2, profile="tiny")
+    same(np.array([1 / 3]))

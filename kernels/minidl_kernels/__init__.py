@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import checks, memory
+from . import memory
 from .precision import get_float32_matmul_precision, set_float32_matmul_precision
 from .registry import call, listen, table, use, variants, which
 
@@ -261,6 +261,8 @@ def max_pool2d(
     >>> y[0, 0].tolist(), index[0, 0].tolist()
     ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
     """
+    from . import checks
+
     checks.array("max_pool2d", "x", x, 4, "(N, C, H, W)")
     given = (("window", window, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
     pairs = [checks.pair("max_pool2d", *v) for v in given]

@@ -29,6 +29,8 @@ TABLE = Table()  # composite functions too; the engine finds here what it needs 
 class Later:
     """Holds the place of a Tensor method; when asked for it, reads the page, which puts the method itself there."""
 
+    __slots__ = ("name", "page")
+
     def __init__(self, page: str, name: str):
         self.page, self.name = page, name
 

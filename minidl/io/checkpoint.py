@@ -289,9 +289,9 @@ class _Unpacker:
 
 
 def _packed_class(kind: str) -> Any:
-    from minidl.storage import Packed
+    from minidl.storage import kinds
 
-    for storage in Packed.__subclasses__():
+    for storage in kinds():
         if storage.kind == kind:
             return storage
     raise ValueError(f"unknown kind of packed storage {kind!r}")

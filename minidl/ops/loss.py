@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -312,7 +313,7 @@ def cross_entropy(
             p = p * reshape(weight, (c,) + (1,) * (input.ndim - 1 - dim))
         loss = -sum(p * logp, dim)
         if reduction == "mean":
-            return sum(loss) / max(1, loss.numel() if isinstance(loss, Tensor) else loss.size)
+            return sum(loss) / math.prod(loss.shape)  # NaN without any, as in torch
         return reduced(loss, reduction)
     t = _classes(input, target, weight, ignore_index, "cross_entropy")
     loss = _nll(logp, t, weight, ignore_index, reduction)

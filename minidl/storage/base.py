@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,9 @@ class Packed:
         """The same on another device; itself where it is there already. Raises RuntimeError when no GPU answers."""
         if devices.Device(device) == self.device:
             return self
-        out = copy.copy(self)
+        from copy import copy
+
+        out = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Packed):
                 setattr(out, name, value.to(device))
