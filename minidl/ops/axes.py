@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Op, ShapeError, attach, op, require
-from minidl.ops.common import many_dims, one_dim
+from minidl.ops.common import many_dims, one_dim, row_major
 from minidl.ops.shapes import _sizes
 from minidl.tensors import Tensor
 
@@ -163,7 +163,7 @@ class roll(Op):
         )
         dims = None if dims == () or dims == [] else dims
         ctx.shifts, ctx.dims = shifts, dims
-        return np.roll(x, shifts, dims)
+        return row_major(np.roll(x, shifts, dims))
 
     def backward(ctx, dy: Any) -> Any:
         back = tuple(-s for s in ctx.shifts) if isinstance(ctx.shifts, (tuple, list)) else -ctx.shifts

@@ -174,6 +174,11 @@ def prod(sizes: Sequence[int]) -> int:
     return math.prod(sizes)
 
 
+def row_major(a: Any) -> Any:
+    """The array without gaps, as torch's results of other than elementwise ops are: a program may view them."""
+    return a if a.flags.c_contiguous else devices.contiguous(a)
+
+
 _MANY = 1 << 15  # elements from which the columns of a matrix are summed by the product with a row of ones
 
 
@@ -184,14 +189,14 @@ def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) ->
     from, out of reach of minidl's filter of RuntimeWarnings.
     """
     if type(x) is not np.ndarray:
-        return x.sum(axis=dims, keepdims=keepdim, dtype=dtype)
+        return row_major(x.sum(axis=dims, keepdims=keepdim, dtype=dtype))
     if dims in (0, (0,)) and x.ndim == 2 and x.size >= _MANY and x.dtype.char in "fd" and dtype in (None, x.dtype):
         y = kernels.matmul(np.ones((1, len(x)), x.dtype), x)  # on all threads
         return y if keepdim else y[0]
     add: Any = np.add
     if dtype is None and x.dtype == np.float16:
         return add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
-    return add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype)
+    return row_major(add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype))
 
 
 def widened(kernel: Any, *args: Any) -> Any:
@@ -290,13 +295,13 @@ def accumulated(ufunc: Any, x: Any, axis: int) -> Any:
     joining what is twice as far away (Hillis & Steele 1986).
     """
     if not devices.is_cuda_array(x):
-        return ufunc.accumulate(x, axis=axis)
+        return row_major(ufunc.accumulate(x, axis=axis))
     xp, n, step = devices.array_module(x), x.shape[axis], 1
     y = xp.moveaxis(x, axis, 0)
     while step < n:
         y = xp.concatenate([y[:step], ufunc(y[step:], y[:-step])])
         step *= 2
-    return xp.moveaxis(y, 0, axis)
+    return row_major(xp.moveaxis(y, 0, axis))
 
 
 def join_at(ufunc: Any, y: Any, at: tuple, values: Any) -> None:

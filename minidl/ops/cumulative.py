@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Op, op
-from minidl.ops.common import one_dim
+from minidl.ops.common import one_dim, row_major
 from minidl.ops.copies import cast
 from minidl.ops.joining import cat
 from minidl.ops.reduce import computed_in
@@ -33,7 +33,7 @@ class cumprod(Op):
         dtype = computed_in(ctx, dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else x.dtype
         ctx.save(x)
         x = x.astype(dtype, copy=False)
-        return x.cumprod(ctx.dim, dtype) if x.ndim else x.copy()
+        return row_major(x.cumprod(ctx.dim, dtype)) if x.ndim else x.copy()
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.autograd import Op, ShapeError, op, require
-from minidl.ops.common import one_dim
+from minidl.ops.common import one_dim, row_major
 from minidl.ops.copies import cast
 from minidl.ops.shapes import reshape, reshape_op, unsqueeze
 
@@ -54,7 +54,7 @@ class cat(Op):
         ctx.dim = one_dim(dim, real[0].ndim)
         ctx.shapes = [x.shape for x in xs]
         ctx.dtypes = [x.dtype for x in xs]
-        return np.concatenate([x.astype(dtype, copy=False) for x in real], axis=ctx.dim)
+        return row_major(np.concatenate([x.astype(dtype, copy=False) for x in real], axis=ctx.dim))
 
     def backward(ctx, dy: Any) -> Any:
         grads, start = [], 0

@@ -13,7 +13,7 @@ import minidl_kernels as kernels
 from minidl.autograd import Op, ShapeError, op, require, state
 from minidl.autograd.anomaly import check_training
 from minidl.autograd.blame import scope
-from minidl.ops.common import compiled, prod, total
+from minidl.ops.common import compiled, prod, row_major, total
 from minidl.ops.copies import cast, clone
 from minidl.ops.powers import rsqrt
 from minidl.ops.reduce import mean
@@ -53,7 +53,7 @@ class standardize(Op):
             y *= w
         if b is not None:
             y += b
-        return y
+        return row_major(y) if dims == tuple(range(x.ndim - len(dims), x.ndim)) else y
 
     def by_kernel(ctx, x: Any, w: Any, b: Any, eps: float, statistics: Any) -> Any:
         """forward, where one pass of a compiled kernel does it."""

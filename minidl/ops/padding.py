@@ -28,7 +28,7 @@ class pad_constant(Op):
     def forward(ctx, x: Any, pads: Any, value: float = 0.0) -> Any:
         ctx.pads = pads
         size = pad_constant.shape(x.shape, pads)
-        y = np.full_like(x, value, shape=size)
+        y = np.full_like(x, value, shape=size, order="C")
         inner = tuple(slice(builtins.max(a, 0), n - builtins.max(b, 0)) for (a, b), n in zip(pads, size, strict=True))
         outer = tuple(
             slice(builtins.max(-a, 0), n - builtins.max(-b, 0)) for (a, b), n in zip(pads, x.shape, strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import devices, dtypes
 from minidl.autograd import Op, ShapeError, op
-from minidl.ops.common import many_dims, one_dim, prod, put_back, total
+from minidl.ops.common import many_dims, one_dim, prod, put_back, row_major, total
 from minidl.ops.shapes import reshape
 from minidl.ops.tiling import broadcast_to
 
@@ -109,7 +109,7 @@ class _Extreme(Reduction):
         if not builtins.all(x.shape[d] for d in dims):
             kind = ShapeError if dim is None or dim == () or dim == [] else IndexError
             raise kind(f"an extreme over no elements has no value: input {x.shape}, dim {dim}")
-        y = devices.as_array(function(x, axis=dims, keepdims=ctx.keepdim))
+        y = row_major(devices.as_array(function(x, axis=dims, keepdims=ctx.keepdim)))
         ctx.save(x, y)
         return y
 
@@ -252,7 +252,7 @@ class prod_(Reduction):
             y = multiply.reduce(x, axis=dims, keepdims=ctx.keepdim, dtype=kind)  # see total()
         else:
             y = x.prod(axis=dims, keepdims=ctx.keepdim, dtype=kind)
-        return y
+        return row_major(y)
 
     def backward(ctx, dy: Any) -> Any:
         (x,) = ctx.saved
@@ -372,7 +372,7 @@ class cumsum(Op):
     def forward(ctx, x: Any, dim: int, *, dtype: Any = None) -> Any:
         ctx.dim, ctx.x_dtype = one_dim(dim, x.ndim), x.dtype
         dtype = computed_in(ctx, dtype) if dtype is not None else np.int64 if x.dtype.kind in "bui" else None
-        return x.cumsum(ctx.dim, dtype) if x.ndim else x.astype(dtype or x.dtype)
+        return row_major(x.cumsum(ctx.dim, dtype)) if x.ndim else x.astype(dtype or x.dtype)
 
     def backward(ctx, dy: Any) -> Any:
         from minidl.ops.axes import flip

@@ -9,7 +9,7 @@ import numpy as np
 import minidl_kernels as kernels
 from minidl import devices, dtypes
 from minidl.autograd import Op, op
-from minidl.ops.common import compiled, many_dims, one_dim, put_back, total
+from minidl.ops.common import compiled, many_dims, one_dim, put_back, row_major, total
 from minidl.ops.exponentials import exp
 from minidl.ops.reduce import in_dtype, sum
 
@@ -53,7 +53,7 @@ class softmax(Op):
         elif _rows(x, ctx.dim):
             y = kernels.softmax(x)
         else:
-            y = np.exp(x - x.max(ctx.dim, keepdims=True))
+            y = row_major(np.exp(x - x.max(ctx.dim, keepdims=True)))
             y /= total(y, ctx.dim, True)
         ctx.save(y)
         return y
@@ -89,7 +89,7 @@ class log_softmax(Op):
         elif _rows(x, ctx.dim):
             y = kernels.log_softmax(x)
         else:
-            y = x - x.max(ctx.dim, keepdims=True)
+            y = row_major(x - x.max(ctx.dim, keepdims=True))
             y -= np.log(total(np.exp(y), ctx.dim, True))
         ctx.save(y)
         return y
@@ -117,7 +117,7 @@ class logsumexp(Op):
         peak = x.max(ctx.dims, keepdims=True, **start)
         peak = np.where(np.isfinite(peak), peak, 0).astype(x.dtype)
         y = np.log(total(np.exp(x - peak), ctx.dims, True)) + peak
-        y = y if ctx.keepdim else y.reshape(tuple(n for i, n in enumerate(y.shape) if i not in ctx.dims))
+        y = row_major(y if ctx.keepdim else y.reshape(tuple(n for i, n in enumerate(y.shape) if i not in ctx.dims)))
         ctx.save(x, y)
         return y
 
