@@ -110,7 +110,7 @@ def test_gains_in_time_are_claimed_only_if_measured():
         return dict(accuracy=0.9, bytes=size, infer_ms_batch=ms, infer_ms_one=one)
 
     scores = {"dense": entry(10.0), "pruned": entry(10.2), "int8": entry(5.0, 0.5), "pruned_int8": entry(5.0, 2.0, 10)}
-    pruned, int8, both, _ = demo._findings(scores)
+    pruned, int8, both, *_ = demo._findings(scores)
     assert "not faster here" in pruned
     assert "; faster: speed x 2.00 for a batch, x 2.00 for one image" in int8
     assert "10.0 times smaller, +0.00 points of accuracy; in part faster: speed x 2.00" in both

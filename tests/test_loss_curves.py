@@ -55,6 +55,12 @@ def curve(t, model, optimizer, loss, batches):
     return losses
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """torch draws the initial weights."""
+    torch.manual_seed(0)
+
+
 def compare(setting, ours, theirs, start, optimizer, loss, batches):
     """Give both the weights `start` of torch's, train both, compare."""
     dtype, steps, rtol = setting

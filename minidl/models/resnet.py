@@ -167,7 +167,7 @@ class ResNet(nn.Module):
         for stage, (width, blocks) in enumerate(zip(widths, layers)):
             row = nn.Sequential()
             for i in range(blocks):
-                row.append(block(channels, width, 2 if stage and not i else 1, skip, squeeze))
+                row.append(block(channels, width, 2 if stage and not i else 1, skip, *((squeeze,) if squeeze else ())))
                 channels = width * block.expansion
             self.add_module(f"layer{stage + 1}", row)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -78,6 +78,7 @@ class packed_lu(Op):
         return matmul(ctx.p, solve_triangular(mT(lower), right, upper=True, unitriangular=True))
 
 
+@takes_out
 def lu_factor(A: Any, *, pivot: bool = True) -> Any:
     """(LU, pivots): L without its unit diagonal and U in one matrix, and which rows were exchanged, int32 from 1 on.
 
@@ -97,6 +98,7 @@ def _oblong(A: Any, pivots: Any) -> Any:
     return cat([factors, solve_triangular(factors, pa[..., k:, :], upper=True, left=False)], -2)
 
 
+@takes_out
 def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """(LU, pivots, info): as lu_factor; of a singular matrix the first row without a pivot, LinAlgError with
     `check_errors`.
@@ -117,6 +119,7 @@ def _ones_below(lu: Any, m: int, k: int) -> Any:
     return tril(lu[..., :, :k], -1) + devices.array_module(raw(lu)).eye(m, k, dtype=dtypes.as_numpy(lu.dtype))
 
 
+@takes_out
 def lu(A: Any, *, pivot: bool = True) -> Any:
     """(P, L, U) with A = P L U: P (..., M, M) a permutation, L (..., M, K) unit lower, U (..., K, N) upper triangular.
 
@@ -181,17 +184,20 @@ def _first_fault(a: np.ndarray, definite: bool) -> int:
     return 0
 
 
+@takes_out
 def inv_ex(A: Any, *, check_errors: bool = False) -> Any:
     """(inverse, info): of a singular matrix NaN and the first row without a pivot; LinAlgError with `check_errors`."""
     return _reported("linalg.inv_ex", ("inverse", "info"), inverse, A, check_errors=check_errors)
 
 
+@takes_out
 def cholesky_ex(A: Any, *, upper: bool = False, check_errors: bool = False) -> Any:
     """(L, info): NaN and the first row that makes a matrix not positive-definite; LinAlgError with `check_errors`."""
     found = _reported("linalg.cholesky_ex", ("L", "info"), lower_cholesky, A, check_errors=check_errors)
     return found._replace(L=mT(found.L)) if upper else found
 
 
+@takes_out
 def solve_ex(A: Any, B: Any, *, left: bool = True, check_errors: bool = False) -> Any:
     """(result, info): as solve; for a singular A NaN and its first row without a pivot, or with `check_errors`
     LinAlgError.

@@ -21,6 +21,7 @@ class _Strided(Op):
     """y[i, j, ...] = x.reshape(-1)[start + i stride[0] + j stride[1] ...], a view of x, whose elements lie in rows
 
     Why: each y is one element of x: every dy is added at the place it was read from.
+    Try: strided(randn(6), (2, 3), (1, 2), 0)
     """
 
     is_view = True

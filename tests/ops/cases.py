@@ -240,7 +240,14 @@ case("pow_of_scalar", S(2.0, normal(2, 3)), ours=minidl.pow, theirs=torch.pow)
 case("maximum", *[s for s in pairs(distinct, positive) if isinstance(s.args[1], (np.ndarray, Const))])
 case("minimum", *[s for s in pairs(distinct, positive) if isinstance(s.args[1], (np.ndarray, Const))])
 case("remainder", *pairs(distinct, positive), S(distinct(3, 4), -positive(4)), S(ints(-9, 9, 5), 3))
-case("floor_divide", *pairs(distinct, positive), S(ints(-9, 9, 5), 3), S(ints(-9, 9, 5), -2), smooth=False)
+case(
+    "floor_divide",
+    S(Const(distinct(3, 4)), Const(positive(3, 4))),
+    S(Const(distinct(2, 1)), Const(positive(3))),
+    S(ints(-9, 9, 5), 3),
+    S(ints(-9, 9, 5), -2),
+    smooth=False,
+)
 for name in ("eq", "ne", "lt", "le", "gt", "ge"):
     case(name, *pairs(normal, normal), S(ints(0, 3, 6), ints(0, 3, 6)), S(bools(4), bools(4)), smooth=False)
 for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):

@@ -75,7 +75,8 @@ case(
     ours=triangular(minidl),
     theirs=triangular(torch),
 )
-case("reduced_qr", S(regular()), S(normal(4, 2)), S(normal(2, 2, 4)), theirs=torch.linalg.qr)
+OBLONG = np.concatenate([regular(2, n=2), normal(2, 2, 2)], -1)  # its square part must be far from singular
+case("reduced_qr", S(regular()), S(normal(4, 2)), S(OBLONG), theirs=torch.linalg.qr)
 case("complete_qr", S(normal(4, 2), "complete"), S(normal(2, 3), "r"), smooth=False, theirs=torch.linalg.qr)
 case("qr", S(normal(4, 2)), S(regular(), False), theirs=lambda x, some=True: torch.linalg.qr(
     x, "reduced" if some else "complete"))  # fmt: skip

@@ -350,7 +350,11 @@ def test_results_have_no_gaps_where_torchs_have_none(name: str) -> None:
     }
     run = extra.get(name, lambda L, x: getattr(L, name)(x, 1))
     a = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
-    for prepare in (lambda x: x.permute(0, 2, 3, 1), lambda x: x[:, :1].expand(2, 3, 4, 5), lambda x: x.transpose(0, 3)):
+    for prepare in (
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x[:, :1].expand(2, 3, 4, 5),
+        lambda x: x.transpose(0, 3),
+    ):
         ours, theirs = run(minidl, prepare(minidl.tensor(a))), run(torch, prepare(torch.tensor(a)))
         if isinstance(theirs, tuple):
             ours, theirs = ours[0], theirs[0]

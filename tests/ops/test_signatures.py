@@ -238,8 +238,6 @@ DELIBERATE[".randint_like"] = ("high stands elsewhere", "one number alone is hig
 DELIBERATE["Tensor.random_"] = ("to stands elsewhere", "one number alone is the end, as in torch")
 for _name in ("tril_indices", "triu_indices"):
     DELIBERATE[f".{_name}"] = ("no requires_grad", "integers have no gradient")
-for _name in ("cholesky_ex", "inv_ex", "lu", "lu_factor", "lu_factor_ex", "solve_ex"):
-    DELIBERATE[f"linalg.{_name}"] = ("no out", "several results, written where they are wanted")
 DELIBERATE["Tensor.resize_"] = ("is no keyword", "resize_(2, 3) or resize_((2, 3))")
 DELIBERATE["Tensor.new_ones"] = ("is no keyword", "they are: *size stands before them")
 
