@@ -130,7 +130,7 @@ case(
     S(normal(0)),
 )
 case("diag", S(normal(3)), S(normal(3), 1), S(normal(3), -2), S(normal(3, 4)), S(normal(3, 4), diagonal=-1))
-case("trace", S(normal(3, 3)), S(normal(2, 4)), S(ints(0, 9, 3, 3)), S(normal(0, 0)))
+case("trace", S(positive(3, 3)), S(normal(2, 4)), S(ints(0, 9, 3, 3)), S(normal(0, 0)))
 
 # -- selecting --------------------------------------------------------------------------------------------------------
 
