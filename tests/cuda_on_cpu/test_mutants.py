@@ -11,7 +11,11 @@ from minidl_kernels.cuda import launch
 
 SOURCES = sorted(str(p.relative_to(launch.ROOT)) for p in launch.ROOT.rglob("*.cu"))
 SOURCES.remove("cuda/peak.cu")  # no variant's: test_bench_on_gpu.py has its numbers
-HEADERS = {"cuda/reduce.cuh": "norm/norm.cu", "cuda/tile.cuh": "gemm/gemm.cu", "cuda/mma.cuh": "gemm/tensor.cu"}
+HEADERS = {
+    "cuda/reduce.cuh": ("norm/norm.cu",),
+    "cuda/tile.cuh": ("gemm/gemm.cu",),
+    "cuda/mma.cuh": ("gemm/tensor.cu", "int8_static/static.cu"),
+}
 
 # pattern, what it becomes, how many: barriers away, bounds one too wide (not of steps through k or keys: one more step
 # adds zeros; nor of a word's bytes, whose other factor is 0 there), reductions one step short, one element too far
@@ -62,7 +66,7 @@ def killed(xp, path, bent, monkeypatch):
     launch.source.cache_clear()
     launch._kernel.cache_clear()
     try:
-        for op, variant in runs(HEADERS.get(path, path)):
+        for op, variant in [v for source in HEADERS.get(path, (path,)) for v in runs(source)]:
             for case in cuda_cases.CASES[op]:
                 args = case("float16" if variant == "f16" else "float32")
                 if cuda_runs.accepted(op, variant, args):
