@@ -225,8 +225,11 @@ def test_quick(number, example, tmp_path):
         assert any((tmp_path / "states").iterdir())
 
 
+LONG = (6, 8, 9)  # minutes each
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", REACHED)
+@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in REACHED])
 def test_full(number, example):
     """Seed 0; examples/README.md has the figures of seeds 0 to 2."""
     printed = example(number)
