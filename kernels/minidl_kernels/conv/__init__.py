@@ -78,7 +78,7 @@ def _filters(op: str, of: Callable[..., Geometry]) -> Variant:
 
 
 # Bytes of windows beyond which they are not worth gathering.
-PATCHES_BYTES = 64 << 20
+PATCHES_BYTES = 16 << 20
 
 
 def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
