@@ -130,9 +130,9 @@ def unravel_index(indices: Any, shape: Any) -> tuple:
     n = math.prod(size)
     if at.size and not 0 <= at.min() <= at.max() < n:
         raise ValueError(f"unravel_index: indices from {at.min()} to {at.max()} for the {n} elements of {size}")
-    found = []
+    at, found = at.astype(np.int64), []
     for k in reversed(size):
-        found.append(like(indices, (at % max(k, 1)).astype(np.int64)))
+        found.append(like(indices, at % max(k, 1)))
         at = at // max(k, 1)
     return tuple(reversed(found))
 
