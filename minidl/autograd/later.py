@@ -10,7 +10,7 @@ from typing import Any
 
 from minidl.tensors import Tensor
 
-_unread: list[str] = []
+_pages: list[str] = []
 
 
 class Table(dict[str, Any]):
@@ -41,13 +41,13 @@ class Later:
 
 def attach_later(page: str, methods: list[str]) -> None:
     """Enter a page: its module's name, and the Tensor methods it will attach."""
-    _unread.append(page)
+    _pages.append(page)
     for name in methods:
         setattr(Tensor, name, Later(page, name))
 
 
 def all_ops() -> Table:
-    """The table, once every page is read that was entered."""
-    while _unread:
-        import_module(_unread.pop(0))
+    """The table, once every page is read that was entered: also those that another thread is reading just now."""
+    for page in _pages:
+        import_module(page)
     return TABLE

@@ -204,7 +204,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         note(slot, odd, notes)
 
     @jit(inner=True)
-    def all_even(notes, nthreads):
+    def all_finite(notes, nthreads):
         odd = False
         for slot in range(nthreads):
             odd |= flags(notes)[slot] != 0
@@ -218,7 +218,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             flags(notes)[slot] = 0
         tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
         parallel_for(attend, tasks, nthreads, (z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes))
-        return all_even(notes, nthreads)
+        return all_finite(notes, nthreads)
 
     @jit(inner=True)
     def retrace(
@@ -331,7 +331,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             flags(notes)[slot] = 0
         args = (z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, notes, scratch, scratch_bytes)
         parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
-        return all_even(notes, nthreads)
+        return all_finite(notes, nthreads)
 
     return _Kernels(forward, backward, ncols, nrows)
 
