@@ -314,25 +314,6 @@ def test_heads_go_as_a_whole():
     np.testing.assert_allclose(small(other).array, model(other).array, rtol=1e-9, atol=1e-12)
 
 
-class Looks(nn.Module):
-    """Its own split into heads: a size that only its code knows."""
-
-    def __init__(self):
-        super().__init__()
-        self.qkv, self.out = nn.Linear(24, 36), nn.Linear(12, 4)
-
-    def forward(self, x):
-        q, k, v = (t.reshape(len(x), 8, 3, 4).transpose(1, 2) for t in self.qkv(x.reshape(len(x), 8, 24)).chunk(3, -1))
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.out(y.transpose(1, 2).reshape(len(x), 8, 12)).mean(1)
-
-
-def test_a_split_into_heads_in_ones_own_code_is_kept_and_named():
-    model, x = Looks(), wrap(random.normal((2, 3, 8, 8)).astype(np.float32))
-    with pytest.raises(ValueError, match=r"made by qkv.weight.*split into 3 x 4"):
-        prune_channels_(model, 0.5, x)
-
-
 # -- which channels go ------------------------------------------------------------------------------------------------
 
 

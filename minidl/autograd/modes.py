@@ -14,6 +14,7 @@ class _State(threading.local):
         self.grad = True  # are ops recorded?
         self.scope = ""  # path of the module that is running, set by Module.__call__
         self.watch: tuple = ()  # the watchers (minidl.autograd.watch) that look at every op
+        self.heads: Any = None  # minidl.ops.heads.Heads, while a module runs that slim took some from
 
     @property
     def anomaly(self) -> tuple[bool, bool] | None:

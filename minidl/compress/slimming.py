@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy as np
 from minidl import nn
 from minidl.autograd import no_grad
 from minidl.compress.anatomy import Structure, structure
+from minidl.compress.heads import fewer, with_heads
 from minidl.devices import array_module
 from minidl.nn.conv import _Conv
 from minidl.nn.recurrent import RNNBase
+from minidl.ops.heads import Heads
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["SlimError", "slim"]
@@ -25,12 +28,14 @@ class SlimError(ValueError):
 def slim(model: Any, *inputs: Any) -> Any:
     """A copy of a model without the channels, neurons and hidden units that contribute nothing.
 
-    What belongs to a channel is found by watching a forward pass on the example `inputs` (see `structure`), so it works
-    on modules of your own, through batch norm, residual sums, concatenation, grouped and depthwise convolutions,
-    flatten before a dense layer, recurrent layers. A channel goes if all that reads it would read zeros, or multiplies
-    it by zeros: `prune_channels_` makes such channels; a mask that happens to empty a row does, too. At least one of
-    each layer stays. The rest is computed as before, which is verified on `inputs` (up to
-    the rounding of sums of fewer terms).
+    What belongs to a channel is found by watching a forward pass on the example `inputs` (see `structure`), so it
+    works on modules of your own, through batch norm, residual sums, concatenation, grouped and depthwise
+    convolutions, flatten before a dense layer, recurrent layers. Heads of attention go from `nn.MultiheadAttention`
+    and from code of your own that splits into heads: attributes that hold their number are changed, and sizes that
+    the code has in it are taken for those of the heads that are left while it runs (`minidl.ops.heads`). A channel
+    goes if all that reads it would read zeros, or multiplies it by zeros: `prune_channels_` makes such channels; a
+    mask that happens to empty a row does, too. At least one of each layer stays. The rest is computed as before,
+    which is verified on `inputs` (up to the rounding of sums of fewer terms).
 
     Masks are cut like the weights, and dropped where nothing is left for them to hold. Names and the module tree stay;
     the shapes are new, so a file of it is loaded into a slimmed model, and a new optimizer is needed. Raises SlimError,
@@ -61,8 +66,32 @@ def slim(model: Any, *inputs: Any) -> Any:
     for name in found.units:
         module, key = owners[id(tensors[name])]
         _sizes(module, key, found.groups.get(name))
-    _verify(model, small, inputs)
-    return small
+    return _fitting(model, small, inputs, fewer(small, found.heads, gone))
+
+
+def _fitting(model: Any, small: Any, inputs: tuple, cut: dict[Any, Heads]) -> Any:
+    """With attention in code of one's own: the numbers that this code reads, and the sizes that it has written down.
+
+    Which attributes it reads is not known. So its kinds of modules are tried in turn with their attributes changed and
+    as they are, until the model computes what it did.
+    """
+    kinds = list(dict.fromkeys(type(m) for m in cut))
+    for choice in itertools.product(("heads", "sizes", ""), repeat=len(kinds)):
+        renamed = dict(zip(kinds, choice))
+        undo = [(m, dict(m.__dict__), type(m)) for m in cut]
+        for m, heads in cut.items():
+            with_heads(m, heads, renamed[type(m)])
+        try:
+            _verify(model, small, inputs)
+            return small
+        except SlimError:
+            if not any(choice):
+                raise
+            for m, attributes, kind in undo:
+                m.__dict__.clear()
+                m.__dict__.update(attributes)
+                m.__class__ = kind
+    raise AssertionError("the last choice returns or raises")
 
 
 def _going(found: Structure) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.autograd import TABLE, Op, op, require
+from minidl.autograd import TABLE, Op, op, require, state
 from minidl.ops.common import many_dims, one_dim, prod
 from minidl.tensors import Tensor
 
@@ -56,7 +56,17 @@ def reshape(x: Any, *shape: Any) -> Any:
 
     Try: reshape(randn(3, 4), (2, 6))
     """
-    return reshape_op(x, _sizes(shape))
+    return _reshaped(x, shape)
+
+
+def _reshaped(x: Any, shape: tuple) -> Any:
+    size = _sizes(shape)
+    try:
+        return reshape_op(x, size)
+    except RuntimeError:
+        if state.heads is None or (fits := state.heads.reshape(tuple(x.shape), size)) is None:
+            raise
+    return reshape_op(x, fits)
 
 
 @op(method="view")
@@ -70,7 +80,7 @@ def view(x: Any, *shape: Any) -> Any:
         from minidl.tensors import wrap
 
         return wrap(x.array.view(dtypes.as_numpy(shape[0])))
-    y = reshape_op(x, _sizes(shape))
+    y = _reshaped(x, shape)
     if isinstance(x, Tensor) and x.array.size and not np.shares_memory(x.array, y.array):
         raise RuntimeError(
             "view size is not compatible with the tensor's memory layout (some dimension spans two subspaces): use "

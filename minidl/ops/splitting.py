@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from minidl.autograd import attach, op, require
+from minidl.autograd import attach, op, require, state
 from minidl.ops.common import IndexRangeError, one_dim
 from minidl.ops.indexing import getitem
 from minidl.tensors import Tensor
@@ -20,6 +20,8 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     x, split_size = tensor, split_size_or_sections
     d = one_dim(dim, x.ndim)
     n = x.shape[d]
+    if state.heads is not None:
+        split_size = state.heads.split(n, split_size)
     if isinstance(split_size, int):
         require(split_size > 0 or n == 0, "split expects a positive split_size, got {}", split_size)
         sizes = [builtins.min(split_size, n - i) for i in range(0, n, split_size or 1)] or [0]

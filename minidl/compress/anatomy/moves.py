@@ -20,7 +20,11 @@ NORMALISING = {"standardize", "rms_standardize", "group_standardize"}
 
 
 def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
-    """Merged axes keep their elements' units. An axis of units that is split is kept, but for heads of attention."""
+    """Merged axes keep their elements' units.
+
+    An axis of units that is split is kept, but where they are heads of attention, or lie along one of the new axes only
+    (batch and heads in one).
+    """
     (x,) = ins[:1]
     if isinstance(x, Weight):
         old = [i for i, n in enumerate(x.zero.shape) if n != 1]
@@ -31,6 +35,7 @@ def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
                 order[j] = i
             return x.moved(order, x.zero.reshape(shape))
         return watch.unknown(ctx, ins, shape)
+    tags = x.tags
     for group_in, group_out in _matched(x.tags.shape, shape):
         several_out = [i for i in group_out if shape[i] != 1]
         if len(several_out) < 2:
@@ -38,13 +43,21 @@ def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
         for axis in group_in:
             units, _, _ = x.line(axis)
             if x.tags.shape[axis] > 1 and len(np.unique(units)) > 1:
-                if watch.heads() == tuple(shape[i] for i in several_out):
-                    heads = np.moveaxis(x.tags, axis, -1).reshape(-1, *watch.heads())
-                    watch.units.join(heads, heads[..., :1])  # a head is one unit: it goes or stays as a whole
+                sizes = tuple(shape[i] for i in several_out)
+                if _along_one_axis(watch.units.roots(units).reshape(sizes)):
                     continue
-                parts = " x ".join(str(shape[i]) for i in several_out)
+                if watch.join_heads(x, axis, sizes):
+                    tags = watch.units.roots(x.tags)
+                    continue
+                parts = " x ".join(map(str, sizes))
                 watch.units.keep(units, f"its {x.tags.shape[axis]} outputs are split into {parts}{watch.at(ctx)}")
-    return Shadow(x.tags.reshape(shape), x.zero.reshape(shape))
+    return Shadow(tags.reshape(shape), x.zero.reshape(shape))
+
+
+def _along_one_axis(units: np.ndarray) -> bool:
+    """Whether they differ along one axis at most."""
+    lines = (np.moveaxis(units, axis, -1).reshape(-1, n) for axis, n in enumerate(units.shape))
+    return any((line == line[:1]).all() for line in lines)
 
 
 def _matched(a: tuple, b: tuple) -> Any:
@@ -86,11 +99,23 @@ def move(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
         if ctx.name() == "permute":
             order = list(many_dims(args[1], x.zero.ndim))
             return x.moved(list(order), x.zero.transpose(order))
+        # Only a layer of attention is known to use all parts: rows that this input does not reach must stay.
+        if ctx.name() == "getitem" and watch.layer() and (cut := _slices(args[1], x.zero.ndim)) is not None:
+            units = [None if u is None else u[c] for u, c in zip(x.units, cut)]
+            return Weight(units, x.zero[cut], x.name, x.home)
         if ctx.name() in ("alias", "clone", "clone_contiguous"):
             return x
         return watch.unknown(ctx, ins, shape)
     page = type(ctx)
     return Shadow(page(x.tags, *args[1:]), page(x.zero, *args[1:]))
+
+
+def _slices(index: Any, ndim: int) -> tuple | None:
+    """An index of slices alone, one for each axis; None if it is another."""
+    index = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(i, slice) for i in index):
+        return None
+    return (*index, *(slice(None),) * (ndim - len(index)))
 
 
 def pad(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
@@ -205,7 +230,7 @@ def reduce(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
     if ctx.name() == "sum":
         watch.units.use(spent, x.zero)
     else:
-        watch.units.keep(spent, f"{ctx.name()} takes all of them together{watch.at(ctx)}")
+        watch.owe(spent, f"{ctx.name()} takes all of them together{watch.at(ctx)}")
     return Shadow((units * within).reshape(shape), x.zero.all(dims, keepdims=True).reshape(shape))
 
 
@@ -229,6 +254,7 @@ def along_one(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any
     axis = one_dim(args[1] if len(args) > 1 and args[1] is not None else -1, x.tags.ndim)
     if ctx.name() == "logsumexp":
         return watch.unknown(ctx, ins, shape)
+    watch.weighs()
     return _normalised(watch, ctx, x, (axis,))
 
 

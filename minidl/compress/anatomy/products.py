@@ -39,8 +39,9 @@ def matmul(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
     passing_a, over_a = _sides(a, -1)  # (..., M, 1), (..., 1, K)
     passing_b, over_b = _sides(b, -2)  # (..., 1, N), (..., K, 1)
     over_b = np.swapaxes(over_b, -1, -2)  # (..., 1, K)
-    if k == 1 or (passing_a.any() and passing_b.any()):
+    if k == 1 or not _side_by_side(watch, ctx, passing_a, passing_b):
         return watch.unknown(ctx, ins, shape)
+    watch.product(shape, k)
     over_a, over_b = np.broadcast_arrays(over_a, over_b)
     watch.units.join(over_a, over_b)
     alone = np.where((over_a > 0) != (over_b > 0), np.maximum(over_a, over_b), 0)
@@ -50,6 +51,18 @@ def matmul(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
     tags = np.maximum(np.broadcast_to(passing_a, shape), np.broadcast_to(passing_b, shape))
     zero = np.broadcast_to(a.zero.all(-1, keepdims=True), shape) | np.broadcast_to(b.zero.all(-2, keepdims=True), shape)
     return Shadow(tags, zero)
+
+
+def _side_by_side(watch: Any, ctx: Any, a: Array, b: Array) -> bool:
+    """Whether the units that pass by on both sides lie along axes that both have, such as heads: then they are one."""
+    if not (a.any() and b.any()):
+        return True
+    if not (a == a[..., :1, :]).all() or not (b == b[..., :1]).all():
+        return False
+    x, y = np.broadcast_arrays(a[..., :1, :], b[..., :1])
+    watch.units.join(x, y)
+    watch.units.keep(np.where((x > 0) != (y > 0), np.maximum(x, y), 0), f"it meets elements of no unit{watch.at(ctx)}")
+    return True
 
 
 def _sides(x: Shadow, axis: int) -> tuple[Array, Array]:
@@ -131,6 +144,7 @@ def attention(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any
     q, k, v = ins[:3]
     if not all(isinstance(x, Shadow) for x in (q, k, v)):
         return watch.unknown(ctx, ins, shape)
+    watch.attends(q.tags.shape[-3], q.tags.shape[-1])
     roots = [watch.units.roots(x.tags) for x in (q, k, v)]
     tags = roots[2].max((0, 2), keepdims=True)  # 1, G, 1, E
     if not (roots[2] == tags).all():

@@ -55,10 +55,15 @@ class Structure:
         fixed: unit -> why it cannot be cut.
         free: units that can go without changing the output: what reads them reads zeros.
         groups: weight -> the number of groups of its convolution.
+        heads: path of a module that splits into heads of attention in its own code -> the size of a head, and the unit
+            of each.
     """
 
-    def __init__(self, units: dict[str, list[Any]], read: set, fixed: dict[int, str], free: set[int], groups: dict):
+    def __init__(
+        self, units: dict[str, list[Any]], read: set, fixed: dict[int, str], free: set[int], groups: dict, heads: dict
+    ) -> None:
         self.units, self.read, self.fixed, self.free, self.groups = units, read, fixed, free, groups
+        self.heads: dict[str, tuple[int, list[int]]] = heads
 
     def slots(self) -> dict[int, list[tuple[str, int, np.ndarray]]]:
         """unit -> where it lies: (name, axis, indices)."""
@@ -111,8 +116,15 @@ def structure(model: Any, *inputs: Any) -> Structure:
             raise TypeError(
                 f"{name} is packed as {p.array.kind}; remove channels first and pack or quantize afterwards"
             )
+    watch = _watched(model, inputs, {})
+    if watch.attention:  # which splits were into heads is known only now
+        watch = _watched(model, inputs, watch.attention)
+    return watch.found()
+
+
+def _watched(model: Any, inputs: tuple, attention: dict[str, set]) -> _Watch:
     twin = copy.deepcopy(model).eval()
-    watch = _Watch(twin)
+    watch = _Watch(twin, attention)
     given = [wrap(to_device(x.array if isinstance(x, Tensor) else np.asarray(x), "cpu")) for x in inputs]
     for x in given:
         if x.array.dtype.kind == "f":
@@ -122,13 +134,20 @@ def structure(model: Any, *inputs: Any) -> Structure:
     for t in tensors(out):
         found = watch.of(t)
         watch.units.keep(found.tags if isinstance(found, Shadow) else found.all_units(), "it is an output of the model")
-    return watch.found()
+        watch.pay(t)
+    return watch
 
 
 class _Watch(Watcher):
     """Keeps the shadows of all tensors while the model runs."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, attention: dict[str, set]) -> None:
+        self.known = attention  # path of a module -> (heads, their size) of the attention in its own code
+        self.attention: dict[str, set] = {}  # the same, as this pass finds it
+        self.products: dict[str, set] = {}  # likewise, of products that may turn out to be scores
+        self.split: dict[str, tuple[int, Any]] = {}  # where heads are split: their size, their units
+        self.debt: tuple[Any, str] | None = None  # what the op that runs adds to the next
+        self.owed: dict[Any, tuple[Any, str]] = {}  # units to keep as soon as something reads this tensor
         self.units, self.groups = Units(), {}  # type: ignore[var-annotated]
         self.inside: set[tuple[str, int | None]] = set()  # axes that a product sums over
         self.taps: set[tuple[str, int | None]] = set()  # axes that are places in a window
@@ -173,11 +192,60 @@ class _Watch(Watcher):
         path = state.scope.partition(".")[2]  # without the model's own name
         return f" in {path}" if path else f" in {ctx.name()}"
 
-    def heads(self) -> tuple[int, int] | None:
-        """Heads and their size, while a layer of attention runs that keeps count of them."""
+    # -- heads of attention -------------------------------------------------------------------------------------------
+
+    def layer(self) -> MultiheadAttention | None:
+        """The layer of attention that runs, if one does that keeps count of its heads."""
         path = state.scope.partition(".")[2]
         module = self.model.get_submodule(path) if path and "<" not in path else self.model
-        return (module.num_heads, module.head_dim) if isinstance(module, MultiheadAttention) else None
+        return module if isinstance(module, MultiheadAttention) else None
+
+    def product(self, shape: tuple, k: int) -> None:
+        """Queries times keys perhaps: heads in the third axis from the right, a sum over k."""
+        if len(shape) > 2:
+            self.products.setdefault(state.scope, set()).add((shape[-3], k))
+
+    def weighs(self) -> None:
+        """A softmax: what was multiplied here before are its scores."""
+        for heads, each in self.products.get(state.scope, ()):
+            self.attends(heads, each)
+
+    def attends(self, heads: int, each: int) -> None:
+        """Attention of so many heads of this size."""
+        if heads > 1 and self.layer() is None:
+            self.attention.setdefault(state.scope, set()).add((heads, each))
+
+    def join_heads(self, x: Shadow, axis: int, sizes: tuple) -> bool:
+        """If an axis of these sizes is one of heads, a head becomes one unit, that goes or stays as a whole."""
+        if (layer := self.layer()) is not None:
+            places = {state.scope: {(layer.num_heads, layer.head_dim)}}
+        else:
+            below = lambda a, b: f"{b}.".startswith(f"{a}.")
+            places = {p: s for p, s in self.known.items() if below(p, state.scope) or below(state.scope, p)}
+        for place, found in places.items():
+            for n, each in found:
+                if n not in sizes or np.prod(sizes) % (n * each):
+                    continue
+                at = next((i for i in range(len(sizes) - 1) if sizes[i : i + 2] == (n, each)), sizes.index(n))
+                units = np.moveaxis(x.tags, axis, -1).reshape(-1, *sizes)
+                units = np.moveaxis(units, at + 1, 0).reshape(n, -1)
+                self.units.join(units, units[:, :1])
+                if layer is None:
+                    path = min(place, state.scope, key=len).partition(".")[2]
+                    self.split[path] = each, units[:, 0]
+                return True
+        return False
+
+    # -- what is not read ---------------------------------------------------------------------------------------------
+
+    def owe(self, units: Any, why: str) -> None:
+        """To be kept if the result of the op that runs is read."""
+        self.debt = units, why
+
+    def pay(self, t: Any) -> None:
+        """This tensor is read."""
+        if (owed := self.owed.get((id(t.node), t.index))) is not None:
+            self.units.keep(*owed)
 
     def unknown(self, ctx: Any, ins: list, shape: Any) -> Any:
         """What enters an op that is not understood has to stay, and nothing is known of what comes out."""
@@ -192,7 +260,10 @@ class _Watch(Watcher):
     # -- looking on ---------------------------------------------------------------------------------------------------
 
     def ran(self, ctx: Any, inputs: Any, args: tuple, kwargs: dict, out: Any) -> None:
-        ins = [self.of(a) if isinstance(a, Tensor) else None for a in inputs]
+        for a in inputs:
+            if isinstance(a, Tensor):
+                self.pay(a)
+        ins, self.debt = [self.of(a) if isinstance(a, Tensor) else None for a in inputs], None
         outs = out if type(out) is tuple else (out,)
         shapes = tuple(t.array.shape for t in outs)
         rule = RULES.get(ctx.name())
@@ -213,6 +284,11 @@ class _Watch(Watcher):
             if found is not None:
                 self.shadows[(id(t.node), t.index) if t.node is not None else id(t)] = found
                 self.alive.append((t, t.node))
+        if self.debt is not None:
+            if outs[0].node is None:
+                self.units.keep(*self.debt)
+            else:
+                self.owed[id(outs[0].node), outs[0].index] = self.debt
 
     def found(self) -> Structure:
         """What the pass has shown."""
@@ -232,7 +308,8 @@ class _Watch(Watcher):
             fixed.setdefault(self.units.find(u), why)
         used = {self.units.find(u) for u in self.units.used}
         every = {int(u) for axes in roots.values() for a in axes if a is not None for u in np.unique(a)}
-        return Structure(roots, self.inside, fixed, every - used - set(fixed), self.groups)
+        heads = {path: (each, [self.units.find(int(u)) for u in units]) for path, (each, units) in self.split.items()}
+        return Structure(roots, self.inside, fixed, every - used - set(fixed), self.groups, heads)
 
 
 def tensors(out: Any) -> Iterator[Any]:

@@ -26,9 +26,10 @@ def prune_channels_(
 ) -> Any:
     """Mask whole channels and neurons, in place, and return the model: weights, bias, batch norm, all that is theirs.
 
-    Channels that a residual sum or a depthwise convolution ties together go together, heads of `nn.MultiheadAttention`
-    as a whole. Inputs and outputs of the model stay, and what an op that needs all of them (layer norm) reads. The
-    masked model computes with zeros; `slim` then removes them.
+    Channels that a residual sum or a depthwise convolution ties together go together, heads of attention as a whole:
+    those of `nn.MultiheadAttention`, and those that code of your own splits queries, keys and values into. Inputs and
+    outputs of the model stay, and what an op that needs all of them (layer norm) reads. The masked model computes
+    with zeros; `slim` then removes them.
 
     Args:
         sparsity: the share of channels to go, in [0, 1), of those that can.
