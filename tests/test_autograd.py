@@ -1233,3 +1233,43 @@ def test_many_slices_of_one_tensor_share_its_gradient(monkeypatch: pytest.Monkey
         assert len(made) <= 3  # of the index with repeated rows, and at most two that were handed on whole
     (dx,) = minidl.autograd.grad((x0 * 1.0)[2:4].sum() + (x0 * 1.0)[1:3].sum(), x0)
     assert dx.array.sum() == 32
+
+
+PARTS: dict[str, Callable[[Any], Any]] = {
+    "chunk": lambda x: x.chunk(3, 1),
+    "chunk backwards": lambda x: x.chunk(3, 1)[::-1],
+    "unbind": lambda x: x.unbind(0),
+    "last axis": lambda x: (x[..., :2], x[..., 2:]),
+    "one missing": lambda x: x.chunk(3, 1)[1:],
+    "overlapping": lambda x: (x[:, :4], x[:, 2:], x[:, 1:3]),
+    "sliding": lambda x: [x[:, i : i + 3] for i in range(4)],
+    "two axes": lambda x: (x[0], x[:, 1]),
+    "negative and whole": lambda x: (x[-1], x[0], x[1], x),
+    "steps": lambda x: (x[:, ::2], x[:, 1::2]),
+    "new axis": lambda x: (x[None, :, :3], x[:, None, 3:]),
+    "empty": lambda x: (x[:, :0], x[:, 0:]),
+    "arrays": lambda x: (x[[0, 0, 2]], x[1]),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("leaf", [True, False])
+def test_gradients_of_parts_meet_in_the_whole(kind: str, leaf: bool) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 6, 4))
+
+    def run(lib: Any, x: Any) -> list[np.ndarray]:
+        h = x if leaf else x * 2
+        seen: list[np.ndarray] = []
+        if not leaf:
+            h.register_hook(lambda g: seen.append(np.asarray(g.detach())))
+        loss = sum((p**2 * (i + 1)).sum() for i, p in enumerate(PARTS[kind](h))) + (0 if leaf else (h**3).sum())
+        (again,) = lib.autograd.grad(loss, x, retain_graph=True)
+        loss.backward()
+        (first,) = lib.autograd.grad(sum((p**3).sum() for p in PARTS[kind](x * x)), x, create_graph=True)
+        (second,) = lib.autograd.grad((first**2).sum(), x)
+        return [np.asarray(t.detach()) for t in (again, x.grad, second)] + seen
+
+    ours = run(minidl, minidl.tensor(values, requires_grad=True))
+    theirs = run(torch, torch.tensor(values, requires_grad=True))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

@@ -6,6 +6,7 @@ only compute. With ``create_graph=True`` it is given Tensors, so its ops are rec
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from itertools import repeat
@@ -154,6 +155,7 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
     pending: dict[Any, list] = {}
     hooked: dict[Tensor, Any] = {}  # gradients of leaves with hooks
     own: set[tuple[int, int]] = set()  # gradients that this walk allocated and may add to in place
+    aside: dict[Any, dict[int, list]] = {}  # of a node's outputs: gradients of parts of them, with who gave them
 
     def deliver(parent: Any, index: int, g: Any) -> None:
         if isinstance(parent, Tensor):
@@ -179,15 +181,23 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
             slots[index] = np.asarray(have + g) if type(have) is ndarray else have + g
             own.add((id(parent), index))
 
-    def add_part(node: Any, dy: Any) -> bool:
-        """Add a part of the parent's gradient, of which there is some already, in place: ten slices of x cost ten
-        slices, not ten times x.
+    def put_aside(node: Any, dy: Any) -> bool:
+        """Keep the gradient of a part of the parent until those of its other parts are there, as long as all of them
+        take no more memory than the parent: ten slices of x cost ten slices, not ten times x.
         """
         parent, index = node.parents[0], node.indices[0] if node.indices else 0
-        if (id(parent), index) not in own or type(pending[parent][index]) is not ndarray:
+        if isinstance(parent, Tensor) or (useful is not None and parent not in useful) or not node.is_part():
             return False
-        node.add_to(pending[parent][index], dy)
+        found = aside.setdefault(parent, {}).setdefault(index, [])
+        found.append((node, dy))
+        if sum(dy.size for _, dy in found) > math.prod(node.size):
+            join(parent, index)
         return True
+
+    def join(parent: Any, index: int) -> None:
+        found = aside[parent].pop(index)
+        with devices.at((found[0][1],)):
+            deliver(parent, index, type(found[0][0]).join(found))
 
     before = state.grad
     state.grad = live
@@ -197,6 +207,9 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
         ready = [node for node in dict.fromkeys(y.node for y in outputs) if node is not None and not waiting[node]]
         while ready:
             node = ready.pop()
+            if node in aside:
+                for index in list(aside[node]):
+                    join(node, index)
             slots = pending.pop(node, None)
             if slots is not None:
                 if node._hooks:
@@ -212,8 +225,7 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                         if (id(node), k) in wanted:
                             wanted[id(node), k] = g
             if slots is not None and (useful is None or node in useful):
-                partial = not live and node.add_to is not None and not state.watch
-                if partial and add_part(node, slots[0]):
+                if node.join is not None and not live and not state.watch and put_aside(node, slots[0]):
                     edges = []
                 elif devices.several:
                     with devices.at(slots):
@@ -226,8 +238,6 @@ def _walk(outputs: list, seeds: list, live: bool, retain: bool, targets: list | 
                             deliver(parent, index, g)
                     else:
                         deliver(parent, index, g)
-                    if partial and type(g) is ndarray and isinstance(parent, Op) and pending[parent][index] is g:
-                        own.add((id(parent), index))  # made by this very step
                 if not retain:
                     node.release()
             for parent in node.parents:

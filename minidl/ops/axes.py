@@ -33,7 +33,7 @@ class _Permute(Op):
         return x.transpose(ctx.dims)
 
     def backward(ctx, dy: Any) -> Any:
-        return permute_op(dy, tuple(int(d) for d in np.argsort(ctx.dims)))
+        return permute_op(dy, tuple(sorted(range(len(ctx.dims)), key=ctx.dims.__getitem__)))
 
 
 _Permute.__name__ = "permute"

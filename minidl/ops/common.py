@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -191,12 +192,18 @@ def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) ->
     if type(x) is not np.ndarray:
         return row_major(x.sum(axis=dims, keepdims=keepdim, dtype=dtype))
     if dims in (0, (0,)) and x.ndim == 2 and x.size >= _MANY and x.dtype.char in "fd" and dtype in (None, x.dtype):
-        y = kernels.matmul(np.ones((1, len(x)), x.dtype), x)  # on all threads
+        ones = _ones if len(x) <= _MANY else _ones.__wrapped__
+        y = kernels.matmul(ones(len(x), x.dtype.char), x)  # on all threads
         return y if keepdim else y[0]
     add: Any = np.add
     if dtype is None and x.dtype == np.float16:
         return add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
     return row_major(add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype))
+
+
+@functools.lru_cache(maxsize=8)
+def _ones(n: int, char: str) -> Any:
+    return np.ones((1, n), char)
 
 
 def widened(kernel: Any, *args: Any) -> Any:

@@ -52,6 +52,32 @@ def _is_basic(index: Any) -> bool:
     )
 
 
+def _range(index: Any, size: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(axis, start, stop) of an index that takes one range of one axis and all of the others; else None."""
+    found, axis = None, 0
+    parts = index if isinstance(index, tuple) else (index,)
+    for i in parts:
+        if i is Ellipsis:
+            axis += len(size) - (len(parts) - 1)
+            continue
+        if i is None:
+            return None
+        n = size[axis]
+        if isinstance(i, slice):
+            start, stop, step = i.indices(n)
+            if step != 1:
+                return None
+        else:
+            start = i + n if i < 0 else i
+            stop = start + 1
+        if stop - start != n or not isinstance(i, slice):
+            if found is not None:
+                return None
+            found = (axis, int(start), int(stop))
+        axis += 1
+    return found
+
+
 def _split_index(index: Any) -> Any:
     """torch's meaning of ``x[0, :, [1, 2]]``: first the integers, then the arrays on what is left, as two indices.
 
@@ -95,11 +121,32 @@ class _GetItem(Op):
     def backward(ctx, dy: Any) -> Any:
         return put(dy, ctx.index, ctx.size)
 
-    def add_to(ctx, dx: Any, dy: Any) -> None:
-        if _is_basic(ctx.index):
-            dx[ctx.index] += dy
-        else:
-            dx += put(dy, ctx.index, ctx.size)
+    def is_part(ctx) -> bool:
+        """Whether y is some of x, each element once."""
+        return _is_basic(ctx.index)
+
+    def join(parts: list) -> Any:  # type: ignore[override]
+        """dx of several y = x[index] together; where they are all of x, side by side, without zeros in between."""
+        ctx, dy = parts[0]
+        if len(parts) == 1:
+            return put(dy, ctx.index, ctx.size)
+        xp, size = devices.array_module(dy), ctx.size
+        ranges = [_range(node.index, size) for node, _ in parts]
+        if None not in ranges and len({axis for axis, _, _ in ranges}) == 1:
+            axis = ranges[0][0]
+            order = sorted(range(len(parts)), key=lambda i: ranges[i][1])
+            starts = [ranges[i][1] for i in order] + [size[axis]]
+            if starts[0] == 0 and all(ranges[i][2] == start for i, start in zip(order, starts[1:])):
+                pieces = [
+                    parts[i][1].reshape((*size[:axis], stop - start, *size[axis + 1 :]))
+                    for i in order
+                    for _, start, stop in (ranges[i],)
+                ]
+                return xp.concatenate(pieces, axis, out=xp.empty(size, dy.dtype))
+        dx = xp.zeros(size, dy.dtype)
+        for node, dy in parts:
+            dx[node.index] += dy
+        return dx
 
 
 _GetItem.__name__ = "getitem"

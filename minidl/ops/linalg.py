@@ -88,7 +88,7 @@ def _matmul_grads(ctx: Any, dc: Any, a: Any, b: Any) -> Any:
 
 def flat(x: Any) -> Any:
     """(..., K) -> (R, K), all leading axes as one."""
-    return x if len(x.shape) == 2 else reshape(x, (prod(x.shape[:-1]), x.shape[-1]))
+    return x if len(x.shape) == 2 else x.reshape((prod(x.shape[:-1]), x.shape[-1]))
 
 
 @op(namespace="nn.functional")

@@ -13,7 +13,8 @@ against m * n of work.
 
 Threads share the work in one of two ways. Where a share of C is small enough that its panels fit the L2 cache, every
 thread packs what its shares need for itself (`share`): some panels are packed twice, but nothing packed travels
-between cores, and nobody waits. Larger products are packed by all, and then multiplied by all in many small blocks
+between cores, nobody waits, and sums go to C when they are complete only: the lines of memory in which two shares meet
+would travel at every stretch of k (with a product of 128 x 128 and 768 k that cost as much as all else). Larger products are packed by all, and then multiplied by all in many small blocks
 (`together`).
 
 What a task computes does not depend on the number of threads, and every element of C is summed in the order of k, so
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     tasks: int
     room_a: int  # bytes for the panels of one A, or of a share's
     room_b: int
+    room_c: int  # bytes for the sums of a share, until the last k
     high: int  # a share, or a block of what all have packed, in tiles
     wide: int
     items: int  # packed together at a time: matrices of the batch, rows, columns
@@ -130,8 +132,9 @@ def product(t: Tile) -> Any:
         i0, j0 = cut // across * plan.high * rows, cut % across * plan.wide * cols
         m, n = min(plan.high * rows, whole.m - i0), min(plan.wide * cols, whole.n - j0)
         pa, pb = (m + rows - 1) // rows, (n + cols - 1) // cols
-        mine = work + slot * (plan.room_a + plan.room_b)
+        mine = work + slot * (plan.room_a + plan.room_b + plan.room_c)
         packed_a, packed_b = Panels(mine, 0), Panels(mine + plan.room_a, 0)
+        sums = Matrix(mine + plan.room_a + plan.room_b, 0, plan.wide * cols * c.col, c.col)
         c_here = Matrix(c.at + item * c.next + i0 * c.row + j0 * c.col, 0, c.row, c.col)
         for k0 in range(0, whole.k, plan.k):
             s = Sizes(m, n, min(plan.k, whole.k - k0))
@@ -144,8 +147,9 @@ def product(t: Tile) -> Any:
             if careful and not split.trusted(low_a, low_b):
                 i64(notes)[slot] = 0
                 return
-            add = c_here if k0 else Matrix(bias.at + j0 * bias.col, 0, 0, bias.col)
-            multiply_block(0, 0, pa, 0, pb, s, plan.near, packed_a, packed_b, c_here, add)
+            add = sums if k0 else Matrix(bias.at + j0 * bias.col, 0, 0, bias.col)
+            to = sums if k0 + plan.k < whole.k else c_here
+            multiply_block(0, 0, pa, 0, pb, s, plan.near, packed_a, packed_b, to, add)
 
     @jit(inner=True)
     def pack_some(task, slot, each, total, pa, pb, s, a, b, packed_a, packed_b, notes, items):  # type: ignore[no-untyped-def]
@@ -212,7 +216,7 @@ def product(t: Tile) -> Any:
     @jit(tag=t.name)
     def kernel(  # type: ignore[no-untyped-def]
         batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
-        work, tasks, room_a, room_b, high, wide, items, most_m, most_n, most_k, near, room_of_notes, nthreads,
+        work, tasks, room_a, room_b, room_c, high, wide, items, most_m, most_n, most_k, near, room_of_notes, nthreads,
     ):  # fmt: skip
         """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c without gaps; m, n, k >= 1.
 
@@ -220,7 +224,7 @@ def product(t: Tile) -> Any:
         kind is not for these numbers: C is unfinished then.
         """
         whole = Sizes(m, n, k)
-        plan = Plan(tasks, room_a, room_b, high, wide, items, most_m, most_n, most_k, near, room_of_notes)
+        plan = Plan(tasks, room_a, room_b, room_c, high, wide, items, most_m, most_n, most_k, near, room_of_notes)
         a, b = Matrix(a, a_next, a_row, a_col), Matrix(b, b_next, b_row, b_col)
         c, bias = Matrix(c, c_next, c_row, size), Matrix(bias, 0, 0, bias_col)
         notes, work = work, work + plan.notes
@@ -264,19 +268,20 @@ def _parts(t: Tile) -> tuple[Any, Any, Any, Any, Any]:
 @functools.lru_cache(maxsize=1024)
 def _planned(tier: str, kind: str, nthreads: int, batch: int, m: int, n: int, k: int) -> tuple[Any, Plan, int]:
     """The kernel, its plan, and the bytes of scratch memory that it needs."""
-    t, near = tile(tier, kind), machine.machine().l2 // 2
+    t, near = tile(tier, kind), machine.machine().l2 * 3 // 4
     up = lambda size: size + -size % workspace.ALIGN
     blocks = lambda k: -(-k // t.block) * t.block
     rooms = lambda m, n, k: (up(-(-m // t.rows) * t.column * blocks(k)), up(-(-n // t.cols) * t.line * blocks(k)))
     # Equal stretches of k rather than a short last one. Where they are cut decides how sums are rounded, so it does not
     # depend on which way the product goes.
     each = blocks(-(-k // -(-k // DEPTH.get(kind, 256))))
-    tasks, high, wide = _shares(nthreads, batch, -(-m // t.rows), -(-n // t.cols))
+    tasks, high, wide = _shares(nthreads, batch, -(-m // t.rows), -(-n // t.cols), 16 if kind in split.KINDS else 4)
     room_a, room_b = rooms(high * t.rows, wide * t.cols, min(k, each))
-    if room_a + room_b <= near:
+    room_c = up(high * t.rows * wide * t.cols * t.size) if k > each else 0
+    if room_a + room_b + room_c <= near:
         notes = up(8 * nthreads)
-        plan = Plan(tasks, room_a, room_b, high, wide, 0, 0, 0, each, each, notes)
-        return product(t), plan, notes + nthreads * (room_a + room_b)
+        plan = Plan(tasks, room_a, room_b, room_c, high, wide, 0, 0, 0, each, each, notes)
+        return product(t), plan, notes + nthreads * (room_a + room_b + room_c)
     deep = min(blocks(k), each * max(1, DEEP // each))
     most_m = max(1, PACKED // (deep * t.column)) * t.rows
     most_n = max(1, PACKED // (deep * t.line)) * t.cols
@@ -284,7 +289,7 @@ def _planned(tier: str, kind: str, nthreads: int, batch: int, m: int, n: int, k:
     items = max(1, min(batch, PACKED // (room_a + room_b)))
     notes = up(16 * items * nthreads)
     high, wide = _block(t, nthreads, items, -(-min(m, most_m) // t.rows), -(-min(n, most_n) // t.cols), each)
-    plan = Plan(0, room_a, room_b, high, wide, items, most_m, most_n, deep, each, notes)
+    plan = Plan(0, room_a, room_b, 0, high, wide, items, most_m, most_n, deep, each, notes)
     return product(t), plan, notes + items * (room_a + room_b)
 
 
@@ -301,13 +306,13 @@ def _block(t: Tile, nthreads: int, items: int, pa: int, pb: int, deep: int) -> t
     return -(-pa // -(-pa // high)), wide
 
 
-def _shares(nthreads: int, batch: int, pa: int, pb: int) -> tuple[int, int, int]:
+def _shares(nthreads: int, batch: int, pa: int, pb: int, packing: int) -> tuple[int, int, int]:
     """Cut `batch` products of pa x pb tiles into shares: (how many, tiles high, tiles wide), for the least time."""
 
     def time(high: int, wide: int) -> int:
-        """Of the thread with most shares, in units of about a cycle per k; packing a panel costs a third of a tile."""
+        """Of the thread with most shares, in units of about a cycle per k: 14 of a tile, `packing` of a panel."""
         shares = batch * -(-pa // high) * -(-pb // wide)
-        return -(-shares // nthreads) * (14 * high * wide + 4 * (high + wide))
+        return -(-shares // nthreads) * (14 * high * wide + packing * (high + wide))
 
     most = 2 * nthreads  # shares of one product
     cuts = [(down, across) for down in range(1, most + 1) for across in range(1, most // down + 1)]

@@ -72,19 +72,14 @@ class _Parts:
             return [h, m]
         return [h, m, b.bitcast(b.fsub(rest, b.bitcast(m, self.v.type)), self.bits.type)]
 
-    def along(self, first: ir.Value, second: ir.Value) -> ir.Value:
-        """32 bfloat16 one after the other."""
-        halves = ir.VectorType(ir.IntType(16), 2 * SIDE)
-        order = ir.Constant(ir.VectorType(I32, 2 * SIDE), list(range(1, 4 * SIDE, 2)))
-        b = self.builder
-        return b.shuffle_vector(b.bitcast(first, halves), b.bitcast(second, halves), order)
-
-    def beside(self, first: ir.Value, second: ir.Value) -> ir.Value:
+    def _beside(self, first: ir.Value, second: ir.Value) -> ir.Value:
         """In every lane the bfloat16 of `first`, and behind it that of `second`."""
         return self.builder.or_(self.builder.lshr(first, self._all(16)), second)
 
-    def store(self, value: ir.Value, address: ir.Value, offset: int) -> None:
-        self.bits.store(self.builder.bitcast(value, self.bits.type), address, offset, align=64)
+    def store(self, first: ir.Value, second: ir.Value, address: ir.Value, offset: int) -> None:
+        """Both, plane by plane, side by side in every lane."""
+        for plane, pair in enumerate(zip(self.parts(first), self.parts(second))):
+            self.bits.store(self._beside(*pair), address, PLANE * plane + offset, align=64)
 
     def smallest(self) -> ir.Value:
         """Bits of the smallest magnitude but 0; 0 where one is 2^127 or more, Inf or NaN."""
@@ -115,16 +110,18 @@ def pack(t: Tile, operand: str) -> Any:
             v = split.v
             gathered = cgutils.alloca_once(builder, ir.ArrayType(F32, SIDE * SIDE))
             gathered = builder.ptrtoint(gathered, I64)
+            nothing = cgutils.global_constant(builder, "minidl_zeros", ir.Constant(ir.ArrayType(F32, SIDE), None))
+            zeros = builder.ptrtoint(nothing, I64)
             # Of a square: vector i along `outer`, lanes along `inner`.
             outer_step, inner_step = (lane_step, k_step) if operand == "a" else (k_step, lane_step)
 
             def vectors(start: ir.Value, step: ir.Value, count: ir.Value, mask: ir.Value) -> list[ir.Value]:
-                """`count` vectors, `step` bytes apart, and zeros."""
+                """`count` vectors, `step` bytes apart, and zeros: read from elsewhere, which is cheaper than a mask."""
                 found = []
                 for i in range(SIDE):
                     inside = builder.icmp_signed("<", I64(i), count)
-                    here = builder.select(inside, mask, ir.Constant(mask.type, None))
-                    found.append(v.masked_load(here, builder.add(start, builder.mul(step, I64(i)))))
+                    here = builder.add(start, builder.mul(step, I64(i)))
+                    found.append(v.masked_load(mask, builder.select(inside, here, zeros)))
                 return found
 
             def blocks(square: Callable[[ir.Value, ir.Value, ir.Value], list[ir.Value]]) -> None:
@@ -140,19 +137,12 @@ def pack(t: Tile, operand: str) -> Any:
                             deep = builder.sub(k, first)
                             at = builder.add(start, builder.mul(first, k_step))
                             halves.append(square(at, wide, deep) if operand == "a" else square(at, deep, wide))
-                        if operand == "a":
-                            corner = builder.add(place, builder.mul(lane, I64(64)))
-                            for i, (one, two) in enumerate(zip(*halves)):
-                                for plane, pair in enumerate(zip(split.parts(one), split.parts(two))):
-                                    split.store(split.along(*pair), corner, PLANE * plane + 64 * i)
-                        else:
-                            corner = builder.add(place, builder.mul(lane, I64(4)))
-                            for half, lines in enumerate(halves):
-                                for i in range(0, SIDE, 2):
-                                    pairs = zip(split.parts(lines[i]), split.parts(lines[i + 1]))
-                                    for plane, pair in enumerate(pairs):
-                                        offset = PLANE * plane + 128 * (SIDE // 2 * half + i // 2)
-                                        split.store(split.beside(*pair), corner, offset)
+                        # Line i of both halves side by side: which k are neighbours does not matter, if they are so in
+                        # A and in B.
+                        line, width = (64, 64) if operand == "a" else (128, 4)
+                        corner = builder.add(place, builder.mul(lane, I64(width)))
+                        for i, pair in enumerate(zip(*halves)):
+                            split.store(*pair, corner, line * i)
 
             def as_they_lie() -> None:
                 blocks(lambda at, outer, inner: vectors(at, outer_step, outer, v.first(inner)))
