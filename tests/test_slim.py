@@ -148,7 +148,82 @@ class Attending(nn.Module):
         return self.head(self.body(self.first(x.reshape(len(x), 8, 24)) + self.places).mean(1))
 
 
+class Halves(nn.Module):
+    """ShuffleNetV2's way: half of the channels past the branch, then shuffled. Halves stay halves."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        past, y = self.a(x).relu().chunk(2, 1)
+        y = minidl.cat([past, self.c(self.b(y).relu())], 1)
+        return self.last(y).sum((2, 3))
+
+
+class Tied(nn.Module):
+    """One weight makes the hidden units and reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c = nn.Linear(3 * 64, 16), nn.Linear(3 * 64, 4)
+
+    def forward(self, x):
+        return self.c(F.linear(self.a(x.flatten(1)).relu(), self.a.weight.T))
+
+
+class Cell(nn.Module):
+    """A cell in a loop, that makes its first state itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.cell, self.b = nn.Linear(24, 64), nn.GRUCell(64, 10), nn.Linear(10, 4)
+
+    def forward(self, x):
+        x = self.a(x.reshape(len(x), 8, 24)).relu()
+        h = None
+        for t in range(8):
+            h = self.cell(x[:, t], h)
+        return self.b(h)
+
+
+class Normed(nn.Module):
+    """Group norm needs its channels; those behind it go."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b, self.c = (
+            nn.Conv2d(3, 4, 3),
+            nn.GroupNorm(2, 4),
+            nn.Conv2d(4, 16, 3),
+            nn.Linear(16, 4),
+        )
+
+    def forward(self, x):
+        return self.c(self.b(self.norm(self.a(x)).relu()).relu().amax((2, 3)))
+
+
+class UNet(nn.Module):
+    """Down, up, and what was beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.up, self.c, self.last = nn.ConvTranspose2d(8, 8, 2, 2), nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        a = self.a(x).relu()
+        y = self.up(self.b(F.max_pool2d(a, 2)).relu()).relu()
+        return self.last(self.c(minidl.cat([y, a], 1)).relu()).mean((2, 3))
+
+
 NETS = {
+    "halves": Halves,
+    "tied": Tied,
+    "cell": Cell,
+    "normed": Normed,
+    "unet": UNet,
     "resnet": resnet,
     "mobile": mobile,
     "dense": Dense,
@@ -404,6 +479,19 @@ class Sorted(nn.Module):
 
     def forward(self, x):
         return self.b(self.a(x).sort(-1)[0])
+
+
+def test_an_uneven_part_of_the_channels_is_named():
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(self.a(x)[:, :4])
+
+    with pytest.raises(ValueError, match=r"made by a.weight, a.bias.*a part of them is taken"):
+        prune_channels_(Part(), 0.5, wrap(random.normal((3, 4)).astype(np.float32)))
 
 
 def test_an_op_that_cannot_be_followed_is_named():

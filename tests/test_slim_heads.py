@@ -106,9 +106,9 @@ class Batched(Fused):
 
     def forward(self, x):
         B, T, C = x.shape
-        fold = lambda t: t.view(B, T, self.h, C // HEADS).transpose(1, 2).reshape(B * self.h, T, C // HEADS)
+        fold = lambda t: t.view(B, T, self.h, C // self.h).transpose(1, 2).reshape(B * self.h, T, C // self.h)
         q, k, v = (fold(t) for t in self.qkv(x).chunk(3, -1))
-        y = minidl.bmm(scores(q, k), v).view(B, self.h, T, EACH).transpose(1, 2)
+        y = minidl.bmm((q @ k.mT / math.sqrt(C / self.h)).softmax(-1), v).view(B, self.h, T, EACH).transpose(1, 2)
         return self.proj(y.reshape(B, T, self.h * EACH))
 
 

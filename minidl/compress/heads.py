@@ -11,6 +11,20 @@ from minidl.ops.heads import Heads
 __all__ = ["fewer", "with_heads"]
 
 
+class _Count(int):
+    """A number of heads. The width of all as it was, divided by it, is still the size of a head: ``C // n_head``."""
+
+    heads: Heads
+
+    def __rfloordiv__(self, width: int) -> int:
+        same = any(width == n * self.heads.each for n in self.heads.meant)
+        return self.heads.each if same else width // int(self)
+
+    def __rtruediv__(self, width: float) -> float:
+        same = any(width == n * self.heads.each for n in self.heads.meant)
+        return float(self.heads.each) if same else width / int(self)
+
+
 def fewer(model: Any, heads: dict[str, tuple[int, list[int]]], gone: set[int]) -> dict[Any, Heads]:
     """The modules of `model` whose own code splits into heads of which some are gone, and what they have then."""
     found = {}
@@ -31,10 +45,12 @@ def with_heads(module: Any, heads: Heads, rename: str) -> None:
         in them if there are such; "sizes", those of all heads together, too; "" for none.
     """
     before = heads.meant[-1]
-    numbers = {name: v for name, v in vars(module).items() if type(v) is int and name != "training"}
+    numbers = {name: v for name, v in vars(module).items() if isinstance(v, int) and not isinstance(v, bool)}
     if rename:
         counts = [name for name, v in numbers.items() if v == before]
-        module.__dict__.update(dict.fromkeys([n for n in counts if "head" in n.lower()] or counts, heads.left))
+        left = _Count(heads.left)
+        left.heads = heads
+        module.__dict__.update(dict.fromkeys([n for n in counts if "head" in n.lower()] or counts, left))
     if rename == "sizes":
         whole = [name for name, v in numbers.items() if v == before * heads.each]
         module.__dict__.update(dict.fromkeys(whole, heads.left * heads.each))

@@ -14,7 +14,7 @@ from minidl.compress.anatomy import Structure, structure
 from minidl.compress.heads import fewer, with_heads
 from minidl.devices import array_module
 from minidl.nn.conv import _Conv
-from minidl.nn.recurrent import RNNBase
+from minidl.nn.recurrent import RNNBase, RNNCellBase
 from minidl.ops.heads import Heads
 from minidl.tensors import Tensor, wrap
 
@@ -140,6 +140,8 @@ def _sizes(module: Any, key: str, groups: int | None) -> None:
     elif isinstance(module, RNNBase):
         module.hidden_size = module.weight_hh_l0.shape[1]
         module.input_size = module.weight_ih_l0.shape[1]
+    elif isinstance(module, RNNCellBase):
+        module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
     elif hasattr(module, "num_features"):
         module.num_features = getattr(module, key).shape[0]
     elif isinstance(module, nn.Embedding):

@@ -44,9 +44,10 @@ def reshape(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
             units, _, _ = x.line(axis)
             if x.tags.shape[axis] > 1 and len(np.unique(units)) > 1:
                 sizes = tuple(shape[i] for i in several_out)
-                if _along_one_axis(watch.units.roots(units).reshape(sizes)):
-                    continue
-                if watch.join_heads(x, axis, sizes):
+                alone = math.prod(sizes) == len(units)  # or places beside it, as in group norm
+                if alone and (
+                    watch.join_heads(x, axis, sizes) or _along_one_axis(watch.units.roots(units).reshape(sizes))
+                ):
                     tags = watch.units.roots(x.tags)
                     continue
                 parts = " x ".join(map(str, sizes))
@@ -106,8 +107,36 @@ def move(watch: Any, ctx: Any, ins: list, args: tuple, shape: tuple) -> Any:
         if ctx.name() in ("alias", "clone", "clone_contiguous"):
             return x
         return watch.unknown(ctx, ins, shape)
+    if ctx.name() == "getitem":
+        _parts(watch, ctx, x, args[1])
     page = type(ctx)
     return Shadow(page(x.tags, *args[1:]), page(x.zero, *args[1:]))
+
+
+def _parts(watch: Any, ctx: Any, x: Shadow, index: Any) -> None:
+    """Equal parts along an axis of units, as `chunk` takes them, stay equal: what lies in the same place is one unit.
+
+    If it is not an equal part that is taken, all have to stay.
+    """
+    index = index if isinstance(index, tuple) else (index,)
+    given = [i for i in index if i is not None]
+    if Ellipsis in [i for i in given if i is Ellipsis or isinstance(i, (int, slice))]:
+        at = next(n for n, i in enumerate(given) if i is Ellipsis)
+        given[at : at + 1] = [slice(None)] * (x.tags.ndim - len(given) + 1)
+    for axis, i in enumerate(given[: x.tags.ndim]):
+        n = x.tags.shape[axis]
+        if isinstance(i, slice) and i.indices(n) in ((0, n, 1), (n - 1, -1, -1)):
+            continue
+        units, _, clear = x.line(axis)
+        if not clear or len(np.unique(units)) < 2:
+            continue
+        first, stop, step = i.indices(n) if isinstance(i, slice) else (0, 0, 0)
+        size = stop - first
+        if step == 1 and size > 1 and n % size == 0 and first % size == 0:
+            parts = units.reshape(-1, size)
+            watch.units.join(parts, parts[:1])
+        else:
+            watch.units.keep(units, f"a part of them is taken{watch.at(ctx)}")
 
 
 def _slices(index: Any, ndim: int) -> tuple | None:

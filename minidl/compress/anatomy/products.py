@@ -220,6 +220,7 @@ def _read(watch: Any, ctx: Any, w: Weight, axis: int, units: Array, zero: Array,
 
 def _made(watch: Any, w: Weight, axis: int, rows: Array, b: Any, shape: tuple, at: int) -> Shadow:
     """The product's output along `at`: a unit for each row of w, known to be 0 with the row and the bias."""
+    watch.outputs.add((w.name, w.home[axis]))
     units = w.units[axis] if w.units[axis] is not None else np.zeros(w.zero.shape[axis], np.int64)
     if isinstance(b, Shadow):
         watch.units.join(b.tags, units)

@@ -51,7 +51,7 @@ class Structure:
 
     Attributes:
         units: parameter or buffer name -> for each axis the unit of each index (int array), or None.
-        read: (name, axis) of weights that sum over the units along that axis, where cutting costs nothing.
+        read: (name, axis) of weights that only sum over the units along that axis, where cutting costs nothing.
         fixed: unit -> why it cannot be cut.
         free: units that can go without changing the output: what reads them reads zeros.
         groups: weight -> the number of groups of its convolution.
@@ -150,6 +150,7 @@ class _Watch(Watcher):
         self.owed: dict[Any, tuple[Any, str]] = {}  # units to keep as soon as something reads this tensor
         self.units, self.groups = Units(), {}  # type: ignore[var-annotated]
         self.inside: set[tuple[str, int | None]] = set()  # axes that a product sums over
+        self.outputs: set[tuple[str, int | None]] = set()  # axes that make units; a tied weight's may do both
         self.taps: set[tuple[str, int | None]] = set()  # axes that are places in a window
         self.names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
         self.model = model
@@ -309,7 +310,7 @@ class _Watch(Watcher):
         used = {self.units.find(u) for u in self.units.used}
         every = {int(u) for axes in roots.values() for a in axes if a is not None for u in np.unique(a)}
         heads = {path: (each, [self.units.find(int(u)) for u in units]) for path, (each, units) in self.split.items()}
-        return Structure(roots, self.inside, fixed, every - used - set(fixed), self.groups, heads)
+        return Structure(roots, self.inside - self.outputs, fixed, every - used - set(fixed), self.groups, heads)
 
 
 def tensors(out: Any) -> Iterator[Any]:
