@@ -1248,6 +1248,9 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "steps": lambda x: (x[:, ::2], x[:, 1::2]),
     "new axis": lambda x: (x[None, :, :3], x[:, None, 3:]),
     "empty": lambda x: (x[:, :0], x[:, 0:]),
+    "start only": lambda x: (x[:, :2], x[:, 2:5]),
+    "of a number": lambda x: (x.sum()[None], x.mean()[...], x.sum()[None, None]),
+    "twice the same number": lambda x: [m for s in [x.sum()] for m in (s[None], s[None, None], s[...])],
     "arrays": lambda x: (x[[0, 0, 2]], x[1]),
 }
 

@@ -125,23 +125,25 @@ class _GetItem(Op):
         """Whether y is some of x, each element once."""
         return _is_basic(ctx.index)
 
-    def join(parts: list) -> Any:  # type: ignore[override]
+    @staticmethod
+    def join(parts: list) -> Any:
         """dx of several y = x[index] together; where they are all of x, side by side, without zeros in between."""
         ctx, dy = parts[0]
         if len(parts) == 1:
             return put(dy, ctx.index, ctx.size)
         xp, size = devices.array_module(dy), ctx.size
         ranges = [_range(node.index, size) for node, _ in parts]
-        if None not in ranges and len({axis for axis, _, _ in ranges}) == 1:
-            axis = ranges[0][0]
-            order = sorted(range(len(parts)), key=lambda i: ranges[i][1])
-            starts = [ranges[i][1] for i in order] + [size[axis]]
-            if starts[0] == 0 and all(ranges[i][2] == start for i, start in zip(order, starts[1:])):
-                pieces = [
-                    parts[i][1].reshape((*size[:axis], stop - start, *size[axis + 1 :]))
-                    for i in order
-                    for _, start, stop in (ranges[i],)
-                ]
+        found = sorted((*r, i) for i, r in enumerate(ranges) if r is not None)  # axis, start, stop, number of the part
+        ends = [0, *(stop for _, _, stop, _ in found)]
+        if (
+            len(found) == len(parts)
+            and found[0][0] == found[-1][0]
+            and ends[:-1] == [start for _, start, _, _ in found]
+        ):
+            axis = found[0][0]
+            lead, rest = size[:axis], size[axis + 1 :]
+            pieces = [parts[i][1].reshape((*lead, stop - start, *rest)) for _, start, stop, i in found]
+            if ends[-1] == size[axis]:
                 return xp.concatenate(pieces, axis, out=xp.empty(size, dy.dtype))
         dx = xp.zeros(size, dy.dtype)
         for node, dy in parts:

@@ -13,9 +13,9 @@ against m * n of work.
 
 Threads share the work in one of two ways. Where a share of C is small enough that its panels fit the L2 cache, every
 thread packs what its shares need for itself (`share`): some panels are packed twice, but nothing packed travels
-between cores, nobody waits, and sums go to C when they are complete only: the lines of memory in which two shares meet
-would travel at every stretch of k (with a product of 128 x 128 and 768 k that cost as much as all else). Larger products are packed by all, and then multiplied by all in many small blocks
-(`together`).
+between cores, and nobody waits. Sums go to C when they are complete only: the lines of memory in which two shares meet
+would travel at every stretch of k, which cost a product of 128 x 128 with 768 k as much as all else. Larger products
+are packed by all, and then multiplied by all in many small blocks (`together`).
 
 What a task computes does not depend on the number of threads, and every element of C is summed in the order of k, so
 results are the same bits for any number and either way.

@@ -141,8 +141,8 @@ def pack(t: Tile, operand: str) -> Any:
                         # A and in B.
                         line, width = (64, 64) if operand == "a" else (128, 4)
                         corner = builder.add(place, builder.mul(lane, I64(width)))
-                        for i, pair in enumerate(zip(*halves)):
-                            split.store(*pair, corner, line * i)
+                        for i, (one, two) in enumerate(zip(*halves)):
+                            split.store(one, two, corner, line * i)
 
             def as_they_lie() -> None:
                 blocks(lambda at, outer, inner: vectors(at, outer_step, outer, v.first(inner)))
