@@ -30,6 +30,7 @@ __all__ = [
     "attention_backward",
     "batch_norm",
     "batch_norm_backward",
+    "channel_affine",
     "conv2d",
     "conv2d_dw",
     "conv2d_dx",
@@ -667,6 +668,21 @@ def batch_norm_backward(
     return call("batch_norm_backward", (dy, x, w, mean, var, eps))
 
 
+def channel_affine(x: Array, scale: Array, shift: Array, f: str = "", out: Array | None = None) -> Array:
+    """y = f(x scale + shift), channel by channel: batch norm in evaluation.    x (N, C, ...), scale, shift (C,) -> y
+
+    f is "relu", "relu6" or "" for none. With `out`, an array of x's shape and dtype without gaps, y is written there
+    and `out` returned; x itself will do. Raises as `batch_norm`, and ValueError for another f or an `out` that does
+    not fit. On the CPU product and sum are rounded one after the other, as in NumPy.
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0], [3.0]])
+    >>> channel_affine(x, np.array([2.0]), np.array([-4.0]), "relu").tolist()
+    [[0.0], [2.0]]
+    """
+    return call("channel_affine", (x, scale, shift, f, out))
+
+
 def group_norm(
     x: Array, groups: int, w: Array | None = None, b: Array | None = None, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
@@ -702,7 +718,7 @@ def group_norm_backward(
 
 
 def activation(x: Array, name: str) -> Array:
-    """y = f(x), f being relu, exp, tanh, sigmoid, silu, gelu or gelu_tanh; the table is in pointwise/__init__.py.
+    """y = f(x), f being relu, gelu or another one of the table in pointwise/__init__.py.
 
     x of any shape, float32 or float64 -> y, of x's shape. Raises ValueError for another name, TypeError for dtypes.
 
@@ -714,7 +730,7 @@ def activation(x: Array, name: str) -> Array:
 
 
 def activation_backward(dy: Array, saved: Array, name: str) -> Array:
-    """dx = dy f'(x), from y (relu, exp, tanh, sigmoid) or from x (silu, gelu, gelu_tanh), which `saved` is.
+    """dx = dy f'(x), from y (relu, exp, tanh, sigmoid, relu6) or from x (the others), which `saved` is.
 
     dy and saved of one shape -> dx. Raises ValueError for shapes that differ or another name, TypeError for dtypes.
 

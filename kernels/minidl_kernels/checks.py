@@ -565,7 +565,7 @@ def gather_plane(x: Any, index: Any) -> None:
 
 # --- element by element ---
 
-ACTIVATIONS = ("relu", "exp", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
+ACTIVATIONS = ("relu", "exp", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh", "relu6")
 
 
 def _same_shape(op: str, **arrays: Any) -> None:
@@ -769,6 +769,22 @@ def batch_norm_backward(dy: Any, x: Any, w: Any, mean: Any, var: Any, eps: Any) 
     _same_shape(op, x=x, dy=dy)
     _per(op, x.shape[1], "channel", mean=mean, var=var)
     same_float(op, x=x, dy=dy, mean=mean, var=var)
+
+
+def channel_affine(x: Any, scale: Any, shift: Any, f: Any, out: Any) -> None:
+    """x (N, C, ...), scale and shift (C,), f a name, out shaped as x, without gaps."""
+    op = "channel_affine"
+    _channels(op, x)
+    array(op, "scale", scale)
+    array(op, "shift", shift)
+    _per(op, x.shape[1], "channel", scale=scale, shift=shift)
+    same_float(op, x=x, scale=scale, shift=shift, out=out)
+    if f not in ("", "relu", "relu6"):
+        raise ValueError(f"{op}: f must be 'relu', 'relu6' or '', got {f!r}")
+    if out is not None:
+        _same_shape(op, x=x, out=out)
+        if not out.flags.c_contiguous:
+            raise ValueError(f"{op}: out must have no gaps, got strides {out.strides} of shape {tuple(out.shape)}")
 
 
 # --- recurrences ---

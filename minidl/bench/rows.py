@@ -409,6 +409,7 @@ ROWS: dict[str, Row] = {
         Row("rms_norm_backward", "rows", _rms_norm_backward, _moved, lambda g: max(g["m"], g["n"])),
         Row("batch_norm", "images", _batch_norm, _moved, _channel),
         Row("batch_norm_backward", "images", _batch_norm_backward, _moved, _channel),
+        Row("channel_affine", "images", _batch_norm, _moved),
         Row("activation", "activation", _activation, _moved),
         Row("activation_backward", "activation", _activation_backward, _moved),
         Row("dropout", "rows", _dropout, _moved, slack=_OTHER_NUMBERS),

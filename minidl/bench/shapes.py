@@ -70,7 +70,7 @@ ZERO_IS_LEGAL = {"padding", "batch", "s", "kv"}
 TEXTS = {
     "transpose": ("", "a", "b", "ab"),
     "mask": ("", "bool", "float"),
-    "f": ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"),
+    "f": ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh", "relu6"),
 }
 
 

@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from minidl.autograd import state
 from minidl.nn.module import Module
 from minidl.nn.module.registration import Structure
 from minidl.nn.module.showing import indent, show
 from minidl.nn.parameter import Parameter
+from minidl.nn.passes import in_a_row
 from minidl.tensors import Tensor
 
 
@@ -137,6 +139,8 @@ class Sequential(_Row):
 
     def forward(self, input: Any) -> Any:
         """Each module's output is the next one's input."""
+        if not state.grad and not state.watch:
+            return in_a_row(list(self), input)
         for module in self._modules.values():
             input = module(input)  # type: ignore[misc]
         return input

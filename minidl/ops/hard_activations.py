@@ -101,10 +101,20 @@ class hard_range(Elementwise):
         return x
 
     def forward(ctx, x: Any, low: float, high: float) -> Any:
+        ctx.kernel = low == 0 and high == 6 and compiled(x)
+        if ctx.kernel:
+            y = kernels.activation(x, "relu6")
+            ctx.save(y)
+            return y
         ctx.outside = (x <= low) | (x >= high)
         return np.clip(x, x.dtype.type(low), x.dtype.type(high))
 
     def backward(ctx, dy: Any) -> Any:
+        if ctx.kernel:
+            (y,) = ctx.saved
+            if compiled(dy, y):
+                return kernels.activation_backward(dy, y, "relu6")
+            return cleared(dy, (y <= 0) | (y >= 6))
         return where(ctx.outside, 0.0, dy)
 
 

@@ -18,7 +18,7 @@ from minidl.ops.copies import cast, clone
 from minidl.ops.powers import rsqrt
 from minidl.ops.reduce import mean
 from minidl.ops.shapes import reshape
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, wrap
 
 
 @op()
@@ -220,6 +220,21 @@ def _of_nothing(x: Any, w: Any, b: Any) -> Any:
     return y if b is None else y + reshape(b, full)
 
 
+EVALUATED = 1 << 11  # elements, from which on batch norm in evaluation is one pass where no gradient is recorded
+
+
+def evaluated(x: Any, parts: Any, eps: float, f: str = "", out: Any = None) -> Any:
+    """batch_norm in evaluation, of arrays, with the roundings of its ops, and f ("relu", "relu6" or "") behind it.
+
+    parts: mean, var, weight and bias, of which the last two may be None.
+    """
+    mean, var, w, b = parts
+    scale = 1 / np.sqrt(var + eps)
+    scale = scale if w is None else scale * w
+    shift = -mean * scale
+    return kernels.channel_affine(x, scale, shift if b is None else shift + b, f, out)
+
+
 @op(namespace="nn.functional")
 def batch_norm(
     input: Any,
@@ -257,6 +272,11 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
+        if not state.grad and not state.watch and type(input) is Tensor:
+            parts = (running_mean, running_var, weight, bias)
+            arrays = [a.array if isinstance(a, Tensor) else a for a in parts]
+            if compiled(input.array, *arrays, least=EVALUATED):
+                return wrap(evaluated(input.array, arrays, eps))
         scale = rsqrt(reshape(running_var, full) + eps)
         scale = scale if w is None else scale * w
         shift = -reshape(running_mean, full) * scale

@@ -130,6 +130,12 @@ def _():
             yield fixed(normal(3, *shape), x, w, *mk.batch_norm(x, w, None, 1e-3)[1:], 1e-3)
 
 
+@cases("channel_affine")
+def _():
+    for shape, f in zip(PLANES, ("", "relu", "relu6", "relu", "relu6")):
+        yield fixed(9 * normal(0, *shape), normal(1, shape[1]), normal(2, shape[1]), f, None)
+
+
 @cases("group_norm")
 def _():
     for shape in PLANES[1:2] + PLANES[3:]:
@@ -392,7 +398,7 @@ def _():
 
 # --- element by element ---
 
-NAMES = ("relu", "exp", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
+NAMES = ("relu", "exp", "tanh", "sigmoid", "relu6", "silu", "gelu", "gelu_tanh")
 ELEMENTS = np.concatenate([4 * normal(0, 600), [0, -0.0, 40, -40, 200, -200, np.nan, np.inf, -np.inf]])
 
 
@@ -407,7 +413,7 @@ def _():
 @cases("activation_backward")
 def _():
     for name in NAMES:
-        saved = mk.activation(ELEMENTS, name) if name in NAMES[:4] else ELEMENTS
+        saved = mk.activation(ELEMENTS, name) if name in NAMES[:5] else ELEMENTS
         keep = np.abs(saved) < 1e30  # of the others only NaN's place matters, and 0 * Inf differs by formula
         yield fixed(normal(1, int(keep.sum())), saved[keep], name)
     yield fixed(np.ones(2), np.array([np.nan, -1.0]), "relu")

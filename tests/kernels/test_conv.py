@@ -31,6 +31,7 @@ from minidl_kernels.conv import (
     accepts_winograd,
     cpu,
     depthwise,
+    dilated,
     filters,
     plan,
     reference,
@@ -40,7 +41,7 @@ from minidl_kernels.conv import (
 from minidl_kernels.cpu import machine, threads
 
 FAST = [
-    v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd", "depthwise")
+    v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd", "dilated", "depthwise")
 ]  # which accept everything
 
 
@@ -368,6 +369,61 @@ def test_winograd_refuses_what_it_cannot_do():
     assert not accepts_winograd(g, 4)
 
 
+# --- dilated ---
+
+DILATED = ((2, 20, 8, 30), (17, 20, 3, 3), (1, 1), (2, 3), (2, 3), 1)
+UNPADDED = ((3, 16, 12, 9), (16, 16, 3, 3), (1, 1), (0, 3), (3, 3), 1)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+@pytest.mark.parametrize("setting", [DILATED, UNPADDED])
+def test_dilated_is_winograd_on_the_pixels_of_each_remainder(setting, tier, monkeypatch):
+    x, w, b, dy = operands(setting, 0, "float32")
+    _, _, _, padding, (d, e), _ = setting
+    rest = (1, (padding[0] // d, padding[1] // e), 1, 1)
+    deal = lambda a: np.concatenate([a[:, :, i::d, j::e] for i in range(d) for j in range(e)])
+    with machine.use_tier(tier):
+        for op, (args, *_) in cases(setting, x, w, b, dy).items():
+            with mk.use(**{op: "dilated"}), unmodified(x, w, b, dy), guarded(monkeypatch, dilated):
+                y = getattr(mk, op)(*args)
+            # As `winograd`, whose bounds are tested above: some times the rounding of sums of 180 terms of about 1.
+            assert_close(y, exact(op, args).astype(np.float32), rtol=1e-4, atol=2e-4, what=op)
+            if op == "conv2d":
+                whole = winograd.conv2d(deal(x), w, b, *rest)  # images in another order
+                assert_close(deal(y), whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_dilated_nan_and_inf_are_where_the_reference_has_them(value, which):
+    x, w, b, dy = operands(DILATED, 0, "float32")
+    (x, w, dy)[which].ravel()[17] = value
+    with np.errstate(invalid="ignore"):
+        for op, (args, *_) in cases(DILATED, x, w, b, dy).items():
+            expected = getattr(reference, op)(*args)
+            y = getattr(dilated, op)(*args)
+            assert np.array_equal(np.isnan(y), np.isnan(expected)), op
+            assert np.array_equal(np.isposinf(y), np.isposinf(expected)), op
+
+
+def test_dilated_has_the_same_bits_for_any_number_of_threads():
+    x, w, b, dy = operands(DILATED, 0, "float32")
+    for op, (args, *_) in cases(DILATED, x, w, b, dy).items():
+        found = []
+        for n in (1, 2, 5):
+            with threads.threads(n):
+                found.append(getattr(dilated, op)(*args))
+        assert all(same_bits(found[0], y) for y in found[1:]), op
+
+
+def test_dilated_refuses_what_it_cannot_do():
+    x, w = np.ones((1, 4, 12, 12), np.float32), np.ones((4, 4, 3, 3), np.float32)
+    for how in ((2, 2, 2), (1, 1, 2), (1, 2, 1), (1, 5, 5), (1, 2, 2, 2)):
+        weight = w[:, :2] if len(how) == 4 else w
+        with mk.use(conv2d="dilated"), pytest.raises(RuntimeError, match="'dilated' cannot run"):
+            mk.conv2d(x, weight, None, *how)
+
+
 # --- depthwise ---
 
 few = hypothesis.settings(max_examples=12)  # a kernel is compiled for every window and stride
@@ -601,7 +657,8 @@ def test_default_choice():
         assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == ("winograd" if fast == "winograd" else "tiled")
     # Few channels, few windows.
     assert mk.which("conv2d", x[:, :8], w[:, :8], padding=1) == "tiled"
-    assert mk.which("conv2d", x[:1], w, padding=1) == "filters"
+    assert mk.which("conv2d", x[:1], w, padding=1) == "tiled"
+    assert mk.which("conv2d", x, w, None, 1, 2, 2) == "dilated"
     # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"

@@ -148,6 +148,67 @@ def test_nothing_is_written_outside(kind, length, tier, monkeypatch):
         assert_as_good(y, p, e)
 
 
+FS = ("", "relu", "relu6")
+
+
+def affine(variant, x, scale, shift, f, out=None):
+    with mk.use(channel_affine=variant):
+        return mk.channel_affine(x, scale, shift, f, out)
+
+
+@given(
+    seeds, st.tuples(st.integers(1, 4), st.integers(1, 9), sizes(16, 80, least=1)), floats, layouts,
+    st.sampled_from(FS), st.sampled_from(machine.tiers()),
+)  # fmt: skip
+def test_channel_affine_has_the_bits_of_the_reference(seed, shape, dtype, layout, f, tier):
+    x = laid_out(normal(seed, *shape, dtype=dtype) * np.asarray(5, dtype), layout)
+    scale, shift = (normal(seed + i, shape[1], dtype=dtype) for i in (1, 2))
+    with unmodified(x, scale, shift), machine.use_tier(tier):
+        y = affine("vectors", x, scale, shift, f)
+    assert same_bits(y, affine("reference", x, scale, shift, f))
+
+
+def test_channel_affine_is_batch_norm_in_evaluation():
+    x, scale, shift = 9 * normal(0, 3, 5, 7, 6, dtype="float64"), *(normal(i, 5, dtype="float64") for i in (1, 2))
+    F, t = torch.nn.functional, [torch.tensor(a) for a in (x, scale, shift)]
+    y = F.batch_norm(t[0], torch.zeros(5, dtype=t[0].dtype), torch.ones(5, dtype=t[0].dtype), *t[1:], eps=0.0)
+    for f, name in ((lambda y: y, ""), (F.relu, "relu"), (F.relu6, "relu6")):
+        # Two roundings of numbers of about 30 on either side.
+        assert_close(affine("reference", x, scale, shift, name), f(y).numpy(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+@pytest.mark.parametrize("f", FS)
+@pytest.mark.parametrize("length", [1, 15, 49, 333])
+def test_channel_affine_writes_nothing_outside(length, f, tier, monkeypatch):
+    x, scale, shift = 5 * normal(0, 3, 70, length), normal(1, 70), normal(2, 70)
+    want = reference.channel_affine(x, scale, shift, f, None)
+    for n in (1, 2, 5):
+        with machine.use_tier(tier), threads.threads(n), guarded(monkeypatch, cpu):
+            assert same_bits(cpu.channel_affine(x, scale, shift, f, None), want)
+    mine = x.copy()
+    assert cpu.channel_affine(mine, scale, shift, f, mine) is mine
+    assert same_bits(mine, want)
+
+
+def test_channel_affine_into_memory_that_overlaps_x():
+    memory, scale, shift = normal(0, 600), normal(1, 7), normal(2, 7)
+    x, out = memory[:560].reshape(4, 7, 20), memory[7:567].reshape(4, 7, 20)
+    want = reference.channel_affine(x, scale, shift, "", None)
+    assert same_bits(cpu.channel_affine(x, scale, shift, "", out), want)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("f", FS)
+def test_channel_affine_keeps_nan_and_infinities(f, value):
+    x = normal(0, 2, 3, 40)
+    x[1, 2, 3] = value
+    one = np.ones(3, np.float32)
+    found, want = (affine(v, x, one, one, f) for v in ("vectors", "reference"))
+    assert np.array_equal(found, want, equal_nan=True)
+    assert np.isnan(found[1, 2, 3]) == np.isnan(value)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3)])
 def test_no_rows(shape):
     x = np.ones(shape, np.float32)
@@ -158,6 +219,15 @@ def test_no_rows(shape):
         assert not dw.any()
         assert not db.any()
         assert dw.shape == db.shape == (3,)
+
+
+def into(out):
+    return mk.channel_affine(np.ones((2, 3)), np.ones(3), np.ones(3), out=out)
+
+
+def frozen(a):
+    a.flags.writeable = False
+    return a
 
 
 @pytest.mark.parametrize(
@@ -174,6 +244,14 @@ def test_no_rows(shape):
             ValueError,
             "mean must have shape",
         ),
+        (lambda: mk.channel_affine(np.ones((2, 3)), np.ones(2), np.ones(3)), ValueError, "scale must have shape"),
+        (lambda: mk.channel_affine(np.ones((2, 3)), None, np.ones(3)), TypeError, "scale must be"),
+        (lambda: mk.channel_affine(np.ones((2, 3)), np.ones(3), np.ones(3), "gelu"), ValueError, "f must be"),
+        (lambda: into(np.ones((3, 2))), ValueError, "out must have"),
+        (lambda: into(np.ones((3, 2)).T), ValueError, "no gaps"),
+        (lambda: into(np.ones((2, 3), np.float32)), TypeError, "convert one"),
+        (lambda: into(np.broadcast_to(np.ones(()), (2, 3))), ValueError, "no gaps"),
+        (lambda: into(frozen(np.ones((2, 3)))), ValueError, "read-only"),
         (
             lambda: mk.layer_norm_backward(np.ones((2, 3)), np.ones((2, 3)), None, np.ones(3), np.ones(2)),
             ValueError,

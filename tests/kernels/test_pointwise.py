@@ -14,7 +14,7 @@ from minidl_kernels.checks import ACTIVATIONS
 from minidl_kernels.cpu import machine, threads
 from minidl_kernels.pointwise import cpu, reference
 
-FROM_Y = ("relu", "exp", "tanh", "sigmoid")
+FROM_Y = ("relu", "exp", "tanh", "sigmoid", "relu6")
 names = st.sampled_from(ACTIVATIONS)
 
 
@@ -22,6 +22,7 @@ def torchs(name, x):
     """The activation in torch."""
     functions = {
         "silu": torch.nn.functional.silu,
+        "relu6": torch.nn.functional.relu6,
         "gelu": torch.nn.functional.gelu,
         "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     }

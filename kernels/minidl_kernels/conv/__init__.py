@@ -52,6 +52,17 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
     return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
 
 
+# Outputs per filter, of one image, up to which `tiled` reads the filters where they lie instead of packing them, which
+# then takes longer than their product, and is faster than anything that packs them. Measured on a Xeon with AVX-512,
+# 1 and 2 threads: 3 x 3 windows of 64 to 512 channels on 4 x 4 to 14 x 14.
+FEW = 256
+
+
+def prefer_direct(op: str, g: Geometry) -> bool:
+    """Whether few outputs of many filters are asked for."""
+    return op == "conv2d" and g.n == g.groups == 1 and 2 < g.p * g.q <= FEW and g.r * g.s > 1
+
+
 def prefer_filters(op: str, g: Geometry) -> bool:
     """Whether filters are better lanes than pixels: not where a panel of them (32 floats) stays partly empty, for short
     sums, whose products are turned more than made, nor where dx is written with gaps and few channels share the
@@ -59,7 +70,7 @@ def prefer_filters(op: str, g: Geometry) -> bool:
     """
     c, k, outputs = g.c // g.groups, g.k // g.groups, g.p * g.q
     lanes, depth = (c, k * g.r * g.s) if op == "conv2d_dx" else (k, c * g.r * g.s)
-    if outputs <= 2 or depth < 128 or lanes < 0.85 * 32 * -(-lanes // 32):
+    if outputs <= 2 or prefer_direct(op, g) or depth < 128 or lanes < 0.85 * 32 * -(-lanes // 32):
         return False
     if g.r == g.s == 1 and g.padding == (0, 0):
         if machine.multiplies_bfloat16():  # a matrix product on the tile unit is faster still
@@ -89,6 +100,7 @@ def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
     return (
         itemsize == 4
         and g.groups == 1
+        and not prefer_direct(op, g)
         and machine.multiplies_bfloat16()
         and g.r * g.s > 1
         and g.c >= (128 if op == "conv2d" else 64)
@@ -130,7 +142,9 @@ def prefer_winograd(op: str, g: Geometry) -> bool:
     """
     windows = -(-g.p // 4) * -(-g.q // 4)
     least = 1024 if op == "conv2d_dw" else 512
-    return min(g.c, g.k) >= 12 and g.c * g.k >= least and g.n * windows >= 6 and g.p * g.q * 3 >= windows * 16
+    # Few windows do not pay for the transforms of filters that leave the caches, where there are faster ways.
+    fewest = 17 if op == "conv2d" and g.c * g.k > 1 << 15 else 6
+    return min(g.c, g.k) >= 12 and g.c * g.k >= least and g.n * windows >= fewest and g.p * g.q * 3 >= windows * 16
 
 
 def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
@@ -147,6 +161,37 @@ def _winograd(op: str, of: Callable[..., Geometry]) -> Variant:
         needs="3 x 3 windows, stride 1, dilation 1, one group, padding up to 2, filters of at most 512 x 512 channels",
         cost=cost,
         note="4 x 4 outputs by 36 multiplications instead of 144; errors up to 6 times those of `tiled`",
+    )
+
+
+def apart(g: Geometry) -> Geometry | None:
+    """The geometry of the smaller images that one with dilated windows falls apart into (dilated.py), or None."""
+    (dh, dw), (ph, pw) = g.dilation, g.padding
+    if g.stride != (1, 1) or g.dilation == (1, 1) or ph % dh or pw % dw or g.h % dh or g.w % dw or g.p % dh or g.q % dw:
+        return None
+    return g._replace(
+        n=g.n * dh * dw, h=g.h // dh, w=g.w // dw, p=g.p // dh, q=g.q // dw, padding=(ph // dh, pw // dw),
+        dilation=(1, 1),
+    )  # fmt: skip
+
+
+def _dilated(op: str, of: Callable[..., Geometry]) -> Variant:
+    def accepts(*args: Any) -> bool:
+        small = apart(of(*args))
+        return small is not None and accepts_winograd(small, args[0].dtype.itemsize)
+
+    def cost(*args: Any) -> float:
+        small = apart(of(*args))
+        good = small is not None and args[0].dtype.itemsize == 4 and prefer_winograd(op, small)
+        return 0.5 if good and min(small.c, small.k) >= 32 else 4.0  # type: ignore[union-attr]
+
+    return Variant(
+        "dilated",
+        load=f"minidl_kernels.conv.dilated:{op}",
+        accepts=accepts,
+        needs="3 x 3 windows, stride 1, one group, a dilation that divides height, width and padding",
+        cost=cost,
+        note="pixels dealt out to smaller images on which the windows are plain, then `winograd`",
     )
 
 
@@ -223,6 +268,7 @@ OPS = tuple(
             *(() if name == "conv2d_dw" else (_filters(name, of),)),
             _patches(name, of),
             _winograd(name, of),
+            _dilated(name, of),
             _depthwise(name, of),
             Variant(
                 "implicit",

@@ -17,13 +17,14 @@ from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from . import im2col
+from . import FEW, im2col
 from . import plan as plans
 from .geometry import Geometry, Pair, geometry
 from .plan import (
     C_IN,
     C_OUT,
     COLS,
+    CUTS,
     GROUPS,
     OUT_BASE_H,
     OUT_BASE_W,
@@ -129,10 +130,11 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
                 i += nrows
 
     @jit(inner=True)
-    def strip(task, slot, numbers, bases, cols, rows, source, packed, bias, out, scratch):
-        """One strip of one image and group."""
+    def strip(task, slot, numbers, bases, cols, rows, source, weights, packed, bias, out, scratch):
+        """One strip of one image and group; where there are few of these, some of its panels of outputs."""
         groups, strips, c_in, c_out = numbers[GROUPS], numbers[STRIPS], numbers[C_IN], numbers[C_OUT]
         pitch, width, planes, depth = numbers[PITCH], numbers[WIDTH], numbers[PLANES], c_in * numbers[TAPS]
+        cut, task = task % numbers[CUTS], task // numbers[CUTS]
         image, rest = task // (groups * strips), task % (groups * strips)
         group, first = rest // strips, rest % strips * numbers[STRIP_ROWS]
         count = min(numbers[STRIP_ROWS], numbers[ROWS] - first)
@@ -160,25 +162,28 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
         area, step = numbers[OUT_H] * numbers[OUT_W], numbers[OUT_STEP_W]
         # Where the strip's outputs are one run of memory (1x1 windows), full tiles are written in place.
         flat = pitch == ncol and ncol == numbers[OUT_W] and step == 1 and numbers[OUT_STEP_H] == 1
-        npanels = (c_out + nrows - 1) // nrows
-        for panel in range(npanels):
-            a = packed + (group * npanels + panel) * nrows * depth * size
+        for panel in range(cut * npanels // numbers[CUTS], (cut + 1) * npanels // numbers[CUTS]):
             full = min(nrows, c_out - panel * nrows)
+            if packed != 0:
+                a, lines, along = packed + (group * npanels + panel) * nrows * depth * size, rows, nrows
+            else:  # where they are: a short last panel has a table of its own
+                a = weights + (group * numbers[W_GROUP] + panel * nrows * numbers[W_OUT]) * size
+                lines, along = rows + (nrows * 8 if full < nrows else 0), 1
             channel = group * c_out + panel * nrows
             start = (image * groups * c_out + channel) * area
             start += (numbers[OUT_BASE_H] + first * numbers[OUT_STEP_H]) * numbers[OUT_W] + numbers[OUT_BASE_W]
             j = 0
             if flat and full == nrows:
                 while j + ncols <= run:
-                    wide(depth, a, rows, nrows, held + j * size, cols, out + (start + j) * size, area, 0)
+                    wide(depth, a, lines, along, held + j * size, cols, out + (start + j) * size, area, 0)
                     j += ncols
             written = j
             while j < run:
                 if run - j > ncols - lanes:
-                    wide(depth, a, rows, nrows, held + j * size, cols, products + j * size, width, 0)
+                    wide(depth, a, lines, along, held + j * size, cols, products + j * size, width, 0)
                     j += ncols
                 else:
-                    narrow(depth, a, rows, nrows, held + j * size, cols, products + j * size, width, 0)
+                    narrow(depth, a, lines, along, held + j * size, cols, products + j * size, width, 0)
                     j += lanes
             for r in range(full):
                 to, at = start + r * area, r * width
@@ -209,9 +214,11 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
     @jit(tag=tag)
     def convolve(images, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads):
         npanels = (numbers[C_OUT] + nrows - 1) // nrows
-        parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, weights, packed))
-        tasks = images * numbers[GROUPS] * numbers[STRIPS]
-        parallel_for(strip, tasks, nthreads, (numbers, bases, cols, rows, source, packed, bias, out, scratch))
+        if packed != 0:
+            parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, weights, packed))
+        tasks = images * numbers[GROUPS] * numbers[STRIPS] * numbers[CUTS]
+        job = (numbers, bases, cols, rows, source, weights, packed, bias, out, scratch)
+        parallel_for(strip, tasks, nthreads, job)
 
     return _Kernels(convolve, (nrows, ncols))
 
@@ -360,6 +367,15 @@ def _row_table(nrows: int) -> Array:
     return np.arange(nrows, dtype=np.int64)
 
 
+@functools.lru_cache(maxsize=512)
+def _row_tables(nrows: int, outputs: int, step: int) -> Array:
+    """Where the filters of a panel begin that are read where they lie, and those of the last one, the last of all
+    repeated.
+    """
+    row = np.arange(nrows)
+    return np.concatenate([row, np.minimum(row, (outputs - 1) % nrows)]) * step
+
+
 def _kernels_for(dtype: str, outputs: int) -> _Kernels:
     """The kernels for this thread's tier, with a tile that suits the number of output channels in a group."""
     tier = machine.floats()
@@ -369,8 +385,10 @@ def _kernels_for(dtype: str, outputs: int) -> _Kernels:
 def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b: Array | None, out: Array) -> None:
     nthreads = _threads(out.size * int(plan.numbers[C_IN] * plan.numbers[TAPS]))
     size = source.itemsize
-    rows = _row_table(kernels.tile[0])
-    packed = -(-plan.packed * size // 64) * 64
+    direct = plan.direct and images * int(plan.numbers[ROWS] * plan.numbers[COLS]) <= FEW
+    outputs, step = int(plan.numbers[C_OUT]), int(plan.numbers[W_OUT])
+    rows = _row_tables(kernels.tile[0], outputs, step) if direct else _row_table(kernels.tile[0])
+    packed = 0 if direct else -(-plan.packed * size // 64) * 64
     with workspace.borrow(packed + nthreads * int(plan.numbers[SCRATCH])) as scratch:
         kernels.convolve(
             images,
@@ -383,7 +401,7 @@ def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b:
             address(w),
             address(b),
             address(out),
-            scratch,
+            0 if direct else scratch,
             scratch + packed,
             nthreads,
         )

@@ -33,24 +33,26 @@ def _inside(first, step, size, count):  # type: ignore[no-untyped-def]
 
 
 @jit(inner=True)
-def _gather(task, slot, x, columns, rs, ss, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w):  # type: ignore[no-untyped-def]
-    """Task: one tap of one channel."""
+def _gather(c, slot, x, columns, rs, ss, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w):  # type: ignore[no-untyped-def]
+    """Task: all taps of one channel."""
     images, _, h, w = x.shape
     _, _, p, q = columns.shape
-    c, r, s = task // (rs * ss), task // ss % rs, task % ss
-    left = s * dil_w - pad_w
-    low, high = _inside(left, stride_w, w, q)
-    for n in range(images):
-        for i in range(p):
-            row = i * stride_h + r * dil_h - pad_h
-            inside = 0 <= row < h
-            for j in range(low if inside else q):
-                columns[task, n, i, j] = 0
-            if inside:
-                for j in range(low, high):
-                    columns[task, n, i, j] = x[n, c, row, left + j * stride_w]
-                for j in range(high, q):
-                    columns[task, n, i, j] = 0
+    for r in range(rs):
+        for s in range(ss):
+            row_of_columns = (c * rs + r) * ss + s
+            left = s * dil_w - pad_w
+            low, high = _inside(left, stride_w, w, q)
+            for n in range(images):
+                for i in range(p):
+                    row = i * stride_h + r * dil_h - pad_h
+                    inside = 0 <= row < h
+                    for j in range(low if inside else q):
+                        columns[row_of_columns, n, i, j] = 0
+                    if inside:
+                        for j in range(low, high):
+                            columns[row_of_columns, n, i, j] = x[n, c, row, left + j * stride_w]
+                        for j in range(high, q):
+                            columns[row_of_columns, n, i, j] = 0
 
 
 @jit(inner=True)
@@ -76,7 +78,7 @@ def _add_up(task, slot, dx, columns, rs, ss, stride_h, stride_w, pad_h, pad_w, d
 @jit
 def _gather_all(nthreads, x, columns, window, stride, padding, dilation):  # type: ignore[no-untyped-def]
     (rs, ss), (sh, sw), (ph, pw), (dh, dw) = window, stride, padding, dilation
-    parallel_for(_gather, len(columns), nthreads, (x, columns, rs, ss, sh, sw, ph, pw, dh, dw))
+    parallel_for(_gather, x.shape[1], nthreads, (x, columns, rs, ss, sh, sw, ph, pw, dh, dw))
 
 
 @jit

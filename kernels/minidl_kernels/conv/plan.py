@@ -57,8 +57,9 @@ TASKS = 8
     W_IN,
     SCRATCH,  # bytes of scratch memory per thread
     WIDTH,  # elements of one row of products
+    CUTS,  # tasks that share the outputs of a strip
     COUNT,
-) = range(28)
+) = range(29)
 
 
 class Plan(NamedTuple):
@@ -69,6 +70,7 @@ class Plan(NamedTuple):
     taps     (TAPS,): offsets in a filter
     cols     (C_IN * TAPS,): offsets in the planes
     packed   elements of the packed weights
+    direct   whether the weights of an output lie in the order of `cols`
     """
 
     numbers: Ints
@@ -76,6 +78,7 @@ class Plan(NamedTuple):
     taps: Ints
     cols: Ints
     packed: int
+    direct: bool
 
 
 def _plan(
@@ -117,17 +120,20 @@ def _plan(
     slack = tile[1]
     scratch = (c_in * planes + slack + tile[0] * width) * itemsize
     offsets = [p * (strip + reach) * pitch + r * pitch + s for p, r, s, _ in taps]
+    cuts = min(-(-TASKS // max(1, g.n * g.groups * strips)), -(-c_out // tile[0]))
+    places = [t[3] for t in taps]
     numbers = np.zeros(COUNT, np.int64)
     numbers[:COUNT] = (
         *(g.groups, c_in, c_out, *source, *target, rows, cols, *out_step, *out_base, *src_step),
-        *(len(phases), pitch, strip, reach, strips, len(taps), planes, *w_strides, -(-scratch // 64) * 64, width),
+        *(len(phases), pitch, strip, reach, strips, len(taps), planes, *w_strides, -(-scratch // 64) * 64, width, cuts),
     )
     return Plan(
         numbers,
         np.array(phases, np.int64).reshape(-1, 2).T.copy(),
-        np.array([t[3] for t in taps], np.int64),
+        np.array(places, np.int64),
         (np.arange(c_in, dtype=np.int64)[:, None] * planes + np.array(offsets, np.int64)).ravel(),
         g.groups * -(-c_out // tile[0]) * tile[0] * c_in * len(taps),
+        places == list(range(w_strides[2])),
     )
 
 

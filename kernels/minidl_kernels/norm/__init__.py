@@ -6,6 +6,8 @@
     rms_norm_backward    dy, x, w, square -> dx, dw (D,)
     batch_norm           x (N, C, ...), w and b (C,) -> y, mean and var (C,): over each channel
     batch_norm_backward  dy, x, w, mean, var -> dx, dw and db (C,)
+    channel_affine       x (N, C, ...), scale and shift (C,), f -> f(x scale + shift): batch norm by known statistics
+                         (in evaluation), and "relu", "relu6" or nothing ("") behind it
     group_norm           x (N, C, ...), w and b (C,) -> y, mean and var (N, groups): over C / groups channels of one n
     group_norm_backward  dy, x, groups, w, mean, var -> dx, dw and db (C,)
 
@@ -23,6 +25,7 @@ from ..registry import REFERENCE, Op, Variant
 
 _ROWS = "each row stays in the cache between its passes, rows shared among the threads"
 _SEGMENTS = "mean and square sum of each channel of each example in one reading, then put together"
+_GIVEN = "one reading and one writing, the activation among them"
 
 OPS = tuple(
     Op(
@@ -35,7 +38,9 @@ OPS = tuple(
                 "stretches",
                 load=f"minidl_kernels.norm.cuda:{name}",
                 device="cuda",
-                note="a block of threads for each stretch that is normalised together",
+                note="a thread steps over elements"
+                if idea == _GIVEN
+                else "a block of threads for each stretch that is normalised together",
             ),
         ),
     )
@@ -46,6 +51,7 @@ OPS = tuple(
         ("rms_norm_backward", _ROWS),
         ("batch_norm", _SEGMENTS),
         ("batch_norm_backward", _SEGMENTS),
+        ("channel_affine", _GIVEN),
         ("group_norm", _SEGMENTS),
         ("group_norm_backward", _SEGMENTS),
     )

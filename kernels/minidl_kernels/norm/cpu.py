@@ -18,6 +18,7 @@ from ..cpu import machine, threads
 from ..cpu.gather import name as dtype_of
 from ..cpu.gather import pointer
 from ..cpu.jit import jit
+from ..cpu.mathfn import choose, const
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
 from ..cpu.simd import Vectors
@@ -86,6 +87,21 @@ def _shifted(v: Vectors, n: Any, at: Values, known: Values) -> Values:
     n, runs = _runs(n)
     sweep(v, n, at[:1], at[1:], step, runs=runs)
     return []
+
+
+def _affine(f: str) -> Any:
+    """y = f(x k + b), k and b numbers, rounded twice as NumPy does it; f relu, relu6 or nothing"""
+
+    def emit(v: Vectors, n: Any, at: Values, known: Values) -> Values:
+        def step(xs: Values, sums: Values) -> tuple[Values, Values]:
+            y = v.builder.fadd(v.builder.fmul(xs[0], known[0]), known[1])
+            y = choose(v, y, "<", v.zero(), v.zero(), y) if f else y
+            return [choose(v, y, ">", const(v, 6.0), const(v, 6.0), y) if f == "relu6" else y], sums
+
+        sweep(v, n, at[:1], at[1:], step)
+        return []
+
+    return emit
 
 
 def _products(w: bool) -> Any:
@@ -373,6 +389,43 @@ def batch_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[
         address(var),
     )  # fmt: skip
     return y, mean, var
+
+
+@functools.cache
+def _lines(tier: str, dtype: str, f: str) -> Any:
+    size, line, numbers = np.dtype(dtype).itemsize, row_pass(dtype, tier, 2, 2, 0, _affine(f)), pointer(dtype)
+
+    @jit(inner=True)
+    def some(task, slot, each, runs, channels, n, x, scale, shift, y):  # type: ignore[no-untyped-def]
+        for run in range(task * each, min((task + 1) * each, runs)):
+            at, c = run * n * size, run % channels
+            line(n, (x + at, y + at), (numbers(scale)[c], numbers(shift)[c]))
+
+    @jit(tag=f"{dtype} {tier} {f}")
+    def kernel(each, tasks, nthreads, runs, channels, n, x, scale, shift, y):  # type: ignore[no-untyped-def]
+        parallel_for(some, tasks, nthreads, (each, runs, channels, n, x, scale, shift, y))
+
+    return kernel
+
+
+def channel_affine(x: Array, scale: Array, shift: Array, f: str, out: Array | None) -> Array:
+    """f(x scale + shift), in `out` (which may be x) or in a new array."""
+    if out is None:
+        y = np.empty(x.shape, x.dtype)
+    elif not out.flags.writeable:
+        raise ValueError("channel_affine: out is read-only")
+    else:
+        y, x = out, x.copy() if out is not x and np.may_share_memory(x, out) else x
+    c = x.shape[1]
+    runs = x.shape[0] * c
+    length = x.size // runs
+    x, scale, shift = np.ascontiguousarray(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    each = max(1, GRAIN // length)
+    tasks = -(-runs // each)
+    nthreads = threads.get_num_threads() if tasks > 1 else 1
+    kernel = _lines(machine.floats(), dtype_of(x), f)
+    kernel(each, tasks, nthreads, runs, c, length, address(x), address(scale), address(shift), address(y))
+    return y
 
 
 def batch_norm_backward(

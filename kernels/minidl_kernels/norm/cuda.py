@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel, lanes, rows
+from ..cuda.launch import ceil_div, contiguous, cupy, kernel, lanes, rows, spread
 
 _SOURCE = "norm/norm.cu"
 _SHARE = 256  # rows that one block adds up
@@ -81,6 +81,15 @@ def batch_norm(x: Any, w: Any, b: Any, eps: float) -> tuple[Any, Any, Any]:
 
 def batch_norm_backward(dy: Any, x: Any, w: Any, mean: Any, var: Any, eps: float) -> tuple[Any, Any, Any]:
     return _backward(dy, x, w, mean, var, _as_planes(x), 0, eps)
+
+
+def channel_affine(x: Any, scale: Any, shift: Any, f: str, out: Any) -> Any:
+    y = cupy().empty(x.shape, x.dtype) if out is None else out
+    x, scale, shift = contiguous(x, scale, shift)
+    _, c, length = _as_planes(x)
+    run = kernel(_SOURCE, "channel_affine", x.dtype)
+    run(spread(x.size), 256, x, scale, shift, y, x.size, c, length, ("", "relu", "relu6").index(f))
+    return y
 
 
 def group_norm(x: Any, groups: int, w: Any, b: Any, eps: float) -> tuple[Any, Any, Any]:

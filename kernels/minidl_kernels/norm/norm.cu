@@ -54,6 +54,18 @@ extern "C" __global__ void __launch_bounds__(512) normalise(const T* __restrict_
   }
 }
 
+// f(x scale + shift), a thread for every few elements; f: 1 relu, 2 relu6. y may be x.
+extern "C" __global__ void __launch_bounds__(256) channel_affine(const T* x, const T* __restrict__ scale, const T* __restrict__ shift, T* y,
+                                                 long long size, int c, int l, int f) {
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (long long)gridDim.x * blockDim.x) {
+    int k = i / l % c;
+    T z = x[i] * scale[k] + shift[k];
+    if (f && z < 0) z = 0;
+    if (f == 2 && z > 6) z = 6;
+    y[i] = z;
+  }
+}
+
 // dx = r (g - h(g) - xhat h(g xhat)), h the mean over the stretch, without h(g) in rms norm. dw and db where a stretch is
 // a channel (batch norm).
 extern "C" __global__ void __launch_bounds__(512) normalise_backward(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ w,

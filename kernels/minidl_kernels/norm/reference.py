@@ -80,6 +80,18 @@ def batch_norm_backward(
     return _backward(dy, x, _per_channel(w, x), mean.reshape(one), var.reshape(one), axes, axes, eps)
 
 
+def channel_affine(x: Array, scale: Array, shift: Array, f: str, out: Array | None) -> Array:
+    one = (1, -1) + (1,) * (x.ndim - 2)
+    with np.errstate(all="ignore"):
+        y = x * scale.reshape(one) + shift.reshape(one)
+        y = np.maximum(y, 0) if f else y
+        y = np.minimum(y, 6) if f == "relu6" else y
+    if out is None:
+        return np.ascontiguousarray(y).reshape(x.shape)
+    out[...] = y
+    return out
+
+
 def group_norm(x: Array, groups: int, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
     shape = (x.shape[0], groups, x.shape[1] // groups, -1)
     w, b = (None if a is None else a.reshape(1, groups, -1, 1) for a in (w, b))

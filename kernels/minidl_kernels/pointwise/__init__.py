@@ -11,6 +11,7 @@
     silu         x s(x)                         x: dy s (1 + x (1 - s))
     gelu         x Phi(x)                       x: dy (Phi(x) + x phi(x))
     gelu_tanh    x s(2 u)                       x: dy (s + x s (1 - s) 2 u'),  u = sqrt(2 / pi) (x + 0.044715 x^3)
+    relu6        min(max(x, 0), 6)              y: 0 where y <= 0 or y >= 6, else dy
 
 Phi and phi are the normal distribution's function and density; s(2 u) = (1 + tanh u) / 2.
 """

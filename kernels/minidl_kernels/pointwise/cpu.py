@@ -57,6 +57,11 @@ def _gelu_tanh(v: Vectors, xs: Values, _: Values) -> Values:
     return [v.builder.fmul(xs[0], sigmoid(v, _argument(v, xs[0])[0]))]
 
 
+def _relu6(v: Vectors, xs: Values, _: Values) -> Values:
+    x = choose(v, xs[0], "<", v.zero(), v.zero(), xs[0])
+    return [choose(v, x, ">", const(v, 6.0), const(v, 6.0), x)]
+
+
 def _d_relu(v: Vectors, xs: Values, _: Values) -> Values:
     dy, y = xs
     return [choose(v, y, "<=", v.zero(), v.zero(), dy)]
@@ -96,13 +101,18 @@ def _d_gelu_tanh(v: Vectors, xs: Values, _: Values) -> Values:
     return [b.fmul(dy, b.fadd(s, inner))]
 
 
+def _d_relu6(v: Vectors, xs: Values, _: Values) -> Values:
+    dy, y = xs
+    return [choose(v, y, "<=", v.zero(), v.zero(), choose(v, y, ">=", const(v, 6.0), v.zero(), dy))]
+
+
 FORWARD = {
     "relu": _relu, "exp": _exp, "tanh": _tanh, "sigmoid": _sigmoid, "silu": _silu, "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
+    "gelu_tanh": _gelu_tanh, "relu6": _relu6,
 }  # fmt: skip
 BACKWARD = {
     "relu": _d_relu, "exp": _d_exp, "tanh": _d_tanh, "sigmoid": _d_sigmoid, "silu": _d_silu, "gelu": _d_gelu,
-    "gelu_tanh": _d_gelu_tanh,
+    "gelu_tanh": _d_gelu_tanh, "relu6": _d_relu6,
 }  # fmt: skip
 
 

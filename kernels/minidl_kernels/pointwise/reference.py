@@ -45,6 +45,8 @@ def activation(x: Array, name: str) -> Array:
             y = x * _sigmoid(x)
         elif name == "gelu":
             y = x * _normal(x)[0]
+        elif name == "relu6":
+            y = np.clip(x, 0, 6)
         else:
             y = x * _slope(x)[0]
     return np.ascontiguousarray(y).reshape(x.shape)
@@ -66,6 +68,8 @@ def activation_backward(dy: Array, saved: Array, name: str) -> Array:
         elif name == "gelu":
             cumulative, density = _normal(saved)
             dx = dy * (cumulative + saved * density)
+        elif name == "relu6":
+            dx = np.where((saved <= 0) | (saved >= 6), dy.dtype.type(0), dy)
         else:
             s, slope = _slope(saved)
             dx = dy * (s + saved * (s * (1 - s)) * slope)

@@ -217,6 +217,13 @@ def batch_norm(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> Call:
     return lambda: F.batch_norm(tx, None, None, tw, tb, training=True)
 
 
+def channel_affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Call:
+    """Batch norm in evaluation, of mean 0 and variance 1."""
+    tx, tw, tb = _t(x, scale, shift)
+    mean, var = torch.zeros_like(tw), torch.ones_like(tw)
+    return lambda: F.batch_norm(tx, mean, var, tw, tb, eps=0.0)
+
+
 def batch_norm_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, mean: np.ndarray, var: np.ndarray) -> Call:
     return _kept(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), dy, x, w, np.zeros_like(w))
 
@@ -228,6 +235,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu6": F.relu6,
 }
 
 
@@ -246,6 +254,7 @@ def activation_backward(dy: np.ndarray, saved: np.ndarray, name: str) -> Call | 
         "silu": lambda: aten.silu_backward(tdy, ts),
         "gelu": lambda: aten.gelu_backward(tdy, ts),
         "gelu_tanh": lambda: aten.gelu_backward(tdy, ts, approximate="tanh"),
+        "relu6": lambda: aten.hardtanh_backward(tdy, ts, 0, 6),
     }
     return calls[name]
 
