@@ -104,7 +104,7 @@ class _Kernels(NamedTuple):
     forward: Any
     backward: Any
     ncols: int
-    nrows: int
+    nlanes: int
 
 
 @functools.cache
@@ -119,18 +119,24 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
     tile = gather.product(dtype, nrows, VECTORS, nlanes)
     absorb, shrink = softmax.absorb(dtype, VECTORS, nlanes), softmax.shrink(dtype, VECTORS, nlanes)
     differentiate = softmax.differentiate(dtype, VECTORS, nlanes)
+    strange = softmax.strange(dtype, nlanes)
+    columns, lines = gather.turn(dtype, nlanes, True), gather.turn(dtype, nlanes, False)
 
     @jit(inner=True)
-    def turn(source, row, some, width, factor, to):
-        """`some` rows of `width` numbers as columns: to[i, lane] = source[lane, i] * factor, zeros in other lanes."""
-        x, y = pointer(source), pointer(to)
-        for lane in range(ncols):
-            if lane < some:
-                for i in range(width):
-                    y[i * ncols + lane] = x[lane * row + i] * factor
-            else:
-                for i in range(width):
-                    y[i * ncols + lane] = zero
+    def turn(source, row, some, width, to):
+        """`some` rows of `width` numbers as columns: to[i, lane] = source[lane, i], zeros in other lanes, and in lines up
+        to a multiple of a vector's.
+        """
+        for j in range(0, ncols, nlanes):
+            here = min(max(some - j, 0), nlanes)
+            columns((source + j * row * size, row * size, here, width, to + j * size, ncols * size))
+
+    @jit(inner=True)
+    def turn_back(source, some, width, to, row):
+        """to[lane, i] = source[i, lane] for `some` lanes and `width` lines."""
+        for i in range(0, width, nlanes):
+            here = min(nlanes, width - i)
+            lines((source + i * ncols * size, ncols * size, here, some, to + i * size, row * size))
 
     @jit(inner=True)
     def forbid(z, image, head, t0, some, s0, count, mask, scores):
@@ -167,14 +173,15 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         keys = k + (image * z.k[0] + kv_head * z.k[1]) * size
         values = v + (image * z.v[0] + kv_head * z.v[1]) * size
         turned = scratch + slot * scratch_bytes
-        scores = turned + z.d * ncols * size
+        scores = turned + (z.d + nlanes) * ncols * size
         sums = scores + (KEYS + PAD) * ncols * size
         m = sums + (z.e + PAD) * ncols * size
         l, alpha = m + ncols * size, m + 2 * ncols * size
-        most, total, y = pointer(m), pointer(l), pointer(sums)
-        turn(q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size, z.q[2], some, z.d, scale, turned)
+        most, total, factors, y = pointer(m), pointer(l), pointer(alpha), pointer(sums)
+        turn(q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size, z.q[2], some, z.d, turned)
         for lane in range(ncols):
-            most[lane], total[lane] = low, zero
+            most[lane], total[lane], factors[lane] = low, zero, scale
+        shrink(z.d, turned, alpha)
         for i in range((z.e + PAD) * ncols):
             y[i] = zero
         stop = min(z.s, t0 + some) if z.causal else z.s
@@ -190,15 +197,13 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             for i in range(0, z.e, nrows):
                 at = sums + i * ncols * size
                 tile(count, values + s0 * z.v[2] * size, n.e + i * 8, z.v[2], scores, n.lanes, at, ncols, 1)
-        to = pointer(out + (image * o[0] + head * o[1] + t0 * o[2]) * size)
         logs = pointer(lse + ((image * z.h + head) * z.t + t0) * size)
-        odd = False
+        for lane in range(ncols):
+            factors[lane] = one / total[lane] if total[lane] != zero else zero
+        shrink(z.e, sums, alpha)
+        odd = strange(z.e * VECTORS, sums)
+        turn_back(sums, some, z.e, out + (image * o[0] + head * o[1] + t0 * o[2]) * size, o[2])
         for lane in range(some):
-            factor = one / total[lane] if total[lane] != zero else zero
-            for i in range(z.e):
-                mean = y[i * ncols + lane] * factor
-                odd |= mean - mean != zero
-                to[lane * o[2] + i] = mean
             logs[lane] = most[lane] + math.log(total[lane]) if total[lane] != zero else low
             odd |= logs[lane] != logs[lane]
         note(slot, odd, notes)
@@ -235,8 +240,8 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         # Scratch: turned q and dout, both with padded rows, scores and dp, turned dq, three numbers per lane, dk and
         # dv.
         turned_q = scratch + slot * scratch_bytes
-        turned_o = turned_q + z.d * ncols * size
-        lines_q = turned_o + z.e * ncols * size
+        turned_o = turned_q + d_pad * ncols * size
+        lines_q = turned_o + e_pad * ncols * size
         lines_o = lines_q + ncols * d_pad * size
         scores = lines_o + ncols * e_pad * size
         slopes = scores + (KEYS + PAD) * ncols * size
@@ -256,29 +261,32 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             for t0 in range(0, z.t, ncols):
                 some = min(ncols, z.t - t0)
                 stop = min(last, t0 + some) if z.causal else last
-                to = pointer(dq + (image * o.dq[0] + head * o.dq[1] + t0 * o.dq[2] + stretch * o.dq[3]) * size)
+                at_dq = dq + (image * o.dq[0] + head * o.dq[1] + t0 * o.dq[2] + stretch * o.dq[3]) * size
                 at_q = q + (image * z.q[0] + head * z.q[1] + t0 * z.q[2]) * size
                 at_o = dout + (image * o.dout[0] + head * o.dout[1] + t0 * o.dout[2]) * size
-                turn(at_q, z.q[2], some, z.d, scale, turned_q)
-                turn(at_o, o.dout[2], some, z.e, one, turned_o)
+                turn(at_q, z.q[2], some, z.d, turned_q)
+                turn(at_o, o.dout[2], some, z.e, turned_o)
                 # Of every query, the mean of dp under p: the sum of dout * out.
-                turn(
-                    out + (image * o.out[0] + head * o.out[1] + t0 * o.out[2]) * size, o.out[2], some, z.e, one, lines_o
-                )
+                at_out = out + (image * o.out[0] + head * o.out[1] + t0 * o.out[2]) * size
+                turn(at_out, o.out[2], some, z.e, lines_o)
                 for lane in range(ncols):
-                    means[lane] = zero
+                    means[lane], factors[lane] = zero, scale
+                shrink(z.d, turned_q, factor)
                 for i in range(z.e):
                     for lane in range(ncols):
                         means[lane] += tall_o[i * ncols + lane] * wide_o[i * ncols + lane]
                 x, y, logs = pointer(at_q), pointer(at_o), pointer(lse + (row + t0) * size)
                 for lane in range(some):
-                    for i in range(d_pad):
-                        wide_q[lane * d_pad + i] = x[lane * z.q[2] + i] if i < z.d else zero
-                    for i in range(e_pad):
-                        wide_o[lane * e_pad + i] = y[lane * o.dout[2] + i] if i < z.e else zero
+                    for i in range(z.d):
+                        wide_q[lane * d_pad + i] = x[lane * z.q[2] + i]
+                    for i in range(z.d, d_pad):
+                        wide_q[lane * d_pad + i] = zero
+                    for i in range(z.e):
+                        wide_o[lane * e_pad + i] = y[lane * o.dout[2] + i]
+                    for i in range(z.e, e_pad):
+                        wide_o[lane * e_pad + i] = zero
                 for lane in range(ncols):
                     base[lane] = high if lane >= some or logs[lane] == low else logs[lane]
-                    factors[lane] = scale
                 for i in range((z.d + PAD) * ncols):
                     made[i] = zero
                 for s0 in range(first, stop, KEYS):
@@ -305,22 +313,16 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                         for j in range(0, e_pad, ncols):
                             at = sums_v + (line * e_pad + j) * size
                             tile(some, scores, n.lanes + i * 8, 1, lines_o + j * size, n.e_lines, at, e_pad, 1)
-                for lane in range(some):
-                    for i in range(z.d):
-                        part = made[i * ncols + lane]
-                        odd |= part - part != zero
-                        to[lane * o.dq[2] + i] = part
+                odd |= strange(z.d * VECTORS, turned_dq)
+                turn_back(turned_dq, some, z.d, at_dq, o.dq[2])
+        odd |= strange((last - first) * d_pad // nlanes, sums_k) | strange((last - first) * e_pad // nlanes, sums_v)
         to_k = pointer(dk + (image * o.dk[0] + kv_head * o.dk[1] + first * o.dk[2]) * size)
         to_v = pointer(dv + (image * o.dv[0] + kv_head * o.dv[1] + first * o.dv[2]) * size)
         for line in range(last - first):
             for i in range(z.d):
-                part = total_k[line * d_pad + i]
-                odd |= part - part != zero
-                to_k[line * o.dk[2] + i] = part
+                to_k[line * o.dk[2] + i] = total_k[line * d_pad + i]
             for i in range(z.e):
-                part = total_v[line * e_pad + i]
-                odd |= part - part != zero
-                to_v[line * o.dv[2] + i] = part
+                to_v[line * o.dv[2] + i] = total_v[line * e_pad + i]
         note(slot, odd, notes)
 
     @jit(tag=tag)
@@ -333,7 +335,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
         return all_finite(notes, nthreads)
 
-    return _Kernels(forward, backward, ncols, nrows)
+    return _Kernels(forward, backward, ncols, nlanes)
 
 
 def _rows(a: Array) -> tuple[Array, tuple[int, int, int]]:
@@ -401,7 +403,7 @@ def attention(
         sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
         tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
         nthreads = _threads(b * h * t * s * (d + e))
-        scratch = _round((d + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
+        scratch = _round((d + kernels.nlanes + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
         with workspace.borrow(NOTES + nthreads * scratch) as at:
             finite = kernels.forward(
                 sizes,
@@ -459,7 +461,7 @@ def attention_backward(
     d_pad, e_pad = _round(d, ncols), _round(e, ncols)
     tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
     nthreads = _threads(2 * b * h * t * s * (d + e))
-    numbers = (d + e + 2 * (KEYS + PAD) + d + PAD + 3 + d_pad + e_pad) * ncols
+    numbers = (2 * (KEYS + PAD) + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols
     scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
     with workspace.borrow(NOTES + nthreads * scratch) as at:
         finite = kernels.backward(

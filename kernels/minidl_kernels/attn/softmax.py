@@ -156,6 +156,27 @@ def shrink(dtype: str, nvectors: int, nlanes: int) -> Any:
 
 
 @functools.cache
+def strange(dtype: str, nlanes: int) -> Any:
+    """strange(count, x): whether a number among the `count` vectors at address x is NaN or infinite."""
+
+    @intrinsic
+    def function(typing: Any, count: Any, x: Any) -> Any:
+        def emit(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            count, x = args
+            v = Vectors(b, element(dtype), nlanes)
+            zeros = cgutils.alloca_once_value(b, v.zero())  # x - x, which is NaN for those, and stays so in a sum
+            with counting(b, count) as i:
+                y = v.load(_at(v, x, i, 1))
+                b.store(b.fadd(b.load(zeros), b.fsub(y, y)), zeros)
+            found = b.fcmp_unordered("uno", b.load(zeros), v.zero())
+            return b.icmp_unsigned("!=", b.bitcast(found, ir.IntType(nlanes)), ir.Constant(ir.IntType(nlanes), 0))
+
+        return types.boolean(types.int64, types.int64), emit
+
+    return function
+
+
+@functools.cache
 def differentiate(dtype: str, nvectors: int, nlanes: int) -> Any:
     """differentiate(count, scores, dp, lse, delta, scale): scores become p = exp(scores - lse), dp becomes ds.
 
