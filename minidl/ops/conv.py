@@ -35,6 +35,7 @@ class _Conv2d(Op):
     """
 
     packed: Packed | None = None
+    x_size: tuple = ()
 
     def shape(  # type: ignore[override]
         x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
@@ -63,7 +64,10 @@ class _Conv2d(Op):
         ctx, x: Any, w: Any, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> Any:
         ctx.how = (stride, padding, dilation, groups)
+        if isinstance(w, Packed) and w.ndim == 3:  # conv1d's, as it is
+            w = w.tall()
         size = _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
+        ctx.x_size = x.shape
         if isinstance(w, Packed):
             ctx.packed = w
             return w.conv2d(x, b, *ctx.how)
@@ -82,7 +86,7 @@ class _Conv2d(Op):
     def backward(ctx, dy: Any) -> Any:
         x, w = ctx.saved if ctx.packed is None else (None, ctx.packed.dequantize())
         return ctx.wanted(
-            lambda: conv2d_dx(dy, w, tuple(x.shape), *ctx.how),
+            lambda: conv2d_dx(dy, w, tuple(ctx.x_size), *ctx.how),
             lambda: conv2d_dw(dy, x, tuple(w.shape), *ctx.how),
             lambda: sum(dy, (0, 2, 3)),
         )
@@ -101,15 +105,21 @@ class conv2d_dx(Op):
     Try: conv2d_dx(randn(2, 3, 3, 2), randn(3, 2, 2, 2), (2, 2, 4, 3), 1, 0, 1, 1)
     """
 
+    packed: Packed | None = None
+
     def forward(ctx, dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
-        ctx.save(dy, w)
         ctx.how = (stride, padding, dilation, groups)
+        if isinstance(w, Packed):
+            ctx.packed = w.tall() if w.ndim == 3 else w
+            w = ctx.packed.dequantize().astype(dy.dtype, copy=False)
+        else:
+            ctx.save(dy, w)
         if dy.dtype == np.int64:
             return integer_conv.conv2d_dx(dy, w, x_shape, *ctx.how)
         return widened(kernels.conv2d_dx, dy, w, x_shape, *ctx.how)
 
     def backward(ctx, ddx: Any) -> Any:
-        dy, w = ctx.saved
+        dy, w = ctx.saved if ctx.packed is None else (None, ctx.packed.dequantize())
         return ctx.wanted(
             lambda: conv2d_op(ddx, w, None, *ctx.how), lambda: conv2d_dw(dy, ddx, tuple(w.shape), *ctx.how)
         )
@@ -167,7 +177,7 @@ def conv2d(
     stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
     require(min(stride) > 0 and min(dilation) > 0, "stride {} and dilation {} must be positive", stride, dilation)
     if padding == "same":
-        require(len(weight.shape) == 4, "the weight must have 4 dimensions, not {}", tuple(weight.shape))
+        require(len(weight.shape) in (3, 4), "the weight must have 4 dimensions, not {}", tuple(weight.shape))
         input, padding = _same(input, weight.shape[2:], stride, dilation), 0
     elif padding == "valid":
         padding = 0
@@ -176,6 +186,11 @@ def conv2d(
     padding = pair(padding, "padding")
     require(min(padding) >= 0, "negative padding {} is not supported", padding)
     return conv2d_op(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _of_images(w: Any) -> Any:
+    """A weight of signals as one of images of height 1; a packed one as it is, for the op to see whose it is."""
+    return w if isinstance(getattr(w, "array", w), Packed) else unsqueeze(w, -2)
 
 
 @op()
@@ -197,7 +212,7 @@ def conv1d(
     if not isinstance(padding, str):
         padding = (0, padding)
     x = unsqueeze(input, -2)
-    y = conv2d(x, unsqueeze(weight, -2), bias, (1, stride), padding, (1, dilation), groups)
+    y = conv2d(x, _of_images(weight), bias, (1, stride), padding, (1, dilation), groups)
     return reshape(y, (*y.shape[:-2], y.shape[-1]))
 
 
@@ -239,9 +254,10 @@ def conv_transpose2d(
         s,
         d,
     )
+    taps = tuple(weight.shape[2:]) if len(weight.shape) == 4 else (1, *weight.shape[2:])  # a packed one of signals
     size = [
         (m - 1) * si - 2 * pi + di * (k - 1) + oi + 1
-        for m, k, si, pi, oi, di in zip((h, w), weight.shape[2:], s, p, o, d, strict=True)
+        for m, k, si, pi, oi, di in zip((h, w), taps, s, p, o, d, strict=True)
     ]
     require(min(size) > 0, "the output would have no elements: {}", size)
     channels = weight.shape[1] * groups
@@ -284,5 +300,5 @@ def conv_transpose1d(
     )
     require(len(input.shape) in (2, 3), "the input must be (N, C, L) or (C, L), got {}", tuple(input.shape))
     s, p, o, d = (v[0] if isinstance(v, (tuple, list)) else v for v in (stride, padding, output_padding, dilation))
-    y = conv_transpose2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, (1, s), (0, p), (0, o), groups, (1, d))
+    y = conv_transpose2d(unsqueeze(input, -2), _of_images(weight), bias, (1, s), (0, p), (0, o), groups, (1, d))
     return reshape(y, (*y.shape[:-2], y.shape[-1]))

@@ -58,11 +58,16 @@ def _work(dtype: Any) -> Any:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
+def _integer(w: Any) -> bool:
+    """Whether the products with w are integer ones; other packed weights become floats once for a whole sequence."""
+    return isinstance(w, Packed) and w.kind == "int8"
+
+
 def _times(w: Any, dtype: Any, b: Any = None) -> Any:
-    """h -> h W^T + b for a float or an int8 weight."""
-    if isinstance(w, Packed):
+    """h -> h W^T + b: integers for int8 weights, floats for all others."""
+    if _integer(w):
         return lambda h: w.linear(h, b)
-    w = w.astype(dtype, copy=False)
+    w = _dense(w, dtype)
     return lambda h: kernels.linear(h, w, b)
 
 
@@ -171,10 +176,10 @@ class rnn_scan(Op):
         ctx.save(gx, h, w)
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse, nonlinearity)
         gx, h, keep = gx.astype(work, copy=False), h.astype(work, copy=False), ctx.recording
-        if isinstance(w, Packed):
+        if _integer(w):
             y, h, before = _packed_rnn(gx, h, _times(w, work), *ctx.how)
         else:
-            y, h, before = kernels.rnn(gx, h, w.astype(work, copy=False), *ctx.how, keep)
+            y, h, before = kernels.rnn(gx, h, _dense(w, work), *ctx.how, keep)
         if keep:  # y is the caller's, who may change it
             ctx.work = y.copy(), before
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False)
@@ -231,10 +236,10 @@ class lstm_scan(Op):
         ctx.save(gx, h, c, w)
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
         gx, h, c = _as(work, gx, h, c)
-        if isinstance(w, Packed):
+        if _integer(w):
             y, h, c, *kept = _packed_lstm(gx, h, c, _times(w, work), *ctx.how)
         else:
-            y, h, c, *kept = kernels.lstm(gx, h, c, w.astype(work, copy=False), *ctx.how, ctx.recording)
+            y, h, c, *kept = kernels.lstm(gx, h, c, _dense(w, work), *ctx.how, ctx.recording)
         if ctx.recording:
             ctx.work = kept
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False), c.astype(dtype, copy=False)
@@ -294,10 +299,10 @@ class gru_scan(Op):
         ctx.dtype, ctx.how = dtype, (tuple(batch_sizes), reverse)
         gx, h = _as(work, gx, h)
         b = None if b is None else b.astype(work, copy=False)
-        if isinstance(w, Packed):
+        if _integer(w):
             y, h, *kept = _packed_gru(gx, h, _times(w, work, b), *ctx.how)
         else:
-            y, h, *kept = kernels.gru(gx, h, w.astype(work, copy=False), b, *ctx.how, ctx.recording)
+            y, h, *kept = kernels.gru(gx, h, _dense(w, work), b, *ctx.how, ctx.recording)
         if ctx.recording:
             ctx.work = kept
         return y.astype(dtype, copy=False), h.astype(dtype, copy=False)

@@ -19,7 +19,7 @@ class Packed:
     shape: tuple[int, ...]
     dtype = np.dtype("float32")
     kind = "packed"
-    able = "linear, conv2d and embedding"  # the ops that know it
+    able = "linear, conv1d, conv2d and embedding"  # the ops that know it
     mask: Any = None  # bool, False where a weight is pruned and its code is 0; None: nothing is pruned
 
     @property
@@ -80,6 +80,16 @@ class Packed:
     def conv2d(self, x: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
         """The convolution with this weight."""
         raise NotImplementedError(self._advice("conv2d"))
+
+    def tall(self) -> Any:
+        """A weight of signals (N, C, L) as one of images of height 1, (N, C, 1, L); made once, and kept."""
+        if "_tall" not in vars(self):
+            self._tall = self._as_images((*self.shape[:2], 1, *self.shape[2:]))
+        return vars(self)["_tall"]
+
+    def _as_images(self, shape: tuple[int, ...]) -> Any:
+        """The same numbers in another shape, which has the first axis in common."""
+        raise NotImplementedError(self._advice("conv1d"))
 
     def embedding(self, x: Any) -> Any:
         """The rows of this table that x (...) names, as floats (..., D); x was checked."""

@@ -71,6 +71,9 @@ class Codebook(Packed):
         w = self.dequantize().astype(x.dtype, copy=False)
         return kernels.conv2d(x, w, b, stride, padding, dilation, groups)
 
+    def _as_images(self, shape: tuple[int, ...]) -> Codebook:
+        return Codebook(self.stream, self.table, shape)
+
     def embedding(self, x: Any) -> Any:
         """The rows that x names."""
         return self.table[self.codes()[x]]

@@ -111,6 +111,9 @@ class Codes(Packed):
         w = self.dequantize().astype(x.dtype, copy=False)
         return kernels.conv2d(x, w, b, stride, padding, dilation, groups)
 
+    def _as_images(self, shape: tuple[int, ...]) -> Codes:
+        return Codes(self.stream, self.bits, shape, self.scale, self.zero)
+
     def embedding(self, x: Any) -> Any:
         """The rows that x names."""
         u = self.codes()[x].astype(np.float32).reshape(*x.shape, self.scale.shape[1], -1)

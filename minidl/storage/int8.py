@@ -78,6 +78,11 @@ class Int8(Packed):
         """On the integer kernel: x is quantized, multiplied in int32, rescaled."""
         return kernels.int8_conv2d(x, self.q, self.scale, b, stride, padding, dilation, groups, x_scale=self.x_scale)
 
+    def _as_images(self, shape: tuple[int, ...]) -> Int8:
+        q = self.q.reshape(shape)
+        q.flags.writeable = False
+        return Int8(q, self.scale, self.x_scale)
+
     def embedding(self, x: Any) -> Any:
         """q[x] * scale[x]"""
         return self.q[x] * self.scale[x][..., None]

@@ -49,9 +49,12 @@ def fold(net: Recorded) -> Recorded:
                 fixed.update(zip(step.outs, out if isinstance(out, tuple) else (out,), strict=True))
             else:
                 steps.append(Step(step.op, step.args, step.kwargs, step.outs, step.scope))
+    readers = Counter(ref for step in net.steps for ref in step.refs() if not isinstance(ref, Value))
+    for step in steps:
+        _own_weight(step, net.steps, state, readers)
     uses = Counter(ref.index for step in steps for ref in step.refs() if isinstance(ref, Value))
     uses[net.output.index] += 1
-    readers = Counter(ref for step in steps for ref in step.refs() if not isinstance(ref, Value))
+    signals = {s.outs[0] for s in steps if s.op == "reshape" and len(s.args[1]) == 4 and s.args[1][2] == 1}
     made: dict[int, Step] = {}  # by result: the layer that may still take something in
     taken: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by id of the layer's step: a, c per channel
     renamed: dict[int, int] = {}
@@ -60,16 +63,20 @@ def fold(net: Recorded) -> Recorded:
         step.args = _renamed(step.args, renamed)
         what = _affine(step, made, fixed, state)
         if what is not None:
-            layer, factor, offset = what
+            layer, factor, offset, seen_as = what
             a, c = taken[id(layer)]
             taken[id(layer)] = a * factor, c * factor + offset
-            renamed[step.outs[0]] = layer.outs[0]
-            if uses[step.outs[0]] == 1:
-                made[layer.outs[0]] = layer
-            else:
-                made.pop(layer.outs[0], None)
+            renamed[step.outs[0]] = seen_as
+            if uses[step.outs[0]] != 1:
+                made.pop(seen_as, None)
             continue
         kept.append(step)
+        if step.op == "reshape" and len(step.args[1]) == 3 and isinstance(step.args[0], Value):
+            layer = made.get(step.args[0].index)  # the end of a conv1d: (N, K, 1, L) as (N, K, L)
+            if layer is not None and layer.op == "conv2d" and layer.args[0].index in signals:
+                del made[layer.outs[0]]
+                if uses[step.outs[0]] == 1:
+                    made[step.outs[0]] = layer
         if step.op in LAYERS and uses[step.outs[0]] == 1 and _foldable(step, state, readers):
             made[step.outs[0]] = step
             n = state[step.args[1].name].shape[0]
@@ -89,6 +96,20 @@ def _renamed(tree: Any, renamed: dict[int, int]) -> Any:
     return tree
 
 
+def _own_weight(step: Step, steps: list[Step], state: dict[str, Any], readers: Counter) -> None:
+    """A weight that a convolution alone reads in another shape, as conv1d does, becomes a parameter of that shape."""
+    if step.op not in ("conv2d", "conv2d_dx") or not isinstance(step.args[1], Value):
+        return
+    maker = next(s for s in steps if step.args[1].index in s.outs)
+    ref = maker.args[0]
+    old = state.get(ref.name) if maker.op == "reshape" and isinstance(ref, State) and readers[ref] == 1 else None
+    if isinstance(old, Parameter) and not old.packed:
+        size = (len(old), *maker.args[1][1:])
+        new = state[ref.name] = Parameter(old.array.reshape(size), requires_grad=old.requires_grad)
+        new.mask = None if old.mask is None else old.mask.reshape(size)
+        step.args = (step.args[0], ref, *step.args[2:])
+
+
 def _foldable(step: Step, state: dict[str, Any], readers: Counter) -> bool:
     """Whether this layer's weight and bias are plain float parameters that no other op reads."""
     _, w, *rest = step.args
@@ -100,7 +121,8 @@ def _foldable(step: Step, state: dict[str, Any], readers: Counter) -> bool:
 
 
 def _affine(step: Step, made: dict[int, Step], fixed: dict[int, Any], state: dict[str, Any]) -> Any:
-    """(layer, factor, offset) if the step is a product or sum of a layer's result and constants per channel."""
+    """(layer, factor, offset, number of the result) if the step is a product or sum of a layer's result, as it is or as
+    the end of a conv1d, and constants per channel."""
     if step.op not in ("mul", "add", "sub", "true_divide") or len(step.args) != 2:
         return None
     a, b = step.args
@@ -110,6 +132,8 @@ def _affine(step: Step, made: dict[int, Step], fixed: dict[int, Any], state: dic
         return None
     layer = made[a.index]
     n, dims = state[layer.args[1].name].shape[0], LAYERS[layer.op]
+    if a.index != layer.outs[0]:
+        dims = 3
     if isinstance(b, Value):
         constant = fixed.get(b.index)
     elif isinstance(b, (State, Const)):
@@ -122,9 +146,9 @@ def _affine(step: Step, made: dict[int, Step], fixed: dict[int, Any], state: dic
     if array.size == 1:
         array = np.full(n, array.item())
     else:
-        axis = 1 if dims == 4 else -1
+        axis = -1 if dims == 2 else 1
         shape = [1] * max(array.ndim, 1)
-        if array.ndim > dims or (dims == 4 and array.ndim < 3) or array.size != n:
+        if array.ndim > dims or (dims > 2 and array.ndim < dims - 1) or array.size != n:
             return None
         shape[axis - dims if axis > 0 else -1] = n
         if list(array.shape) != shape:
@@ -134,7 +158,7 @@ def _affine(step: Step, made: dict[int, Step], fixed: dict[int, Any], state: dic
     if step.op == "true_divide" and not array.all():
         return None
     return layer, *{"mul": (array, zero), "true_divide": (1 / np.where(array == 0, 1, array), zero),
-                    "add": (one, array), "sub": (one, -array)}[step.op]  # fmt: skip
+                    "add": (one, array), "sub": (one, -array)}[step.op], a.index  # fmt: skip
 
 
 def _take_in(step: Step, factor: np.ndarray, offset: np.ndarray, state: dict[str, Any]) -> None:

@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from minidl.compress.prune import prunable
 from minidl.compress.quantize.observers import MinMax, Observer
+from minidl.compress.quantize.readers import Met, Readable, meet, readable
 from minidl.compress.quantize.weights import pack_int8, pack_weight
-from minidl.devices import is_cuda_array
-from minidl.storage import Packed
+from minidl.storage import Int8, Packed
 
-__all__ = ["batches", "dequantize_", "evaluating", "quantize_"]
+__all__ = ["dequantize_", "quantize_"]
 
 
 def quantize_(
     model: Any, bits: int = 8, calibration: Any = None, *, skip: str | Iterable[str] = (), weight_only: bool = False,
     symmetric: bool = True, per: str = "channel", group: int | None = None, observer: Callable[[], Observer] = MinMax,
 ) -> Any:  # fmt: skip
-    """Put the weights of Linear, Conv2d, Embedding and attention's projections into few bits, in place.
+    """Put the weights of linear, convolution, embedding, attention and recurrent layers into few bits, in place.
 
-    With 8 bits the model then runs on integer kernels. With fewer, or `weight_only`, activations stay float, and
-    weights become floats when they are used: 4 bits in groups of a multiple of 32 in registers, by a kernel of their
-    own. Each weight `Parameter` stays the object it was, under its name, and from now on holds packed storage
+    With 8 bits the model then runs on integer kernels; a recurrent layer's product with its state, too, step by step.
+    With fewer, or `weight_only`, activations stay float, and weights become floats when they are used: 4 bits in groups
+    of a multiple of 32 in registers, by a kernel of their own. Transposed convolutions are always used in that way.
+    `model` may be what `record` or `fold` made, whose convolutions have taken in the batch norms; `save_net` then
+    writes it whole. Each weight `Parameter` stays the object it was, under its name, and from now on holds packed storage
     (:mod:`minidl.storage`) and wants no gradient. Biases and all other layers stay float. A mask stays, and its zeros
     are zeros of the packed weight. What is packed already stays as it is. Returns the model.
 
@@ -62,21 +63,23 @@ def quantize_(
         raise ValueError(
             f"quantize_: with bits={bits}, weight_only={weight_only} activations stay float: no calibration"
         )
-    weights = _weights(model, skip)
+    weights = readable(model, skip, "quantize_")
     ready: dict[str, Packed] = {}
-    for name, (p, _) in weights.items():
+    for name, w in weights.items():
+        p = w.p
         try:
             ready[name] = (
-                pack_int8(p.array, None, p.mask, per) if integers
+                pack_int8(p.array, None, p.mask, per) if integers and "transposed" not in w.kinds
                 else pack_weight(p.array, int(bits), symmetric, per, group, p.mask)
             )  # fmt: skip
         except (ValueError, TypeError) as error:
             raise type(error)(f"quantize_: {name}: {error}") from error
     if calibration is not None:
         for name, scale in _calibrate(model, weights, calibration, observer).items():
-            ready[name].x_scale = scale  # type: ignore[attr-defined]
-    for name, (p, _) in weights.items():  # nothing is changed before everything is known
-        hold(p, ready[name])
+            if isinstance(packed := ready[name], Int8):
+                packed.x_scale = scale
+    for name, w in weights.items():  # nothing is changed before everything is known
+        hold(w.p, ready[name])
     return model
 
 
@@ -98,124 +101,21 @@ def dequantize_(model: Any) -> Any:
     return model
 
 
-def _readers() -> tuple[tuple[Any, tuple[str, ...]], ...]:
-    """The layers whose forward takes packed weights, and the names of these."""
-    from minidl import nn
-
-    return (
-        (nn.Linear, ("weight",)),
-        (nn.Conv2d, ("weight",)),
-        (nn.Embedding, ("weight",)),
-        (nn.MultiheadAttention, ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")),
-        (nn.CausalSelfAttention, ("in_proj_weight",)),
-    )
-
-
-def _reads(module: Any, p: Any) -> bool:
-    """Whether this module can use its parameter when it is packed."""
-    if getattr(module, "max_norm", None) is not None:  # an embedding that changes its rows
-        return False
-    return any(
-        isinstance(module, kind) and any(getattr(module, name, None) is p for name in names)
-        for kind, names in _readers()
-    )
-
-
-def _weights(model: Any, skip: str | Iterable[str]) -> dict[str, tuple[Any, list[Any]]]:
-    """What to quantize: by the parameter's name, itself and all modules that use it."""
-    users: dict[int, list[tuple[str, Any]]] = {}
-    for name, module in model.named_modules():
-        for p in module.parameters(recurse=False):
-            users.setdefault(id(p), []).append((name or type(module).__name__, module))
-    weights = {}
-    for name, p in prunable(model, skip):
-        able = [module for _, module in users[id(p)] if _reads(module, p)]
-        if not able or isinstance(p.array, Packed):
-            continue
-        others = [n for n, module in users[id(p)] if not any(module is m for m in able)]
-        if others:
-            raise ValueError(
-                f"quantize_: {name} is shared with {', '.join(others)}, which cannot read packed weights; pass "
-                f"skip={name!r}"
-            )
-        weights[name] = p, able
-    if not weights:
-        raise ValueError(
-            "quantize_: the model has no Linear, Conv2d, Embedding or attention layer with a float weight left to "
-            "quantize"
-        )
-    return weights
-
-
 def _calibrate(
-    model: Any, weights: dict[str, tuple[Any, list[Any]]], data: Any, observer: Callable[[], Observer]
+    model: Any, weights: dict[str, Readable], data: Any, observer: Callable[[], Observer]
 ) -> dict[str, float]:
     """Run the model on `data` and give the symmetric scale of the inputs that meet each weight."""
-    from minidl import nn
-    from minidl.tensors import Tensor
-
     seen: dict[str, Observer] = {}
 
-    def watch(name: str) -> Any:
-        def hook(module: Any, args: tuple) -> None:
-            for x in args:
-                if isinstance(x, Tensor) and x.array.dtype.kind == "f" and x.ndim > 1:
-                    try:
-                        seen[name].update(x.array)
-                    except ValueError as error:
-                        raise ValueError(
-                            f"quantize_: the calibration data make {error}, at the input of {name}"
-                        ) from error
+    def met(m: Met) -> None:
+        if m.x is not None:  # indices have no scale
+            try:
+                seen.setdefault(m.name, observer()).update(m.x)
+            except ValueError as error:
+                raise ValueError(f"quantize_: the calibration data make {error}, at the input of {m.name}") from error
 
-        return hook
-
-    handles = []
-    for name, (_, users) in weights.items():
-        able = [u for u in users if not isinstance(u, nn.Embedding)]  # indices have no scale
-        if able:
-            seen[name] = observer()
-        handles += [u.register_forward_pre_hook(watch(name)) for u in able]
-    try:
-        evaluating(model, data)
-    finally:
-        for handle in handles:
-            handle.remove()
-    unseen = [name for name, o in seen.items() if not o.seen]
+    meet(model, data, weights, met)
+    unseen = [name for name, w in weights.items() if w.kinds != {"table"} and name not in seen]
     if unseen:
         raise ValueError(f"quantize_: the calibration data reach no layer with {', '.join(unseen)}")
     return {name: o.parameters(symmetric=True)[0] for name, o in seen.items()}
-
-
-def evaluating(model: Any, data: Any) -> None:
-    """Run a model on data in evaluation and without gradients; its modes are as before, then. ValueError if empty."""
-    from minidl.autograd import no_grad
-
-    training = [(m, m.training) for m in model.modules()]
-    model.eval()
-    n = 0
-    try:
-        with no_grad():
-            for x in batches(data):
-                if len(x):
-                    n += len(x)
-                    model(x)
-    finally:
-        for module, mode in training:
-            module.training = mode
-    if n == 0:
-        raise ValueError("the calibration data are empty")
-
-
-def batches(data: Any) -> Iterable[Any]:
-    """Inputs as Tensors, batch by batch, from a Tensor, an array, or an iterable of batches or (batch, ...) tuples."""
-    from minidl.tensors import Tensor, wrap
-
-    if isinstance(data, (Tensor, np.ndarray)) or is_cuda_array(data):
-        array = data.array if isinstance(data, Tensor) else data
-        return (wrap(array[i : i + 256]) for i in range(0, len(array), 256))
-
-    def first(batch: Any) -> Any:
-        x = batch[0] if isinstance(batch, (tuple, list)) else batch
-        return x if isinstance(x, Tensor) else wrap(x)
-
-    return map(first, data)

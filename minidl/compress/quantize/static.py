@@ -19,8 +19,9 @@ import numpy as np
 from minidl import nn
 from minidl.autograd import no_grad
 from minidl.compress.quantize.fold import LAYERS, fold
-from minidl.compress.quantize.models import batches, hold
+from minidl.compress.quantize.models import hold
 from minidl.compress.quantize.observers import MinMax, Observer
+from minidl.compress.quantize.readers import batches
 from minidl.compress.quantize.steps import (
     Add,
     AvgPool2d,
