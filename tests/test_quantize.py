@@ -236,7 +236,7 @@ def test_skipping_twice_and_copies():
     quantize_(model)  # what is left
     assert model[3].weight.array is first
     assert isinstance(model[0].weight.array, Int8)
-    with pytest.raises(ValueError, match="no Linear, Conv2d, Embedding or attention layer with a float weight left"):
+    with pytest.raises(ValueError, match="no Linear, Conv2d.*with a float weight left"):
         quantize_(model)
     x = images()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

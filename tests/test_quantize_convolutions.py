@@ -52,7 +52,9 @@ def train(model, x, y, steps=120):
 
 @pytest.fixture(scope="module")
 def images():
-    """A network with batch norms and a depthwise and a grouped convolution, trained; images to calibrate, and others."""
+    """A network with batch norms and a depthwise and a grouped convolution, trained; images to calibrate, and
+    others.
+    """
     random.manual_seed(0)
     x, y = digits()
     x = x[:, None].astype(np.float32) / 16

@@ -159,7 +159,7 @@ def test_recorded_and_folded_networks_are_quantized_and_saved_whole(tmp_path):
     x = draw(6, 3, 8)
     model.train()(wrap(x))
     exact = run(model.eval(), x)[0]
-    net = quantize_(fold(record(model, x)), weight_only=True)
+    net = quantize_(fold(record(copy.deepcopy(model), x)), weight_only=True)
     assert sum(p.packed for p in net.parameters()) == 3
     assert np.abs(run(net, x)[0] - exact).max() < 0.02 * np.abs(exact).max()
     size = save_net(net, tmp_path / "n.safetensors")

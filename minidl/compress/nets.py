@@ -8,7 +8,7 @@ weights packed). Of the ops in a file only those of minidl itself are known, by 
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.compress.files import decode, encode
 from minidl.compress.quantize.static import Float, IntegerNet
-from minidl.compress.quantize.steps import Quant, plain, steps_by_name
+from minidl.compress.quantize.steps import Quant, pair, plain, steps_by_name
 from minidl.compress.record import Const, Recorded, State, Step, Value, ops
 from minidl.io import CheckpointError, load, save
 from minidl.io.npz import MAX_BYTES
@@ -66,12 +66,12 @@ def save_net(net: Recorded | IntegerNet, path: Path) -> int:
         content |= {"output": net.output.index, "steps": [_call(s) for s in net.steps]}
     else:
         steps = [
-            {"step": "Float", "call": _call(s.call), "out": s.out, "y": s.y and (s.y.scale, s.y.zero)}
+            {"step": "Float", "call": _call(s.call), "out": s.out, "y": s.y and pair(s.y)}
             if isinstance(s, Float) else plain(s)
             for s in net.steps
         ]  # fmt: skip
-        quants = {str(i): (q.scale, q.zero) for i, q in net.quants.items()}
-        content |= {"output": net.output, "steps": steps, "quants": quants}
+        quants = {str(i): pair(q) for i, q in net.quants.items()}
+        content |= {"output": net.output, "steps": steps, "quants": quants, "tables": net.tables}
     save(content, path)
     return os.path.getsize(path)
 
@@ -122,15 +122,21 @@ def _network(content: dict[str, Any], path: Path, max_bytes: int) -> Any:
             if name == "Float":
                 built.append(Float(_step(record["call"], known), record["out"], _quant(record["y"])))
                 continue
-            wanted = {f.name for f in fields(kinds[name]) if f.name != "ready"}
-            if set(record) != wanted:
+            wanted = {f.name: f.default for f in fields(kinds[name]) if f.name != "ready"}
+            needed = {n for n, default in wanted.items() if default is MISSING}
+            if not needed <= set(record) <= set(wanted):
                 raise ValueError(f"a step {name} has {sorted(record)}, not {sorted(wanted)}")
+            if "quants" in record:
+                record["quants"] = tuple(_quant(q) for q in record["quants"])
             for part in ("x_quant", "b_quant", "y"):
                 if part in record:
                     record[part] = _quant(record[part])
             built.append(kinds[name](**record))
         quants = {int(i): _quant(q) for i, q in content["quants"].items()}
-        net = IntegerNet(built, content["output"], quants, state, sample)  # type: ignore[arg-type]
+        tables = content.get("tables", {})
+        if not all(type(b) is int and 2 <= b <= 8 and name in state for name, b in tables.items()):
+            raise ValueError(f"its tables are {tables!r}")
+        net = IntegerNet(built, content["output"], quants, state, sample, tables)  # type: ignore[arg-type]
         read = [ref for s in built if isinstance(s, Float) for ref in s.call.refs()]
         read += [State(n) for s in net.layers() for n in (s.weight, s.bias) if n is not None]
     missing = {ref.name for ref in read if not isinstance(ref, Value)} - set(state)
@@ -150,13 +156,15 @@ def _key(value: Any) -> int:
     return hash(tuple(id(v) for v in held if isinstance(v, np.ndarray)))
 
 
-def _quant(pair: Any) -> Quant | None:
-    if pair is None:
+def _quant(values: Any) -> Quant | None:
+    if values is None:
         return None
-    scale, zero = pair
-    if not (isinstance(scale, float) and 0 < scale < float("inf") and type(zero) is int and -128 <= zero <= 127):
-        raise ValueError(f"{pair!r} is no scale and zero point")
-    return Quant(scale, zero)
+    scale, zero, *bits = values
+    bits = bits or [8]
+    whole = len(bits) == 1 and type(bits[0]) is int and 2 <= bits[0] <= 8 and type(zero) is int
+    if not (whole and isinstance(scale, float) and 0 < scale < float("inf") and -128 <= zero <= 127):
+        raise ValueError(f"{values!r} is no scale and zero point")
+    return Quant(scale, zero, bits[0])
 
 
 def _call(step: Step) -> dict[str, Any]:

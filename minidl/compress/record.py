@@ -188,7 +188,7 @@ class _Recorder(Watcher):
         self.alive: list[Any] = [x]  # ids are unique among living objects only
         self.versions: dict[int, int] = {}
         self.found: dict[int, Any] = {}
-        self.count, self.batch = 0, len(x)
+        self.count = 0
         for name, t in state.items():
             self.found.setdefault(id(t), State(name))
             self.found.setdefault(id(t.array), State(name))
@@ -209,13 +209,8 @@ class _Recorder(Watcher):
         if cls.__name__ == "broadcast_to" and size == tuple(inputs[0].shape):
             self.keep(outs[0], step.args[0])
             return
-        # As it ran, the sizes are this batch's: the first one is left to follow from the others.
-        if cls.__name__ == "reshape" and size:
-            step.args = (step.args[0], (-1, *size[1:]))
-        elif cls.__name__ == "broadcast_to" and size[0] == self.batch:
-            step.args = (step.args[0], (Value(-1), *size[1:]))
-        elif cls.__name__ == "conv2d_dx" and size[0] == self.batch:  # a transposed convolution: its output's shape
-            step.args = (*step.args[:2], (Value(-1), *step.args[2][1:]), *step.args[3:])
+        if cls.__name__ == "reshape":  # -1 in the call, as it came out
+            step.args = (step.args[0], size)
         self.steps.append(step)
         self.count += len(outs)
         for number, t in zip(numbers, outs, strict=True):
@@ -247,13 +242,87 @@ def _scope() -> str:
     return state.scope
 
 
+class _Run:
+    """One run of a model on a batch, and what it noted."""
+
+    def __init__(self, model: Any, x: Tensor, state: dict[str, Tensor]):
+        recorder = _Recorder(x, state)
+        with recorder:
+            self.y = model(x)
+        ref = recorder.found.get(id(self.y)) if isinstance(self.y, Tensor) else None
+        if not isinstance(ref, Value):
+            raise ValueError(f"record: the model must give one Tensor made by its ops, got {type(self.y).__name__}")
+        self.output, self.steps, self.constants, self.batch = ref, recorder.steps, recorder.constants, len(x)
+
+
+_DIFFERS = (
+    "record: on a batch of another size the recording gives something else than the model; it branches on its input, "
+    "or computes outside the engine's ops"
+)
+
+
+def _united(a: _Run, b: _Run, state: dict[str, Tensor], sample: tuple[int, ...]) -> Recorded:
+    """The network of two runs: what differs between them is the batch's size. ValueError where it is something else."""
+    constants = list(a.constants)
+    made: dict[int, Value] = {}  # of constants that have a row for each of the batch: their broadcast
+
+    def whole(x: Any, y: Any) -> Any:
+        """One argument of both runs."""
+        if isinstance(x, Const) and isinstance(y, Const):
+            return constant(x, a.constants[x.index].array, b.constants[y.index].array)
+        if isinstance(x, (tuple, list)) and isinstance(y, (tuple, list)) and len(x) == len(y):
+            return type(x)(whole(v, w) for v, w in zip(x, y, strict=True))
+        if isinstance(x, dict) and isinstance(y, dict) and x.keys() == y.keys():
+            return {k: whole(v, y[k]) for k, v in x.items()}
+        if type(x) is type(y) and (x is y or x == y or (x != x and y != y)):
+            return x
+        if (x, y) == (a.batch, b.batch):
+            return Value(-1)
+        raise ValueError(_DIFFERS + f": {x!r} for {a.batch} inputs, {y!r} for {b.batch}")
+
+    def constant(ref: Const, x: Any, y: Any) -> Any:
+        if x.dtype == y.dtype and x.shape == y.shape and np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
+            return ref
+        axes = [i for i, (n, m) in enumerate(zip(x.shape, y.shape, strict=False)) if (n, m) == (a.batch, b.batch)]
+        row = x.take([0], axes[0]) if axes else x
+        if x.ndim != y.ndim or len(axes) != 1 or not ((x == row).all() and (y == row).all()):
+            raise ValueError(_DIFFERS + ", where a constant depends on the batch")
+        if ref.index not in made:
+            constants[ref.index] = Buffer(row.copy())
+            size = tuple(Value(-1) if i == axes[0] else n for i, n in enumerate(x.shape))
+            made[ref.index] = Value(top + len(made))
+            steps.append(Step("broadcast_to", (ref, size), {}, (made[ref.index].index,), ""))
+        return made[ref.index]
+
+    def shape(x: tuple, y: tuple) -> tuple:
+        """The sizes of a reshape: one may follow from the others."""
+        differ = [i for i, (n, m) in enumerate(zip(x, y, strict=True)) if n != m]
+        free = next((i for i in differ if (x[i], y[i]) != (a.batch, b.batch)), differ[0] if differ else None)
+        return tuple(-1 if i == free else whole(n, m) for i, (n, m) in enumerate(zip(x, y, strict=True)))
+
+    if [(s.op, s.outs) for s in a.steps] != [(s.op, s.outs) for s in b.steps] or a.output != b.output:
+        raise ValueError(_DIFFERS)
+    steps: list[Step] = []
+    top = 1 + max((i for s in a.steps for i in s.outs), default=0)
+    for s, t in zip(a.steps, b.steps, strict=True):
+        if s.op == "reshape" and len(s.args[1]) == len(t.args[1]):
+            args = whole(s.args[:1], t.args[:1]) + (shape(s.args[1], t.args[1]),)
+        else:
+            args = whole(s.args, t.args)
+        steps.append(Step(s.op, args, whole(s.kwargs, t.kwargs), s.outs, s.scope))
+    read = {r for step in steps for r in step.refs()}
+    used = {name: t for name, t in state.items() if State(name) in read}
+    used |= {Const(i).name: t for i, t in enumerate(constants) if Const(i) in read}
+    return Recorded(steps, a.output, used, sample).eval()
+
+
 def record(model: Any, example: Any) -> Recorded:
     """The ops that `model` runs in evaluation on `example` (N, ...), as a network of their own.
 
-    Parameters and buffers are the model's own objects, under their names; the ones that no op read are left out. The
-    recording is tried on another batch size and compared with the model. Raises ValueError where they differ (the model
-    branches, or computes outside the engine), for a model that changes tensors in place, and for a result that is no
-    Tensor.
+    Parameters and buffers are the model's own objects, under their names; the ones that no op read are left out. Two
+    runs, on batches of two sizes, tell which numbers among the arguments are the batch's; the recording is then
+    compared with the model. Raises ValueError where they differ (the model branches, or computes outside the engine),
+    for a model that changes tensors in place, and for a result that is no Tensor.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
     >>> net = record(model, np.ones((2, 3), np.float32))
@@ -268,28 +337,19 @@ def record(model: Any, example: Any) -> Recorded:
     model.eval()
     try:
         with no_grad():
-            recorder = _Recorder(x.detach(), state)
-            given = recorder.alive[0]
-            with recorder:
-                y = model(given)
-            ref = recorder.found.get(id(y)) if isinstance(y, Tensor) else None
-            if not isinstance(ref, Value):
-                raise ValueError(f"record: the model must give one Tensor made by its ops, got {type(y).__name__}")
-            read = {r for step in recorder.steps for r in step.refs()}
-            used = {name: t for name, t in state.items() if State(name) in read}
-            used |= {Const(i).name: t for i, t in enumerate(recorder.constants)}
-            net = Recorded(recorder.steps, ref, used, tuple(x.shape[1:])).eval()
-            other = x[:1] if len(x) > 1 else wrap(np.concatenate([x.array, x.array]))
-            try:
-                same, expected = net(other).array, model(other).array
-                fits = same.shape == expected.shape and np.allclose(same, expected, 1e-4, 1e-5, equal_nan=True)
-            except RuntimeError:  # sizes of the first batch that the second does not have
-                fits = False
-            if not fits:
-                raise ValueError(
-                    "record: on a batch of another size the recording gives something else than the model; it branches "
-                    "on its input, or computes outside the engine's ops"
-                )
+            rows = x.array if len(x) > 1 else np.concatenate([x.array] * 2)  # one row broadcasts without a trace
+            more = wrap(np.concatenate([rows, rows[:1]]))
+            first, second = _Run(model, wrap(rows), state), _Run(model, more, state)
+            net = _united(first, second, state, tuple(x.shape[1:]))
+            for part, y in ((more, second.y), (wrap(rows[:1]), None)):
+                expected = (model(part) if y is None else y).array
+                try:
+                    same = net(part).array
+                    fits = same.shape == expected.shape and np.allclose(same, expected, 1e-4, 1e-5, equal_nan=True)
+                except RuntimeError:  # sizes of the first batch that the second does not have
+                    fits = False
+                if not fits:
+                    raise ValueError(_DIFFERS)
     finally:
         for module, mode in modes:
             module.training = mode

@@ -178,7 +178,8 @@ def conv2d(
     require(min(stride) > 0 and min(dilation) > 0, "stride {} and dilation {} must be positive", stride, dilation)
     if padding == "same":
         require(len(weight.shape) in (3, 4), "the weight must have 4 dimensions, not {}", tuple(weight.shape))
-        input, padding = _same(input, weight.shape[2:], stride, dilation), 0
+        taps = tuple(weight.shape[2:]) if len(weight.shape) == 4 else (1, *weight.shape[2:])  # a packed one of signals
+        input, padding = _same(input, taps, stride, dilation), 0
     elif padding == "valid":
         padding = 0
     elif isinstance(padding, str):

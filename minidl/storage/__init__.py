@@ -1,7 +1,7 @@
 """Packed storage that a Parameter can hold in place of a float array: shape, dtype, nbytes, dequantize().
 
-A packed array is smaller, and the ops that know it (linear, convolutions, embedding, recurrent scans) run kernels made for it. Any other
-op that meets one raises with advice, so nothing is unpacked behind the user's back.
+A packed array is smaller, and the ops that know it (linear, convolutions, embedding, recurrent scans) run kernels made
+for it. Any other op that meets one raises with advice, so nothing is unpacked behind the user's back.
 
     Int8    a scale per output; activations become int8, too, and the product is one of integers
     Int4    a scale per group of inputs; weights become floats in registers, on the way to the multiplication

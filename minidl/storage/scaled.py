@@ -13,7 +13,9 @@ from minidl.storage.int8 import Int8
 
 
 def along(columns: np.ndarray, w: Any) -> np.ndarray:
-    """A number for each input channel (C,) as factors of a weight (N, C / groups, ...): (N or 1, C / groups, 1, ...)."""
+    """A number for each input channel (C,) as factors of a weight (N, C / groups, ...): (N or 1, C / groups, 1,
+    ...).
+    """
     n, k, *taps = w.shape
     factors = columns.reshape(-1, k)
     factors = factors if len(factors) == 1 else np.repeat(factors, n // len(factors), 0)
@@ -70,7 +72,6 @@ class Scaled(Packed):
     def dequantize(self) -> np.ndarray:
         """inner * columns, float32."""
         return self.inner.dequantize() * along(self.columns, self)
-
 
     def linear(self, x: Any, b: Any) -> Any:
         """On the inner storage's kernel."""

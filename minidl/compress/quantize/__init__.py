@@ -10,7 +10,7 @@ steps.py      what runs on codes: layers, sums, pools; with gradients, for train
 static.py     `quantize_static`: a network that stays in integers from end to end
 """
 
-from minidl.compress.quantize.arrays import absmax_scale, dequantize_array, minmax_scale, quantize_array
+from minidl.compress.quantize.arrays import absmax_scale, dequantize_array, minmax_scale, nearest_scale, quantize_array
 from minidl.compress.quantize.awq import awq, awq_
 from minidl.compress.quantize.fold import fold
 from minidl.compress.quantize.gptq import gptq, gptq_
@@ -22,6 +22,6 @@ from minidl.compress.quantize.weights import pack_int8, pack_weight
 
 __all__ = [
     "KL", "MSE", "IntegerNet", "MinMax", "MovingAverage", "Observer", "Percentile", "absmax_scale", "awq", "awq_",
-    "dequantize_", "dequantize_array", "fold", "gptq", "gptq_", "minmax_scale", "pack_int8", "pack_weight", "quantize_",
-    "quantize_array", "quantize_static", "smoothquant", "smoothquant_",
+    "dequantize_", "dequantize_array", "fold", "gptq", "gptq_", "minmax_scale", "nearest_scale", "pack_int8",
+    "pack_weight", "quantize_",    "quantize_array", "quantize_static", "smoothquant", "smoothquant_",
 ]  # fmt: skip

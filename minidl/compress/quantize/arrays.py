@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl.devices import array_module
 
-__all__ = ["absmax_scale", "affine", "dequantize_array", "minmax_scale", "quantize_array"]
+__all__ = ["absmax_scale", "affine", "dequantize_array", "minmax_scale", "nearest_scale", "quantize_array"]
 
 Array = Any
 
@@ -37,6 +37,31 @@ def absmax_scale(w: Array, bits: int = 8, axis: int | None = 0) -> Array:
     scale = (top / np.float32(2 ** (bits - 1) - 1)).astype(np.float32)
     # A scale below float32's normal numbers has too few bits left to divide by; such a channel is zero in all but name.
     return xp.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+
+
+def nearest_scale(w: Array, bits: int, axis: int | None = 0) -> Array:
+    """The symmetric scale of least squared error, float32, of the shares 1, .95 ... .3 of `absmax_scale`'s.
+
+    In few bits it pays to cut off the largest weights: the others then have finer steps. At 8 bits it does not, and the
+    scale is `absmax_scale`'s. Raises as `absmax_scale`.
+
+    >>> w = np.float32([[1, 1, 1, 1, 1, 1, 4]])
+    >>> [round(float(f(w, 2)[0]), 3) for f in (absmax_scale, nearest_scale)]
+    [4.0, 1.2]
+    """
+    whole = absmax_scale(w, bits, axis)
+    if bits == 8:
+        return whole
+    xp, axes = array_module(w), None if axis is None else tuple(i for i in range(w.ndim) if i != axis % w.ndim)
+    best, found = None, whole
+    for share in np.arange(20, 5, -1) / np.float32(20):
+        scale = (whole * np.float32(share)).astype(np.float32)
+        scale = xp.where(scale < np.finfo(np.float32).tiny, whole, scale)
+        back = dequantize_array(quantize_array(w, scale, bits=bits, axis=axis), scale, axis=axis)
+        error = xp.square(back - w).sum(axis=axes)
+        found = scale if best is None else xp.where(error < best, scale, found)
+        best = error if best is None else xp.minimum(error, best)
+    return found
 
 
 def minmax_scale(w: Array, bits: int = 8, axis: int | None = 0) -> tuple[Array, Array]:

@@ -3,9 +3,9 @@
 Lin, Tang, Tang, Yang, Xiao, Dang, Gan and Han, "AWQ: Activation-aware Weight Quantization for LLM Compression and
 Acceleration", 2023 (arXiv:2306.00978). w x = (w s) (x / s); with s_k = mean|x_k|^alpha the rounding errors of the
 columns that matter shrink. alpha is the best of a grid, by the layer's output on the data; then, as in the authors'
-code (mit-han-lab/llm-awq), each output's range is cut off where that output's error is least. The paper moves 1 / s into
-the layer before; here the storage multiplies x by it (`minidl.storage.Scaled`), so that any layer will do. A convolution
-has one s_k for each input channel, for all taps.
+code (mit-han-lab/llm-awq), each output's range is cut off where that output's error is least. The paper moves 1 / s
+into the layer before; here the storage multiplies x by it (`minidl.storage.Scaled`), so that any layer will do. A
+convolution has one s_k for each input channel, for all taps.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def awq_(
     model: Any, calibration: Any, bits: int = 4, *, skip: str | Iterable[str] = (), symmetric: bool = True,
     per: str = "channel", group: int | None = None,
 ) -> Any:  # fmt: skip
-    """AWQ for a model's linear layers, attention's projections and convolutions, in place and in the order in which they
-    run; returns the model. What `fold(record(model, example))` gives has the batch norms in the convolutions.
+    """AWQ for a model's linear layers, attention's projections and convolutions, in place and in the order in which
+    they run; returns the model. What `fold(record(model, example))` gives has the batch norms in the convolutions.
 
     Arguments as :func:`awq` and :func:`quantize_`. Raises as :func:`awq`, and ValueError for empty calibration data;
     the model is then as it was.

@@ -5,8 +5,8 @@ Transformers", 2022 (arXiv:2210.17323), which is Optimal Brain Surgeon (Hassibi 
 
 The error that matters is that of the layer's output on data, ||(w - q) x||^2 = (w - q) H (w - q)^T with H = x^T x. Once
 weight k is rounded, the error e = (w_k - q_k) / U_kk is paid back by w_j -= e U_kj for all j > k, where U is the upper
-Cholesky factor of H's inverse, U^T U = H^-1. For a convolution x are the windows that it lies on, and each of its groups
-has an H of its own.
+Cholesky factor of H's inverse, U^T U = H^-1. For a convolution x are the windows that it lies on, and each of its
+groups has an H of its own.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Layers quantized one after another, by the inputs that each meets on calibration data.
 
-A convolution is a product, too: each output is w, as a row, with the window of x that it lies on. Its rows of inputs are
-the windows, C R S numbers in the order of the weight's (C, R, S), and with groups each group of outputs has its own part
-of them. What the methods need of all the rows is the sum of their outer products and how large each channel is: that is
-added up batch by batch, so that no rows are kept.
+A convolution is a product, too: each output is w, as a row, with the window of x that it lies on. Its rows of inputs
+are the windows, C R S numbers in the order of the weight's (C, R, S), and with groups each group of outputs has its own
+part of them. What the methods need of all the rows is the sum of their outer products and how large each channel is:
+that is added up batch by batch, so that no rows are kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,9 +100,9 @@ def one_by_one(
     convolutions stay as they are.
 
     `seen` are the inputs that the weight meets when those before it are quantized already. Nothing is changed before
-    all are done: the weights come back if one of them raises. Raises ValueError for calibration data that are empty, not
-    finite or do not reach a layer, weights that are not finite, and a model without such a layer; TypeError for weights
-    that are not float32.
+    all are done: the weights come back if one of them raises. Raises ValueError for calibration data that are empty,
+    not finite or do not reach a layer, weights that are not finite, and a model without such a layer; TypeError for
+    weights that are not float32.
     """
     layers = {name: w for name, w in readable(model, skip, method).items() if w.kinds <= {"linear", "conv"}}
     if not layers:
@@ -124,7 +125,7 @@ def one_by_one(
         for name, groups in order.items():
             p = layers[name].p
             seen = Seen(tuple(p.shape), groups)
-            _meet(model, data, {name: layers[name]}, lambda m, seen=seen: _take(seen, m, method), method)
+            _meet(model, data, {name: layers[name]}, partial(_take, seen, method), method)
             packed = pack(move(p.array, "cpu"), seen, p.mask)
             packed.mask = p.mask
             hold(p, packed)
@@ -137,7 +138,7 @@ def one_by_one(
     return model
 
 
-def _take(seen: Seen, m: Met, method: str) -> None:
+def _take(seen: Seen, method: str, m: Met) -> None:
     x = move(m.x, "cpu").astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         raise ValueError(f"{method}: the calibration data make NaN or infinity at the input of {m.name}")

@@ -24,10 +24,11 @@ def quantize_(
     With 8 bits the model then runs on integer kernels; a recurrent layer's product with its state, too, step by step.
     With fewer, or `weight_only`, activations stay float, and weights become floats when they are used: 4 bits in groups
     of a multiple of 32 in registers, by a kernel of their own. Transposed convolutions are always used in that way.
-    `model` may be what `record` or `fold` made, whose convolutions have taken in the batch norms; `save_net` then
-    writes it whole. Each weight `Parameter` stays the object it was, under its name, and from now on holds packed storage
-    (:mod:`minidl.storage`) and wants no gradient. Biases and all other layers stay float. A mask stays, and its zeros
-    are zeros of the packed weight. What is packed already stays as it is. Returns the model.
+    `model` may be what `record` or `fold` made, whose convolutions have taken in the batch norms; its parameters are
+    still the model's, and `save_net` writes it whole. Each weight `Parameter` stays the object it was, under its name,
+    and from now on holds packed storage (:mod:`minidl.storage`) and wants no gradient. Biases and all other layers stay
+    float. A mask stays, and its zeros are zeros of the packed weight. What is packed already stays as it is. Returns
+    the model.
 
     Args:
         bits: 2 ... 8 of each weight.

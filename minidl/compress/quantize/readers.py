@@ -30,8 +30,8 @@ OPS: dict[str, tuple[tuple[int, str], ...]] = {
     "projected_lstm_scan": ((3, "recurrent"), (4, "recurrent")),
 }
 SUPPORTED = (
-    "Linear, Conv2d, Conv1d, ConvTranspose1d, ConvTranspose2d, Embedding, MultiheadAttention, CausalSelfAttention, RNN, "
-    "LSTM or GRU, nor one of their cells,"
+    "Linear, Conv2d, Conv1d, ConvTranspose1d, ConvTranspose2d, Embedding, MultiheadAttention, CausalSelfAttention, "
+    "RNN, LSTM or GRU, nor one of their cells,"
 )
 
 
@@ -64,7 +64,7 @@ def _kind(module: Any, name: str) -> str | None:
     if getattr(module, "max_norm", None) is not None:  # an embedding that changes its rows
         return None
     for layer, names, kind in _layers():
-        exact = not kind == "recurrent" and names != ("weight_ih",)
+        exact = kind != "recurrent" and names != ("weight_ih",)
         if isinstance(module, layer) and any(name == n if exact else name.startswith(n) for n in names):
             return kind
     return None
@@ -77,9 +77,11 @@ def _users(model: Any) -> Iterator[tuple[Any, str, str | None]]:
             places = dict(OPS.get(step.op, ()))
             for i, arg in enumerate(step.args):
                 if isinstance(arg, State):
-                    yield model.get_parameter(arg.name) if arg.name in dict(model.named_parameters()) else None, (
-                        f"op {step.op}"
-                    ), places.get(i)
+                    yield (
+                        model.get_parameter(arg.name) if arg.name in dict(model.named_parameters()) else None,
+                        (f"op {step.op}"),
+                        places.get(i),
+                    )
         return
     for path, module in model.named_modules():
         for name, p in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -153,7 +155,9 @@ def _multiplied(op: str, place: int, inputs: Any, out: Any) -> Any:
         return inputs[0].array
     if (op, place) == ("projected_lstm_scan", 4):
         return np.array([-1, 1], np.float32)  # o tanh(c), which lies between
-    return np.concatenate([inputs[1].array.reshape(-1), out[0].array.reshape(-1)])  # the states that went in and came out
+    return np.concatenate(
+        [inputs[1].array.reshape(-1), out[0].array.reshape(-1)]
+    )  # the states that went in and came out
 
 
 def meet(model: Any, data: Any, weights: dict[str, Readable], met: Callable[[Met], None]) -> None:

@@ -22,8 +22,8 @@ __all__ = ["smoothquant", "smoothquant_"]
 
 
 def smoothquant(w: np.ndarray, x: np.ndarray, alpha: float = 0.5) -> Scaled:
-    """The weight w (N, K) float32 as int8 for integer products, by the inputs x (samples, K) that it meets; or that of a
-    convolution, w (N, C / groups, ...), by its windows x (samples, C ...): one factor for each input channel.
+    """The weight w (N, K) float32 as int8 for integer products, by the inputs x (samples, K) that it meets; or that of
+    a convolution, w (N, C / groups, ...), by its windows x (samples, C ...): one factor for each input channel.
 
     alpha in [0, 1] says how much of the inputs' range the weights take over. Columns that are all zero, of w or of x,
     stay as they are. Raises ValueError for shapes that do not fit, values that are not finite, and another alpha.

@@ -10,8 +10,9 @@ float the same steps train: quantization-aware training, whose forward is the de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from minidl.autograd import no_grad
 from minidl.compress.quantize.fold import LAYERS, fold
 from minidl.compress.quantize.models import hold
 from minidl.compress.quantize.observers import MinMax, Observer
-from minidl.compress.quantize.readers import batches
+from minidl.compress.quantize.readers import OPS, batches
 from minidl.compress.quantize.steps import (
     Add,
     AvgPool2d,
+    Cat,
     Clamp,
     Codes,
     Conv2d,
@@ -36,11 +38,13 @@ from minidl.compress.quantize.steps import (
     codes_of,
     floats_of,
     rounded,
-    weight_codes,
+    rounded_table,
+    rounded_weight,
+    table_codes,
 )  # fmt: skip
 from minidl.compress.record import Const, Recorded, State, Step, Value, filled, hang, ops, record
 from minidl.nn.parameter import Parameter
-from minidl.storage import Int8
+from minidl.storage import Packed
 from minidl.tensors import Tensor, wrap
 
 __all__ = ["IntegerNet", "quantize_static"]
@@ -65,13 +69,17 @@ class IntegerNet(nn.Module):
         steps: the list of steps.
         quants: scale and zero point of each result that an integer step reads.
         sample: shape of one input, without the batch.
+        tables: bits of the weights that only float ops read (embeddings, recurrent and transposed layers): packed, and
+            floats when they are used.
     """
 
     def __init__(
-        self, steps: list[Any], output: int, quants: dict[int, Quant], state: dict[str, Tensor], sample: tuple[int, ...]
+        self, steps: list[Any], output: int, quants: dict[int, Quant], state: dict[str, Tensor], sample: tuple[int,
+        ...], tables: dict[str, int] | None = None,
     ):  # fmt: skip
         super().__init__()
         self.steps, self.output, self.quants, self.sample = steps, output, quants, tuple(sample)
+        self.tables = tables or {}
         for name, t in state.items():
             hang(self, name, t)
         known, last = ops(), {}
@@ -84,7 +92,8 @@ class IntegerNet(nn.Module):
             if index != output:
                 self._drop[i].append(index)
 
-    _floats: tuple[Recorded, ...] = ()  # the network in float with these parameters, while it is at hand
+    # While it is at hand: the network in float with these parameters, and the bits of weights and of activations.
+    _floats: tuple[Any, ...] = ()
 
     def recalibrate_(self, calibration: Any, observer: Callable[[], Observer] = MinMax) -> IntegerNet:
         """Learn the ranges of all results anew, with the weights as they are now, and return the network.
@@ -94,15 +103,17 @@ class IntegerNet(nn.Module):
         """
         if self.deployed or not self._floats:
             raise RuntimeError("recalibrate_: only before deploy_(), of a network that quantize_static made here")
-        net = self._floats[0]
-        made = _Builder(net, _ranges(net, _batches(calibration), observer)).build()
-        self.steps, self.quants = made.steps, made.quants
+        net, bits, activations = self._floats
+        data = _batches(calibration)
+        made = _Builder(net, _ranges(net, data, observer, activations), bits, data[0]).build()
+        self.steps, self.quants, self.tables = made.steps, made.quants, made.tables
         return self
 
     @property
     def deployed(self) -> bool:
         """Whether all layers' weights are packed."""
-        return all(isinstance(self.get_parameter(s.weight).array, Int8) for s in self.layers())
+        names = [*(s.weight for s in self.layers()), *self.tables]
+        return all(isinstance(self.get_parameter(name).array, Packed) for name in names)
 
     def layers(self) -> Iterator[Any]:
         """The steps with weights."""
@@ -112,11 +123,13 @@ class IntegerNet(nn.Module):
         """Pack the weights, in place, and return the network. Its results stay the same to the last bit."""
         for step in self.layers():
             p = self.get_parameter(step.weight)
-            if not isinstance(p.array, Int8):
+            if not isinstance(p.array, Packed):
                 b = None if step.bias is None else self.get_parameter(step.bias).array
-                packed = weight_codes(p.array, b, step.x_quant)
-                packed.mask = p.mask
-                hold(p, packed)
+                hold(p, step.stored(p.array, b, p.mask))
+        for name, bits in self.tables.items():
+            p = self.get_parameter(name)
+            if not isinstance(p.array, Packed):
+                hold(p, table_codes(p.array, bits, p.mask))
         for p in self.parameters():
             p.requires_grad_(False)
         self._floats = ()
@@ -128,7 +141,7 @@ class IntegerNet(nn.Module):
         if tuple(x.shape[1:]) != self.sample:
             raise ValueError(f"the network takes inputs (N, {', '.join(map(str, self.sample))}), got {tuple(x.shape)}")
         state = dict(self.named_parameters(remove_duplicate=False)) | dict(self.named_buffers(remove_duplicate=False))
-        if all(isinstance(state[s.weight].array, Int8) for s in self.layers()):
+        if self.deployed:
             with no_grad():
                 y = self._run({0: x.array, -1: len(x)}, state, integers=True)
             return wrap(floats_of(y) if isinstance(y, Codes) else y)
@@ -163,12 +176,21 @@ class IntegerNet(nn.Module):
 
     def _float(self, cls: Any, step: Float, held: dict[int, Any], state: dict[str, Tensor], integers: bool) -> Any:
         if not integers:
+            state = self._as_packed(step, state)
             out = cls(*filled(step.call.args, held, state), **filled(step.call.kwargs, held, state))
         else:
             plain = {i: _tensor(held[i]) for i in reads(step)}
             out = cls(*filled(step.call.args, plain, state), **filled(step.call.kwargs, plain, state))
         out = out[step.call.outs.index(step.out)] if isinstance(out, tuple) else out
         return out.array if integers else out
+
+    def _as_packed(self, step: Float, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state with the op's weights as they will be packed: its own, and those that it shares with a layer."""
+        names = {r.name for r in step.call.refs() if isinstance(r, State)}
+        made = {s.weight: rounded_weight(state[s.weight], s.bias and state[s.bias], s) for s in self.layers()
+                if s.weight in names}  # fmt: skip
+        made |= {name: rounded_table(state[name], bits) for name, bits in self.tables.items() if name in names}
+        return state | made if made else state
 
     def extra_repr(self) -> str:
         count = Counter(step.call.op if isinstance(step, Float) else type(step).__name__ for step in self.steps)
@@ -187,25 +209,32 @@ def reads(step: Any) -> list[int]:
     """The numbers of the results that a step reads."""
     if isinstance(step, Float):
         return [r.index for r in step.call.refs() if isinstance(r, Value)]
+    if isinstance(step, Cat):
+        return list(step.xs)
     return [step.x, step.b] if isinstance(step, Add) else [step.x]
 
 
 def quantize_static(
-    model: Any, calibration: Any, *, observer: Callable[[], Observer] = MinMax, deploy: bool = True
-) -> IntegerNet:
-    """A network of int8 steps that computes what `model` does, with ranges learned from `calibration`.
+    model: Any, calibration: Any, *, bits: int | Mapping[str, int] = 8, activation_bits: int = 8,
+    observer: Callable[[], Observer] = MinMax, deploy: bool = True,
+) -> IntegerNet:  # fmt: skip
+    """A network of integer steps that computes what `model` does, with ranges learned from `calibration`.
 
     Args:
         model: any Module whose ops do not depend on its input's values, or what `record` or `fold` made of it. It
             stays as it is.
         calibration: inputs (a Tensor, an array, or an iterable of batches, which may be tuples that begin with the
             input), of which the first batch is recorded.
+        bits: 2 ... 8 of the weights; or a dict from names of weights or layers (``*`` stands for anything) to their
+            bits, of which the last that fits counts, 8 where none does. Fewer than 8 are packed so in memory and in the
+            file, and multiplied as int8.
+        activation_bits: 2 ... 8 of all results but the network's input, which has 8.
         observer: makes the observer of each result (observers.py).
         deploy: pack the weights; False leaves them float for quantization-aware training (then call ``deploy_()``).
 
     Weights get one scale per output, activations one scale and zero point per tensor. Raises ValueError for
-    calibration data that are empty or make NaN or infinity, and for weights that are not finite; TypeError for weights
-    that are packed already or not float32.
+    calibration data that are empty or make NaN or infinity, for weights that are not finite, for bits outside 2 ... 8
+    and names of no weight; TypeError for weights that are packed already or not float32.
 
     >>> from minidl import nn
     >>> x = np.random.default_rng(0).normal(size=(8, 1, 6, 6)).astype(np.float32)
@@ -216,6 +245,9 @@ def quantize_static(
     >>> bool(abs(net(x).array - model(wrap(x)).array).max() < 0.1)
     True
     """
+    every = [activation_bits, *(bits.values() if isinstance(bits, Mapping) else [bits])]
+    if any(isinstance(b, bool) or not isinstance(b, (int, np.integer)) or not 2 <= b <= 8 for b in every):
+        raise ValueError(f"quantize_static: bits must be integers in 2 ... 8, got {bits!r} and {activation_bits!r}")
     data = _batches(calibration)
     net = fold(model if isinstance(model, Recorded) else record(model, data[0]))
     for name, p in net.named_parameters():
@@ -226,9 +258,14 @@ def quantize_static(
         if not np.isfinite(p.array).all():
             raise ValueError(f"quantize_static: {name} holds NaN or infinity")
     state = {name: _copied(t) for name, t in net.named_state()}
+    for step in net.steps:  # a weight that was made of others, by a norm for instance, is a layer's own from now on
+        for ref in step.args[1:3] if step.op in LAYERS else ():
+            if isinstance(ref, (State, Const)) and not isinstance(state[ref.name], Parameter):
+                state[ref.name] = Parameter(state[ref.name].array.copy())
     net = Recorded(net.steps, net.output, state, net.sample)
-    made = _Builder(net, _ranges(net, data, observer)).build()
-    made._floats = (net,)
+    of_weights = _bits_of(bits, [name for name, t in state.items() if isinstance(t, Parameter)])
+    made = _Builder(net, _ranges(net, data, observer, activation_bits), of_weights, data[0]).build()
+    made._floats = net, of_weights, activation_bits
     return made.deploy_() if deploy else made
 
 
@@ -240,7 +277,19 @@ def _copied(t: Tensor) -> Tensor:
     return p
 
 
-def _ranges(net: Recorded, data: list[Tensor], observer: Callable[[], Observer]) -> dict[int, Quant]:
+def _bits_of(bits: int | Mapping[str, int], names: list[str]) -> dict[str, int]:
+    """Bits of each parameter. ValueError for a pattern that fits none."""
+    table = bits if isinstance(bits, Mapping) else {"*": bits}
+    found = dict.fromkeys(names, 8)
+    for pattern, b in table.items():
+        hits = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, pattern + ".*")]
+        if not hits:
+            raise ValueError(f"quantize_static: bits: nothing is called {pattern!r}; the parameters are {names}")
+        found.update(dict.fromkeys(hits, int(b)))
+    return found
+
+
+def _ranges(net: Recorded, data: list[Tensor], observer: Callable[[], Observer], bits: int) -> dict[int, Quant]:
     """Scale and zero point of every result, as the network gives it in float."""
     seen: dict[int, Observer] = {0: observer()}
 
@@ -255,7 +304,8 @@ def _ranges(net: Recorded, data: list[Tensor], observer: Callable[[], Observer])
         for x in data:
             look(0, x)
             net.run(x, look)
-    return {index: Quant(*o.parameters()) for index, o in seen.items() if o.seen}
+    widths = {index: bits if index else 8 for index in seen}
+    return {index: Quant(*o.parameters(widths[index]), widths[index]) for index, o in seen.items() if o.seen}
 
 
 def _batches(calibration: Any) -> list[Tensor]:
@@ -269,8 +319,9 @@ def _batches(calibration: Any) -> list[Tensor]:
 class _Builder:
     """Turns the ops of a folded network into integer steps."""
 
-    def __init__(self, net: Recorded, quants: dict[int, Quant]):
-        self.net, self.quants = net, quants
+    def __init__(self, net: Recorded, quants: dict[int, Quant], bits: dict[str, int], example: Tensor):
+        self.net, self.quants, self.bits = net, quants, bits
+        self.example = np.concatenate([example.array[:1]] * 2)
         self.state = dict(net.named_state())
         self.steps: list[Any] = []
         self.maker: dict[int, Any] = {}  # by result: the step that made it
@@ -286,8 +337,12 @@ class _Builder:
                 self.floating(step)
         output = self.at(self.net.output)
         last = self.maker.get(output)
-        if isinstance(last, (Conv2d, Linear)) and self.uses[output] == 1 and (last.low, last.high) == (-128, 127):
+        if isinstance(last, (Conv2d, Linear)) and self.uses[output] == 1 and _unclamped(last):
             last.y = None  # nobody needs codes of the last layer
+        layers = [s for s in self.steps if isinstance(s, (Conv2d, Linear))]
+        for s in layers:
+            shared = [other.x_quant.scale for other in layers if other.weight == s.weight]
+            s.finest = min(shared) if len(shared) > 1 else 0.0
         state = {}
         for s in self.steps:
             names = (
@@ -298,7 +353,21 @@ class _Builder:
             state.update({n: self.state[n] for n in names})
         read = {index for s in self.steps if not isinstance(s, Float) for index in reads(s)}
         quants = {index: quant for index, quant in self.quants.items() if index in read}
-        return IntegerNet(self.steps, output, quants, state, self.net.sample)
+        return IntegerNet(self.steps, output, quants, state, self.net.sample, self._tables())
+
+    def _tables(self) -> dict[str, int]:
+        """Weights that float ops alone read, all of which take them packed."""
+        taken = {s.weight for s in self.steps if isinstance(s, (Conv2d, Linear))}
+        calls = {id(s.call): s.call for s in self.steps if isinstance(s, Float)}.values()
+        read = {r for call in calls for r in call.refs() if isinstance(r, State) and r.name not in taken}
+        able = {r for r in read if all(self._packable(r, call) for call in calls)}
+        return {r.name: self.bits.get(r.name, 8) for r in sorted(able, key=lambda r: r.name)
+                if isinstance(self.state[r.name], Parameter) and self.state[r.name].ndim > 1}  # fmt: skip
+
+    def _packable(self, w: Any, step: Step) -> bool:
+        """Whether a step reads this weight only where it may be packed; so does one that does not read it."""
+        places = [i for i, _ in OPS.get(step.op, ())]
+        return sum(r == w for r in step.refs()) == sum(step.args[i] == w for i in places if i < len(step.args))
 
     def at(self, ref: Any) -> int:
         return self.same.get(ref.index, ref.index)
@@ -311,6 +380,8 @@ class _Builder:
     def integer(self, step: Step) -> bool:
         """Add what the op is in integers; False if it is nothing."""
         rule = getattr(self, f"_{step.op}", None)
+        if step.op == "cat":
+            return self._cat_of(step, *step.args, **step.kwargs)
         if rule is None or step.kwargs or not isinstance(step.args[0], Value):
             return False
         x = self.at(step.args[0])
@@ -329,6 +400,8 @@ class _Builder:
         if not isinstance(w, (State, Const)) or isinstance(b, Value):
             return None
         if self.state[w.name].ndim != LAYERS[step.op]:
+            return None
+        if not all(self._packable(w, other) for other in self.net.steps):
             return None
         return w.name, None if b is None else b.name
 
@@ -349,13 +422,34 @@ class _Builder:
         return self.add(
             Conv2d(
                 x, out, *names, self.quants[x], self.quants[out], stride=tuple(stride), padding=sides,
-                dilation=tuple(dilation), groups=groups,
+                dilation=tuple(dilation), groups=groups, **self._range(out, names[0]),
             )
         )  # fmt: skip
 
+    def _range(self, out: int, weight: str | None = None) -> dict[str, Any]:
+        """The codes that a step may give, and the bits of its weight."""
+        more = {} if weight is None else {"bits": self.bits.get(weight, 8)}
+        return {"low": self.quants[out].low, "high": self.quants[out].high} | more
+
     def _linear(self, step: Step, x: int, out: int, w: Any, b: Any = None) -> bool:
         names = self._weights(step, w, b)
-        return names is not None and self.add(Linear(x, out, *names, self.quants[x], self.quants[out]))
+        return names is not None and self.add(
+            Linear(x, out, *names, self.quants[x], self.quants[out], **self._range(out, names[0]))
+        )
+
+    def _cat_of(self, step: Step, xs: Any, dim: int = 0) -> bool:
+        """Operands that are results, not along the batch; of one scale and zero point the result has them, too."""
+        out = step.outs[0]
+        if out not in self.quants or not all(isinstance(x, Value) and self.at(x) in self.quants for x in xs):
+            return False
+        rank = len(self.net_shapes()[out])
+        inputs = [self.at(x) for x in xs]
+        if dim % rank == 0 or any(len(self.net_shapes()[x.index]) != rank for x in xs):
+            return False
+        quants = tuple(self.quants[x] for x in inputs)
+        if len(set(quants)) == 1:
+            self.quants[out] = quants[0]
+        return self.add(Cat(tuple(inputs), out, dim % rank, quants, self.quants[out]))
 
     def _add(self, step: Step, x: int, out: int, other: Any) -> bool:
         if not isinstance(other, Value):
@@ -363,7 +457,7 @@ class _Builder:
         b = self.at(other)
         if b not in self.quants or self.shapes_differ(step):
             return False
-        return self.add(Add(x, b, out, self.quants[x], self.quants[b], self.quants[out]))
+        return self.add(Add(x, b, out, self.quants[x], self.quants[b], self.quants[out], **self._range(out)))
 
     def shapes_differ(self, step: Step) -> bool:
         """Whether a sum broadcasts, which the kernel does not."""
@@ -375,15 +469,12 @@ class _Builder:
         if not hasattr(self, "_shapes"):
             self._shapes = {0: (2, *self.net.sample)}
             with no_grad():
-                self.net.run(
-                    wrap(np.zeros((2, *self.net.sample), np.float32)),
-                    lambda index, t: self._shapes.__setitem__(index, tuple(t.shape)),
-                )
+                self.net.run(wrap(self.example), lambda index, t: self._shapes.__setitem__(index, tuple(t.shape)))
         return self._shapes
 
     def _clamped(self, x: int, out: int, low: float, high: float) -> bool:
         maker, quant = self.maker.get(x), self.quants[out]
-        if isinstance(maker, (Conv2d, Linear, Add)) and self.uses[x] == 1 and (maker.low, maker.high) == (-128, 127):
+        if isinstance(maker, (Conv2d, Linear, Add)) and self.uses[x] == 1 and _unclamped(maker):
             # The layer's own output pipeline clamps; its codes cover what is left of the range.
             maker.y, maker.low, maker.high = quant, quant.code(low), quant.code(high)
             self.same[out] = x
@@ -430,6 +521,8 @@ class _Builder:
         return self.add(Reshape(between, out, (-1, shape[1]), self.quants[out]))
 
     def _reshape(self, step: Step, x: int, out: int, shape: Any) -> bool:
+        if any(isinstance(n, Value) for n in shape):
+            return False
         self.quants[out] = self.quants[x]
         return self.add(Reshape(x, out, tuple(int(n) for n in shape), self.quants[x]))
 
@@ -439,6 +532,10 @@ class _Builder:
         self.quants[out] = self.quants[x]
         (top, bottom), (left, right) = widths[2], widths[3]
         return self.add(Pad(x, out, (left, right, top, bottom), self.quants[x]))
+
+
+def _unclamped(step: Any) -> bool:
+    return step.y is not None and (step.low, step.high) == (step.y.low, step.y.high)
 
 
 def _renumbered(tree: Any, same: dict[int, int]) -> Any:

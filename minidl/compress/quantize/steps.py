@@ -17,14 +17,17 @@ import numpy as np
 
 import minidl_kernels as kernels
 from minidl.autograd import Op
-from minidl.compress.quantize.arrays import absmax_scale, quantize_array
+from minidl.compress.quantize.arrays import nearest_scale, quantize_array
+from minidl.compress.quantize.weights import stored
 from minidl.ops.conv import conv2d_dw, conv2d_dx
+from minidl.ops.joining import cat
 from minidl.ops.linalg import matmul
 from minidl.ops.padding import pad
 from minidl.ops.pool import avg_pool2d_dx, max_pool2d
 from minidl.ops.reduce import sum as sum_over
 from minidl.ops.shapes import reshape
-from minidl.storage import Int8
+from minidl.storage import Int8, Packed
+from minidl_kernels.int8_static.geometry import windows
 
 __all__ = ["Codes", "Quant", "codes_of", "floats_of", "steps_by_name"]
 
@@ -33,14 +36,25 @@ ROOM = 2**28  # of a bias in units of its sums: beside sums below 2^30 nothing c
 
 @dataclass(frozen=True)
 class Quant:
-    """x = scale (q - zero), q in -128 ... 127."""
+    """x = scale (q - zero), q in -2**(bits - 1) ... 2**(bits - 1) - 1, held in int8."""
 
     scale: float
     zero: int
+    bits: int = 8
+
+    @property
+    def low(self) -> int:
+        """The lowest code."""
+        return -(2 ** (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        """The highest code."""
+        return 2 ** (self.bits - 1) - 1
 
     def code(self, value: float) -> int:
         """The code of a number, inside the range."""
-        return int(np.clip(np.rint(np.float32(value) / np.float32(self.scale)) + self.zero, -128, 127))
+        return int(np.clip(np.rint(np.float32(value) / np.float32(self.scale)) + self.zero, self.low, self.high))
 
 
 @dataclass
@@ -52,12 +66,12 @@ class Codes:
 
 
 def codes_of(x: np.ndarray, quant: Quant) -> Codes:
-    """Floats as codes: clip(rint(x / s) + z, -128, 127), float32, half to even, NaN as z; images (N, H, W, C)."""
+    """Floats as codes: clip(rint(x / s) + z, low, high), float32, half to even, NaN as z; images (N, H, W, C)."""
     x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
     with np.errstate(all="ignore"):
         v = np.rint(x.astype(np.float32, copy=False) / np.float32(quant.scale)) + np.float32(quant.zero)
-        v = np.nan_to_num(v, nan=quant.zero, posinf=127, neginf=-128)
-    return Codes(np.clip(v, -128, 127).astype(np.int8), quant)
+        v = np.nan_to_num(v, nan=quant.zero, posinf=quant.high, neginf=quant.low)
+    return Codes(np.clip(v, quant.low, quant.high).astype(np.int8), quant)
 
 
 def floats_of(codes: Codes) -> np.ndarray:
@@ -71,7 +85,7 @@ class rounded(Op):
 
     def forward(ctx, x: Any, quant: Quant) -> Any:
         codes = codes_of(x, quant)
-        ctx.inside = _inside(codes.q, -128, 127)
+        ctx.inside = _inside(codes.q, quant.low, quant.high)
         return floats_of(codes)
 
     def backward(ctx, dy: Any) -> Any:
@@ -87,19 +101,48 @@ def _inside(q: np.ndarray, low: int, high: int) -> np.ndarray:
 # -- layers with weights ------------------------------------------------------------------------------------------
 
 
-def weight_codes(w: Any, b: Any, x: Quant) -> Int8:
-    """A layer's weight as int8 with a scale per output, w (N, ...) float or packed already.
+def weight_codes(w: Any, b: Any, x_scale: float, bits: int = 8) -> Int8:
+    """A layer's weight as codes of so many bits, in int8, with a scale per output; w (N, ...) float or packed already.
 
-    The scale is max|w| / 127, but never so small that the bias, in units of s_x s_w, needs more room than int32 has: an
-    output that is all bias keeps it.
+    The scale is `nearest_scale`'s (8 bits: max|w| / 127), but never so small that the bias, in units of s_x s_w, needs
+    more room than int32 has: an output that is all bias keeps it.
     """
     if isinstance(w, Int8):
         return w
-    scale = absmax_scale(w)
+    if isinstance(w, Packed):
+        return Int8((w.codes().astype(np.int16) - 2 ** (w.bits - 1)).astype(np.int8), w.scale[:, 0])
+    scale = nearest_scale(w, bits)
     if b is not None:
-        least = np.abs(b).astype(np.float64) / (x.scale * ROOM)
+        least = np.abs(b).astype(np.float64) / (x_scale * ROOM)
         scale = np.maximum(scale, (least * (1 + 1e-6)).astype(np.float32))
-    return Int8(quantize_array(w, scale), scale)
+    return Int8(quantize_array(w, scale, bits=bits), scale)
+
+
+class rounded_weight(Op):
+    """The weight as it will be packed, for an op that reads it beside the layer: straight-through."""
+
+    def forward(ctx, w: Any, b: Any, layer: Any) -> Any:
+        return layer.packed(w, b).dequantize()
+
+    def backward(ctx, dy: Any) -> Any:
+        return dy, None
+
+
+def table_codes(w: Any, bits: int, mask: Any = None) -> Any:
+    """A weight that is used as floats, as Codes with a scale for each index of its first axis."""
+    flat = w.reshape(len(w), -1)
+    scale = nearest_scale(flat, bits)
+    return stored(quantize_array(flat, scale, bits=bits), scale[:, None], None, bits, w.shape, mask, floats=False)
+
+
+class rounded_table(Op):
+    """The floats that `table_codes` stands for, straight-through."""
+
+    def forward(ctx, w: Any, bits: int) -> Any:
+        return table_codes(w, bits).dequantize()
+
+    def backward(ctx, dy: Any) -> Any:
+        return (dy,)
 
 
 @dataclass
@@ -114,14 +157,28 @@ class _Layer:
     y: Quant | None
     low: int = -128
     high: int = 127
+    bits: int = 8  # of the weight
+    finest: float = 0.0  # the smallest scale of inputs among the layers that share the weight; 0: it is not shared
     ready: Any = field(default=None, repr=False, compare=False)  # what was made of packed weights
+
+    def packed(self, w: Any, b: Any) -> Int8:
+        """The weight as codes; see weight_codes."""
+        return weight_codes(w, b, self.finest or self.x_quant.scale, self.bits)
+
+    def stored(self, w: Any, b: Any, mask: Any) -> Any:
+        """The weight as it is kept once training is over: Int8, or of fewer bits Codes."""
+        int8 = self.packed(w, b)
+        if self.bits == 8:
+            int8.mask = mask
+            return int8
+        return stored(int8.q, int8.scale[:, None], None, self.bits, w.shape, mask, floats=False)
 
     def prepared(self, w: Any, b: Any) -> tuple[Any, ...]:
         """(weight as the kernel reads it, bias int32, multiplier float32) of a float or packed weight."""
         held = None if b is None else b.tobytes()  # a bias may be written in place
         if self.ready is not None and self.ready[0] is w and self.ready[1] == held:
             return self.ready[2]
-        packed = weight_codes(w, b, self.x_quant)
+        packed = self.packed(w, b)
         q = self.turned(packed.q)
         q.flags.writeable = False  # so the kernel packs it once
         unit = np.float64(self.x_quant.scale) * packed.scale.astype(np.float64)
@@ -129,7 +186,7 @@ class _Layer:
         offset = offset - self.x_quant.zero * q.reshape(len(q), -1).sum(1, dtype=np.int64)
         step = 1.0 if self.y is None else self.y.scale
         made = q, offset.astype(np.int32), (unit / step).astype(np.float32)
-        if isinstance(w, Int8):
+        if isinstance(w, Packed):
             self.ready = w, held, made
         return made
 
@@ -141,8 +198,8 @@ class _Layer:
         """Codes in, codes (or floats) out."""
         w, bias, multiplier = self.prepared(w, b)
         if self.y is None:
-            acc = self.sums(x.q, w)
-            return (acc + bias).astype(np.float32) * multiplier
+            y = (self.sums(x.q, w) + bias).astype(np.float32) * multiplier
+            return np.ascontiguousarray(y.transpose(0, 3, 1, 2)) if y.ndim == 4 and isinstance(self, Conv2d) else y
         return Codes(self.codes(x.q, w, bias, multiplier, self.y), self.y)
 
     def straight(self, x: Any, w: Any, b: Any) -> Any:
@@ -162,8 +219,9 @@ class straight_layer(Op):
 
     def forward(ctx, x: Any, w: Any, b: Any, layer: Any) -> Any:
         ctx.save(x, w)
-        ctx.layer, ctx.seen = layer, weight_codes(w, b, layer.x_quant).dequantize()
-        y = layer.integer(codes_of(x, layer.x_quant), w, b)
+        packed = layer.packed(w, b)
+        ctx.layer, ctx.seen = layer, packed.dequantize()
+        y = layer.integer(codes_of(x, layer.x_quant), packed, b)
         if layer.y is None:
             ctx.inside = None
             return y
@@ -217,6 +275,14 @@ class Conv2d(_Layer):
             q, w, bias, multiplier, self.stride, self.padding, self.dilation, self.groups, self.x_quant.zero,
             y.zero, self.low, self.high,
         )  # fmt: skip
+
+    def sums(self, q: Any, w: Any) -> Any:
+        """int32 (N, P, Q, K), for a result that nobody rounds: the last layer's."""
+        rows = windows(q, w.shape[1:3], self.stride, self.padding, self.dilation, self.x_quant.zero)  # N, P, Q, R, S, C
+        parts = np.split(rows, self.groups, -1)
+        filters = w.reshape(self.groups, len(w) // self.groups, -1)
+        made = [kernels.int8_matmul(x.reshape(*x.shape[:3], -1), f.T) for x, f in zip(parts, filters, strict=True)]
+        return np.concatenate(made, -1)
 
     def _border(self) -> tuple[int, int, int, int]:
         """What F.pad takes."""
@@ -276,6 +342,54 @@ class straight_add(Op):
     def backward(ctx, dy: Any) -> Any:
         dy = dy * ctx.inside
         return dy, dy
+
+
+@dataclass
+class Cat:
+    """Results one after the other along an axis, counted as of (N, C, H, W). Codes of the result's own scale and zero
+    point are copied, others go through the output pipeline: rint(float32(q - z) r) + z_y with r = float32(s / s_y).
+    """
+
+    xs: tuple[int, ...]
+    out: int
+    dim: int
+    quants: tuple[Quant, ...]
+    y: Quant
+
+    def integer(self, *xs: Codes) -> Codes:
+        """Codes in, codes out."""
+        axis = (0, 3, 1, 2)[self.dim] if xs[0].q.ndim == 4 else self.dim
+        return Codes(
+            np.concatenate([self.same(x.q, quant) for x, quant in zip(xs, self.quants, strict=True)], axis), self.y
+        )
+
+    def same(self, q: np.ndarray, quant: Quant) -> np.ndarray:
+        """Codes of one operand as codes of the result."""
+        if quant == self.y:
+            return q
+        c = q.shape[-1]
+        ratio = np.full(c, quant.scale / self.y.scale, np.float32)
+        offset = np.full(c, -quant.zero, np.int32)
+        return kernels.requantize(q.astype(np.int32), offset, ratio, self.y.zero, self.y.low, self.y.high)
+
+    def straight(self, *xs: Any) -> Any:
+        """Floats in, floats out."""
+        whole = [
+            x if quant == self.y else straight_cast(x, self, quant) for x, quant in zip(xs, self.quants, strict=True)
+        ]
+        return cat(whole, self.dim)
+
+
+class straight_cast(Op):
+    """Codes of one scale as codes of another, on floats, straight-through."""
+
+    def forward(ctx, x: Any, step: Any, quant: Quant) -> Any:
+        y = step.same(codes_of(x, quant).q, quant)
+        ctx.inside = _inside(y, step.y.low, step.y.high)
+        return floats_of(Codes(y, step.y))
+
+    def backward(ctx, dy: Any) -> Any:
+        return (dy * ctx.inside,)
 
 
 @dataclass
@@ -344,7 +458,7 @@ class AvgPool2d:
         c = acc.shape[-1]
         bias = np.full(c, -count * self.x_quant.zero, np.int32)
         multiplier = np.full(c, self.x_quant.scale / (count * self.y.scale), np.float32)
-        return Codes(kernels.requantize(acc, bias, multiplier, self.y.zero), self.y)
+        return Codes(kernels.requantize(acc, bias, multiplier, self.y.zero, self.y.low, self.y.high), self.y)
 
     def straight(self, x: Any) -> Any:
         """Floats in, floats out."""
@@ -356,7 +470,7 @@ class straight_mean(Op):
 
     def forward(ctx, x: Any, step: Any) -> Any:
         y = step.integer(codes_of(x, step.x_quant))
-        ctx.inside, ctx.size = _inside(y.q, -128, 127), x.shape
+        ctx.inside, ctx.size = _inside(y.q, step.y.low, step.y.high), x.shape
         count = step.window[0] * step.window[1]
         out = ctx.inside.shape[2:]
         ctx.how = (step.window, step.stride, (0, 0), out, np.full(out, 1 / count))
@@ -439,7 +553,12 @@ class Reshape:
 
 def steps_by_name() -> dict[str, Any]:
     """The kinds of steps, as files call them."""
-    return {cls.__name__: cls for cls in (Linear, Conv2d, Add, MaxPool2d, AvgPool2d, Clamp, Pad, Reshape)}
+    return {cls.__name__: cls for cls in (Linear, Conv2d, Add, Cat, MaxPool2d, AvgPool2d, Clamp, Pad, Reshape)}
+
+
+def pair(quant: Quant) -> tuple:
+    """A scale and zero point as plain values, and the bits where they are not 8."""
+    return (quant.scale, quant.zero) if quant.bits == 8 else (quant.scale, quant.zero, quant.bits)
 
 
 def plain(step: Any) -> dict[str, Any]:
@@ -448,5 +567,7 @@ def plain(step: Any) -> dict[str, Any]:
     for f in fields(step):
         if f.name != "ready":
             value = getattr(step, f.name)
-            found[f.name] = (value.scale, value.zero) if isinstance(value, Quant) else value
+            if f.name == "quants":
+                value = [pair(quant) for quant in value]
+            found[f.name] = pair(value) if isinstance(value, Quant) else value
     return found

@@ -73,11 +73,20 @@ def pack_weight(
 
 
 def stored(
-    codes: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits: int, shape: tuple[int, ...], mask: Any = None
-) -> Codes | Int4:
-    """Signed codes of any arrangement as the storage for them; `scale` and `zero` (rows, groups), zero unsigned."""
+    codes: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits: int, shape: tuple[int, ...], mask: Any = None,
+    floats: bool = True,
+) -> Codes | Int4:  # fmt: skip
+    """Signed codes of any arrangement as the storage for them; `scale` and `zero` (rows, groups), zero unsigned.
+    Without `floats` they are not meant for Int4's kernel, which multiplies floats."""
     u = (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
-    if bits == 4 and len(shape) == 2 and len(scale) == shape[0] and shape[1] // scale.shape[1] % 32 == 0 and shape[1]:
+    if (
+        floats
+        and bits == 4
+        and len(shape) == 2
+        and len(scale) == shape[0]
+        and shape[1] // scale.shape[1] % 32 == 0
+        and shape[1]
+    ):
         return Int4(kernels.pack_int4(u.reshape(shape)), scale, zero, mask)
     return Codes(pack_bits(u, bits), bits, shape, scale, zero, mask)
 
