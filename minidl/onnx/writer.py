@@ -62,6 +62,8 @@ class Writer:
 
     def name(self, ref: Any, like: Any = None) -> str:
         """What the file calls an argument; plain numbers take the dtype of the argument `like`."""
+        if ref == Value(-1):
+            raise ValueError("onnx.export: the network reads the number of its inputs, which has no translation")
         if not self.is_constant(ref):
             return self.names[ref.index]
         a = self.array(ref)

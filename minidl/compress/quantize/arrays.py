@@ -45,7 +45,7 @@ def nearest_scale(w: Array, bits: int, axis: int | None = 0) -> Array:
     In few bits it pays to cut off the largest weights: the others then have finer steps. At 8 bits it does not, and the
     scale is `absmax_scale`'s. Raises as `absmax_scale`.
 
-    >>> w = np.float32([[1, 1, 1, 1, 1, 1, 4]])
+    >>> w = np.float32([[1] * 20 + [4]])
     >>> [round(float(f(w, 2)[0]), 3) for f in (absmax_scale, nearest_scale)]
     [4.0, 1.2]
     """
