@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from minidl import cli, nn, random
+import minidl.nn.functional as F
+from minidl import cli, nn, optim, random
 from minidl.compress import latencies, meet_budget_, quantize_, report
 from minidl.data import load_images
 from minidl.sweep.points import means, wilson
@@ -201,6 +202,49 @@ def test_limits_that_cannot_be_met_are_named(classifier):
     assert model.training
     assert all(s.taken or s.why == "taken back: not faster" for s in found.steps)
     assert "already before" in meet_budget_(model, (x, 3 - y), min_accuracy=0.99).missed()[0]
+
+
+@pytest.mark.trains
+def test_a_budget_with_retraining_removes_channels_where_bytes_need_it(classifier):
+    model, x, y = copy.deepcopy(classifier[0]), *classifier[1:]
+    calls = []
+
+    def retrain(m):
+        calls.append(m)
+        m.train()
+        adam = optim.Adam([p for p in m.parameters() if p.requires_grad], lr=0.01)
+        for _ in range(60):
+            adam.zero_grad()
+            F.cross_entropy(m(nn.Buffer(x)), nn.Buffer(y)).backward()
+            adam.step()
+
+    alone = meet_budget_(copy.deepcopy(model), (x, y), max_bytes=600, min_accuracy=0.9)
+    assert not alone.met
+    found = meet_budget_(model, (x, y), max_bytes=600, min_accuracy=0.9, retrain=retrain)
+    assert found.met, str(found)
+    assert calls
+    assert model[0].weight.shape[0] < 64
+    first = found.steps[0]
+    assert (first.name, first.treatment, first.taken) == ("all", "25 % of channels, retrained", True)
+    assert found.bytes == report(model).bytes <= 600
+    assert (model(nn.Buffer(x)).array.argmax(1) == y).mean() == found.accuracy >= 0.9
+
+
+def test_a_step_that_is_taken_back_leaves_what_retraining_changed(classifier):
+    model, x, y = copy.deepcopy(classifier[0]), *classifier[1:]
+    before = {n: p.array.copy() for n, p in model.named_parameters()}
+
+    def harm(m):
+        for p in m.parameters():
+            if p.requires_grad:
+                p.array[...] = 0
+
+    found = meet_budget_(model, (x, y), max_bytes=600, min_accuracy=0.9, retrain=harm)
+    assert not found.met
+    assert any("taken back" in s.why for s in found.steps)
+    floats = {n: p for n, p in model.named_parameters() if not p.packed and p.mask is None}
+    assert {"0.bias", "2.bias"} <= set(floats)
+    assert all((p.array == before[n]).all() for n, p in floats.items())
 
 
 def test_budgets_refuse(classifier):

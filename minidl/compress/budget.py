@@ -3,6 +3,9 @@
 Every weight is tried alone in several ways, and it is measured what that costs in accuracy and saves in the file.
 Then, one step after the other, the treatment is taken that costs least for what it saves, and the model as it then is
 is measured anew, until the budget is met or nothing is left to take. Each step says why.
+
+With a way to train the model, steps that cost accuracy are made good by retraining before they are judged, and a limit
+on time, or on bytes that no treatment of the weights would meet, by removing channels first.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from minidl.compress.files import stored_bytes
-from minidl.compress.prune import magnitude_mask, prunable
+from minidl.compress.prune import magnitude_mask, prunable, prune_channels_
 from minidl.compress.quantize import pack_int8, pack_weight
 from minidl.compress.reports import _score, latencies, table
+from minidl.compress.slimming import slim
 from minidl.storage import Packed
 from minidl.tensors import wrap
 
@@ -117,6 +121,7 @@ def meet_budget_(
     max_ms: float | None = None,
     min_accuracy: float | None = None,
     skip: str | Iterable[str] = (),
+    retrain: Callable[[Any], Any] | None = None,
 ) -> Budget:
     """Compress a classifier in place, weight by weight, until it meets the limits; returns what was decided and why.
 
@@ -126,10 +131,14 @@ def meet_budget_(
         max_ms: of a forward pass of the first batch.
         min_accuracy: a step that falls below it is taken back; with no other limit, as small as that allows.
         skip: names of parameters or modules to leave alone; ``*`` stands for anything.
+        retrain: ``retrain(model)`` trains what is still float, in place, a little, on other data than `data`; with an
+            optimizer of its own, since `max_ms` is then met by removing channels, after which parameters have new
+            shapes, and so is a `max_bytes` that no treatment of weights would meet. It is called after each step
+            that cost accuracy. Without it nothing is trained.
 
-    If the limits cannot be met, the model is as far on the way as it came, and `missed()` says what is missing. Nothing
-    is retrained: prune and retrain first, where accuracy matters. Raises ValueError without a limit, for a limit that
-    is not positive, and for data that are no classification; TypeError for weights that are packed already.
+    If the limits cannot be met, the model is as far on the way as it came, and `missed()` says what is missing.
+    Raises ValueError without a limit, for a limit that is not positive, and for data that are no classification;
+    TypeError for weights that are packed already.
     """
     from minidl import nn
 
@@ -150,13 +159,15 @@ def meet_budget_(
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        return _search(model, data, weights, Budget(max_bytes, max_ms, min_accuracy))
+        return _search(model, data, weights, Budget(max_bytes, max_ms, min_accuracy), retrain, skip)
     finally:
         for m, mode in modes:
             m.training = mode
 
 
-def _search(model: Any, data: Any, weights: dict[str, Any], budget: Budget) -> Budget:
+def _search(
+    model: Any, data: Any, weights: dict[str, Any], budget: Budget, retrain: Callable[[Any], Any] | None, skip: Any
+) -> Budget:
     if not (isinstance(data, (tuple, list)) or hasattr(data, "__len__")):
         data = list(data)
 
@@ -169,6 +180,10 @@ def _search(model: Any, data: Any, weights: dict[str, Any], budget: Budget) -> B
 
     budget.dense = now = measure()
     budget.bytes, budget.accuracy, budget.ms = now
+    if retrain is not None:
+        _fewer_channels(model, data, list(weights), budget, retrain, skip, measure)
+        weights = {name: p for name, p in model.named_parameters() if name in weights}
+        now = budget.bytes, budget.accuracy, budget.ms
     floats = {name: (p.array, p.mask, p.requires_grad) for name, p in weights.items()}
     options = []  # name, treatment, what it makes, cost, bytes
     for name, p in weights.items():
@@ -199,10 +214,18 @@ def _search(model: Any, data: Any, weights: dict[str, Any], budget: Budget) -> B
         options.remove(best)
         name, way, made, cost, size = best
         p, saved = weights[name], held[name][0] - size
-        before = (p.array, p.mask, p.requires_grad)
+        before = _held(model)
         rival = copy.deepcopy(model) if budget.max_ms is not None else None
+        if retrain is not None:  # since it was tried, the weight may have been trained
+            made = _treatments()[way](*floats[name][:2])
+            size = stored_bytes(p)
         _put(p, *made)
         now = measure()
+        if retrain is not None and now[1] < budget.accuracy and any(q.requires_grad for q in model.parameters()):
+            retrain(model)
+            model.eval()
+            now, way = measure(), f"{way}, retrained"
+        size = stored_bytes(p)
         faster = rival is None or _faster(model, rival, data)
         taken, why = True, ""
         if budget.min_accuracy is not None and now[1] < budget.min_accuracy:
@@ -212,10 +235,74 @@ def _search(model: Any, data: Any, weights: dict[str, Any], budget: Budget) -> B
         budget.steps.append(Step(name, way, cost, saved, *now, taken, why))
         if taken:
             held[name] = size, cost
+            floats |= {n: (q.array, q.mask, q.requires_grad) for n, q in weights.items() if not q.packed}
             budget.bytes, budget.accuracy, budget.ms = now
         else:
-            _restore(p, *before)
+            _put_back(before)
     return budget
+
+
+def _least(model: Any, names: list[str], now: int) -> int:
+    """Bytes with the strongest treatment of all weights."""
+    for name in names:
+        p = model.get_parameter(name)
+        before, whole = (p.array, p.mask, p.requires_grad), stored_bytes(p)
+        _put(p, *_treatments()["prune 80 %, int8"](p.array, p.mask))
+        now -= max(0, whole - stored_bytes(p))
+        _restore(p, *before)
+    return now
+
+
+def _fewer_channels(
+    model: Any, data: Any, names: list[str], budget: Budget, retrain: Callable[[Any], Any], skip: Any,
+    measure: Callable[[], Any],
+) -> None:  # fmt: skip
+    """Remove a quarter of the channels that are left, retrain, and again, until time and bytes are in reach."""
+    x = _score(model, data, None)[2][:1]
+
+    def needed() -> bool:
+        slow = budget.max_ms is not None and budget.ms > budget.max_ms
+        return slow or (budget.max_bytes is not None and _least(model, names, budget.bytes) > budget.max_bytes)
+
+    while needed():
+        size, accuracy, before = budget.bytes, budget.accuracy, dict(model.__dict__)
+        try:
+            small = slim(prune_channels_(copy.deepcopy(model), 0.25, x, skip=skip), x)
+        except ValueError as problem:
+            reason = str(problem).splitlines()[0]
+            why = f"no more channels can go: {reason}"
+            budget.steps.append(Step("all", "25 % of channels", 0.0, 0, size, accuracy, budget.ms, False, why))
+            return
+        retrain(small)
+        small.eval()
+        model.__dict__.update(small.__dict__)
+        now: tuple[int, float, float] = measure()
+        taken, why = True, ""
+        if budget.min_accuracy is not None and now[1] < budget.min_accuracy:
+            taken, why = False, f"taken back: below {budget.min_accuracy:.4f}"
+            model.__dict__.update(before)
+        cost = accuracy - now[1]
+        budget.steps.append(Step("all", "25 % of channels, retrained", cost, size - now[0], *now, taken, why))
+        if not taken:
+            return
+        budget.bytes, budget.accuracy, budget.ms = now
+
+
+def _held(model: Any) -> list[tuple[Any, Any, Any, bool]]:
+    """All parameters and buffers, with their values: retraining changes more than one of them."""
+    return [
+        (t, t.array if getattr(t, "packed", False) else t.array.copy(), getattr(t, "mask", None), t.requires_grad)
+        for t in model.state_dict(keep_vars=True).values()
+    ]
+
+
+def _put_back(held: list[tuple[Any, Any, Any, bool]]) -> None:
+    for t, array, mask, trained in held:
+        if hasattr(t, "mask"):
+            _restore(t, array, mask, trained)
+        else:
+            t.array = array
+            t.bump()
 
 
 def _faster(model: Any, rival: Any, data: Any) -> bool:

@@ -64,6 +64,23 @@ def maker(model: str) -> Callable[..., Any]:
     return getattr(page, function)
 
 
+def train(model: Any, images: ImageData, epochs: int, rate: float) -> None:
+    """Train what is float, in place: AdamW, its rate down to 0 along a cosine."""
+    optimizer = optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    batches = -(-len(images.x_train) // BATCH)
+    fit(
+        model,
+        (images.x_train, images.y_train),
+        loss=nn.functional.cross_entropy,
+        optimizer=optimizer,
+        scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * batches),
+        scheduler_per="step",
+        epochs=epochs,
+        batch_size=BATCH,
+        progress=False,
+    )
+
+
 @dataclass
 class Plan:
     """What is to be swept. `epochs` are those of the dense training; each pruned model retrains for half of that."""
@@ -154,20 +171,7 @@ class Sweep:
             except CheckpointError:
                 os.unlink(path)  # of an interrupted or older run: it is made again
         steps = max(1, self.plan.epochs if dense is None else -(-self.plan.epochs // 2))
-        optimizer = optim.AdamW(model.parameters(), lr=RATE if dense is None else RATE / 2)
-        batches = -(-len(images.x_train) // BATCH)
-        schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps * batches)
-        fit(
-            model,
-            (images.x_train, images.y_train),
-            loss=nn.functional.cross_entropy,
-            optimizer=optimizer,
-            scheduler=schedule,
-            scheduler_per="step",
-            epochs=steps,
-            batch_size=BATCH,
-            progress=False,
-        )
+        train(model, images, steps, RATE if dense is None else RATE / 2)
         save_model(model, path)
         return model.eval()
 

@@ -141,6 +141,8 @@ def prefer_winograd(op: str, g: Geometry) -> bool:
     the gradient of few filters gains too, but less than its kernel takes to compile.
     """
     windows = -(-g.p // 4) * -(-g.q // 4)
+    if op != "conv2d_dw" and g.n * windows >= 256 and g.p * g.q * 4 >= windows * 16 * 3:
+        return min(g.c, g.k) >= 8 and g.c * g.k >= 128  # filters are transformed once for many windows
     least = 1024 if op == "conv2d_dw" else 512
     # Few windows do not pay for the transforms of filters that leave the caches, where there are faster ways.
     fewest = 17 if op == "conv2d" and g.c * g.k > 1 << 15 else 6
