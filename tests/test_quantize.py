@@ -167,22 +167,6 @@ def test_the_model_runs_on_the_integer_kernels(monkeypatch):
     assert calls == [("int8_conv2d", np.int8), ("int8_linear", np.int8), ("int8_linear", np.int8)]
 
 
-@pytest.mark.parametrize("layer", [lambda: nn.Conv2d(4, 6, 3, padding=1), lambda: nn.Linear(8, 6)])
-def test_gradients_pass_a_packed_layer_as_one_of_its_rounded_weights(layer):
-    """So that what is before it can be trained on."""
-    net = layer()
-    quantize_(net)
-    plain = copy.deepcopy(net)
-    dequantize_(plain)
-    x = nn.Parameter(random.normal((2, 4, 8, 8)).astype(np.float32))
-    grads = []
-    for m in (net, plain):
-        m(x).sum().backward()
-        grads.append(x.grad.array.copy())
-        x.grad = None
-    np.testing.assert_allclose(grads[0], grads[1], rtol=1e-5, atol=1e-5)
-
-
 def test_the_model_is_the_reference_bit_for_bit():
     model, x = quantize_(prune_(net(), 0.6), calibration=images()), images()
     fast = run(model, x)
