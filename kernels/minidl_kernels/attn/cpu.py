@@ -116,16 +116,16 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
     real = np.dtype(dtype).type
     low, high, zero, one = real(-np.inf), real(np.inf), real(0), real(1)
     pointer, flags = gather.pointer(dtype), gather.pointer("uint8")
-    tile = gather.product(dtype, nrows, VECTORS, nlanes)
+    tile, narrow = gather.product(dtype, nrows, VECTORS, nlanes), gather.product(dtype, nrows, 1, nlanes)
     absorb, shrink = softmax.absorb(dtype, VECTORS, nlanes), softmax.shrink(dtype, VECTORS, nlanes)
     differentiate = softmax.differentiate(dtype, VECTORS, nlanes)
-    strange = softmax.strange(dtype, nlanes)
+    dots, strange = softmax.dots(dtype, VECTORS, nlanes), softmax.strange(dtype, nlanes)
     columns, lines = gather.turn(dtype, nlanes, True), gather.turn(dtype, nlanes, False)
 
     @jit(inner=True)
     def turn(source, row, some, width, to):
-        """`some` rows of `width` numbers as columns: to[i, lane] = source[lane, i], zeros in other lanes, and in lines up
-        to a multiple of a vector's.
+        """to[i, lane] = source[lane, i] of `some` rows of `width` numbers; zeros in other lanes, and in lines up to a
+        multiple of a vector's.
         """
         for j in range(0, ncols, nlanes):
             here = min(max(some - j, 0), nlanes)
@@ -137,6 +137,15 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         for i in range(0, width, nlanes):
             here = min(nlanes, width - i)
             lines((source + i * ncols * size, ncols * size, here, some, to + i * size, row * size))
+
+    @jit(inner=True)
+    def add_rows(count, a, rows, b, cols, c, width):
+        """c += a^T b: a has lanes, b and c rows of `width` numbers, a multiple of a vector's."""
+        for j in range(0, width - nlanes, ncols):
+            tile(count, a, rows, 1, b + j * size, cols, c + j * size, width, 1)
+        if width % ncols:
+            j = width - nlanes
+            narrow(count, a, rows, 1, b + j * size, cols, c + j * size, width, 1)
 
     @jit(inner=True)
     def forbid(z, image, head, t0, some, s0, count, mask, scores):
@@ -249,10 +258,10 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         per_lane = turned_dq + (z.d + PAD) * ncols * size
         sums_k = per_lane + 3 * ncols * size
         sums_v = sums_k + (length + KEYS + PAD) * d_pad * size
-        wide_q, wide_o, tall_o = pointer(lines_q), pointer(lines_o), pointer(turned_o)
+        wide_q, wide_o = pointer(lines_q), pointer(lines_o)
         base, odd = pointer(per_lane), False
         mean, factor = per_lane + ncols * size, per_lane + 2 * ncols * size
-        means, factors, made = pointer(mean), pointer(factor), pointer(turned_dq)
+        factors, made = pointer(factor), pointer(turned_dq)
         total_k, total_v = pointer(sums_k), pointer(sums_v)
         for i in range((length + KEYS + PAD) * (d_pad + e_pad)):
             total_k[i] = zero
@@ -269,12 +278,10 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                 # Of every query, the mean of dp under p: the sum of dout * out.
                 at_out = out + (image * o.out[0] + head * o.out[1] + t0 * o.out[2]) * size
                 turn(at_out, o.out[2], some, z.e, lines_o)
+                dots(z.e, turned_o, lines_o, mean)
                 for lane in range(ncols):
-                    means[lane], factors[lane] = zero, scale
+                    factors[lane] = scale
                 shrink(z.d, turned_q, factor)
-                for i in range(z.e):
-                    for lane in range(ncols):
-                        means[lane] += tall_o[i * ncols + lane] * wide_o[i * ncols + lane]
                 x, y, logs = pointer(at_q), pointer(at_o), pointer(lse + (row + t0) * size)
                 for lane in range(some):
                     for i in range(z.d):
@@ -307,12 +314,8 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                         tile(count, keys + s0 * z.k[2] * size, n.d + i * 8, z.k[2], slopes, n.lanes, at, ncols, 1)
                     for i in range(0, count, nrows):
                         line = s0 - first + i
-                        for j in range(0, d_pad, ncols):
-                            at = sums_k + (line * d_pad + j) * size
-                            tile(some, slopes, n.lanes + i * 8, 1, lines_q + j * size, n.q_lines, at, d_pad, 1)
-                        for j in range(0, e_pad, ncols):
-                            at = sums_v + (line * e_pad + j) * size
-                            tile(some, scores, n.lanes + i * 8, 1, lines_o + j * size, n.e_lines, at, e_pad, 1)
+                        add_rows(some, slopes, n.lanes + i * 8, lines_q, n.q_lines, sums_k + line * d_pad * size, d_pad)
+                        add_rows(some, scores, n.lanes + i * 8, lines_o, n.e_lines, sums_v + line * e_pad * size, e_pad)
                 odd |= strange(z.d * VECTORS, turned_dq)
                 turn_back(turned_dq, some, z.d, at_dq, o.dq[2])
         odd |= strange((last - first) * d_pad // nlanes, sums_k) | strange((last - first) * e_pad // nlanes, sums_v)
@@ -458,7 +461,7 @@ def attention_backward(
     vs, v_strides = _rows(v)
     ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
     sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
-    d_pad, e_pad = _round(d, ncols), _round(e, ncols)
+    d_pad, e_pad = _round(d, kernels.nlanes), _round(e, kernels.nlanes)
     tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
     nthreads = _threads(2 * b * h * t * s * (d + e))
     numbers = (2 * (KEYS + PAD) + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols

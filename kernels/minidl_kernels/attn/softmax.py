@@ -156,6 +156,29 @@ def shrink(dtype: str, nvectors: int, nlanes: int) -> Any:
 
 
 @functools.cache
+def dots(dtype: str, nvectors: int, nlanes: int) -> Any:
+    """dots(count, a, b, to): to = the sum of a * b over `count` rows, lane by lane; all but count are addresses."""
+
+    @intrinsic
+    def function(typing: Any, count: Any, a: Any, b: Any, to: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            count, a, b, to = args
+            v = Vectors(builder, element(dtype), nlanes)
+            sums = [(j * nlanes * v.bytes, cgutils.alloca_once_value(builder, v.zero())) for j in range(nvectors)]
+            with counting(builder, count) as i:
+                x, y = _at(v, a, i, nvectors), _at(v, b, i, nvectors)
+                for o, s in sums:
+                    builder.store(v.multiply_add(v.load(x, o), v.load(y, o), builder.load(s)), s)
+            for o, s in sums:
+                v.store(builder.load(s), to, o)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), emit
+
+    return function
+
+
+@functools.cache
 def strange(dtype: str, nlanes: int) -> Any:
     """strange(count, x): whether a number among the `count` vectors at address x is NaN or infinite."""
 
