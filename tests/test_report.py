@@ -196,6 +196,29 @@ def test_all_of_it_as_text_and_json(looked_at):
     assert set(layer["drop"]) == {"int8", "int4", "prune 50 %", "prune 80 %"}
 
 
+def test_a_shared_weight_is_looked_at_once(tmp_path):
+    class Net(nn.Module):
+        """Cat, a sum, and one weight in two layers."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6, bias=False), nn.Linear(12, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            y = self.a(x).relu()
+            return self.c(minidl.cat([y + x, self.b(y)], 1))
+
+    net = Net()
+    made = report(net, (np.ones((4, 6), np.float32), np.arange(4) % 3), repeats=2)
+    assert made.file_bytes == save_model(net, tmp_path / "net.safetensors")
+    rows = {r.name: r for r in made.rows}
+    assert set(rows["a"].at) == set(rows["c"].at) == {8, 4}
+    assert rows["a"].drop
+    assert (rows["b"].bytes, rows["b"].at, rows["b"].drop) == (0, {}, {})
+    assert rows["b"].macs == 4 * 36
+
+
 def test_signal_to_noise():
     w = np.float32([3, 4])
     assert sqnr(w, w) == float("inf")

@@ -226,6 +226,7 @@ def _measured(model: Any, rows: tuple[Row, ...], x: Any, repeats: int, bits: tup
     found, total = layers.ran(model, x, repeats)
     own = {r.name: r for r in rows}
     made = []
+    seen: set[int] = set()  # weights: a shared one is held by the first layer that has it
     for name, module in model.named_modules():
         title = name or type(module).__name__
         row = own.get(title)
@@ -238,7 +239,8 @@ def _measured(model: Any, rows: tuple[Row, ...], x: Any, repeats: int, bits: tup
         at: dict[int, int] = {}
         noise: dict[int, float] = {}
         weight = module._parameters.get("weight")
-        if weight is not None:
+        if weight is not None and id(weight) not in seen:
+            seen.add(id(weight))
             for b, (packed, db) in layers.precisions(weight, bits).items():
                 at[b] = row.bytes - stored_bytes(weight) + stored_bytes(_as_packed(packed, weight.mask))
                 noise[b] = db
@@ -270,7 +272,7 @@ def _with_drops(
             weight = model.get_submodule(row.name)._parameters.get("weight")
         except AttributeError:
             weight = model._parameters.get("weight")
-        made.append(replace(row, drop=found.get(names.get(id(weight), ""), {})))
+        made.append(replace(row, drop=found.pop(names.get(id(weight), ""), {})))
     return tuple(made)
 
 
