@@ -30,10 +30,12 @@ def in_a_row(modules: Sequence[Module], x: Any) -> Any:
         if skip:
             skip = False
             continue
-        if type(module) in (BatchNorm1d, BatchNorm2d) and _plain(module) and _fits(module, x):
+        parts = _parts(module, x) if type(module) in (BatchNorm1d, BatchNorm2d) and _plain(module) else None
+        if parts is not None:
             f = _FUNCTIONS.get(type(follower), "") if follower is not None and _plain(follower) else ""
             skip = f != ""
-            x = _normalised(module, x, f, own)
+            a = x.array
+            x = wrap(evaluated(a, parts, module.eps, f, a if own and a.flags.c_contiguous else None))
             own = False
         else:
             x = module(x)
@@ -43,24 +45,19 @@ def in_a_row(modules: Sequence[Module], x: Any) -> Any:
 
 def _plain(module: Module) -> bool:
     """Whether calling it does no more than its class says."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__
+    held = module.__dict__
+    hooks = held["_forward_hooks"] or held["_forward_pre_hooks"] or held["_backward_hooks"]
+    return not (hooks or held["_backward_pre_hooks"] or "forward" in held)
 
 
-def _fits(norm: Any, x: Any) -> bool:
-    """Whether batch_norm would take the kernel, too, and not refuse."""
-    if norm.training or norm.eps <= 0 or type(x) is not Tensor or norm.running_mean is None or x.ndim not in norm.ranks:
-        return False
-    arrays = _arrays(norm)
-    c = x.shape[1]
-    return compiled(x.array, *arrays, least=EVALUATED) and all(a is None or a.shape == (c,) for a in arrays)
-
-
-def _arrays(norm: Any) -> list[Any]:
-    parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    return [None if t is None else t.array for t in parts]
-
-
-def _normalised(norm: Any, x: Any, f: str, own: bool) -> Any:
-    a = x.array
-    return wrap(evaluated(a, _arrays(norm), norm.eps, f, a if own and a.flags.c_contiguous else None))
+def _parts(norm: Any, x: Any) -> list[Any] | None:
+    """The arrays of the norm, if batch_norm would take the kernel, too, and not refuse; else None."""
+    buffers, parameters = norm.__dict__["_buffers"], norm.__dict__["_parameters"]
+    mean = buffers["running_mean"]
+    if norm.training or norm.eps <= 0 or type(x) is not Tensor or mean is None or x.ndim not in norm.ranks:
+        return None
+    tensors = (mean, buffers["running_var"], parameters["weight"], parameters["bias"])
+    arrays = [None if t is None else t.array for t in tensors]
+    shape = (x.shape[1],)
+    fits = compiled(x.array, *arrays, least=EVALUATED) and all(a is None or a.shape == shape for a in arrays)
+    return arrays if fits else None

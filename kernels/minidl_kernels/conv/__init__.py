@@ -38,7 +38,7 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
 
     That is so where nothing has to be laid out (windows of 1), where there is hardly a run of outputs to walk along,
     and where the preparations of `tiled` cost more than its product: dy turned for short filters, or copied into
-    planes for few channels.
+    planes for few channels (unless in many groups, for which NumPy makes as many products).
     """
     c, k, outputs = g.c // g.groups, g.k // g.groups, g.p * g.q
     if k == 1:
@@ -49,7 +49,7 @@ def prefer_matrix(op: str, g: Geometry) -> bool:
         return (depth <= 16 and g.n * outputs * k * depth > 1 << 19) or (single and outputs > 1)
     if op == "conv2d":
         return outputs <= 2 or (single and c > 1)
-    return outputs <= 2 or single or (c < 8 and (g.stride != (1, 1) or outputs < 16))
+    return outputs <= 2 or single or (c < 8 and g.groups == 1 and (g.stride != (1, 1) or outputs < 16))
 
 
 # Outputs per filter, of one image, up to which `tiled` reads the filters where they lie instead of packing them, which

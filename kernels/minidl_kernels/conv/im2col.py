@@ -41,7 +41,8 @@ def apart(a: Array, n: int, *sizes: int) -> Array:
 def _matmul(a: Array, b: Array) -> Array:
     """a @ b by the faster of the two ways. The kernel pays only where each single product is large."""
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if min(m, n) < 4 or k < 32 or m * n * k < 1 << 18:
+    size = m * n * k
+    if min(m, n) < 4 or size < 1 << 18 or k < (16 if size >= 1 << 22 else 32):
         return blas.matmul(a, b)
     from ..gemm import cpu  # loads Numba
 
@@ -51,6 +52,8 @@ def _matmul(a: Array, b: Array) -> Array:
 def _columns(x: Array, g: Geometry) -> Array:
     """Each window of x as a column.    (N, groups, C / groups * R * S, P * Q)"""
     (sh, sw), (ph, pw), (dh, dw) = g.stride, g.padding, g.dilation
+    if g.r == g.s == sh == sw == 1 and not (ph or pw):  # every window is a pixel
+        return x.reshape(g.n, g.groups, g.c // g.groups, g.p * g.q)
     if ph or pw:
         x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     n, c, h, w = x.strides
