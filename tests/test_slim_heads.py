@@ -8,7 +8,7 @@ import pytest
 
 import minidl
 import minidl.nn.functional as F
-from minidl import nn, optim
+from minidl import models, nn, optim
 from minidl.autograd import state
 from minidl.compress import SlimError, load_model, masks, prune_channels_, save_model, slim
 
@@ -143,6 +143,8 @@ KINDS = {
     k.__name__: k for k in (Four, NanoGPT, Fused, Interleaved, Unflattened, Literal, Sliced, Batched, Summed, Layer)
 }
 KINDS["Cross"] = lambda: Layer(cross=True)
+KINDS["Causal"] = lambda: nn.CausalSelfAttention(DIM, HEADS)
+KINDS["Rotary"] = lambda: nn.CausalSelfAttention(DIM, HEADS, rotary=nn.RotaryPositions(EACH))
 
 
 class Net(nn.Module):
@@ -220,6 +222,16 @@ def test_a_size_that_has_nothing_to_do_with_heads_is_still_an_error():
     with pytest.raises(RuntimeError, match="in module Net.attn.0"):
         small(ids(1, 17))  # the mask is 16 x 16
     assert state.heads is None
+
+
+def test_a_gpt_of_the_package_writes_the_same_with_fewer_heads():
+    model, x = models.GPT(9, 16, dim=DIM, heads=HEADS, layers=2).eval(), ids(1, 6)
+    for block in model.h:
+        nn.init.normal_(block.attn.in_proj_weight)
+    small = slim(prune_channels_(model, 0.5, x), x)
+    assert small.h[1].attn.in_proj_weight.shape == (3 * DIM // 2, DIM)
+    start = [1, 2, 3]
+    assert (small.generate(start, 20, 0) == model.generate(start, 20, 0)).all()  # with the cache
 
 
 def test_the_weakest_head_goes():

@@ -225,6 +225,8 @@ class _Watch(Watcher):
             places = {p: s for p, s in self.known.items() if below(p, state.scope) or below(state.scope, p)}
         for place, found in places.items():
             for n, each in found:
+                if n not in sizes and sizes[-2:] == (3 * n, each):  # queries, keys and values on end
+                    sizes = (*sizes[:-2], 3, n, each)
                 if n not in sizes or np.prod(sizes) % (n * each):
                     continue
                 at = next((i for i in range(len(sizes) - 1) if sizes[i : i + 2] == (n, each)), sizes.index(n))
