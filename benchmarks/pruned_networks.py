@@ -143,7 +143,7 @@ def rows(case: Case, repeats: int) -> list[tuple[str, ...]]:
         m.eval()
     with minidl.no_grad():
         ms = latencies({name: functools.partial(m, case.x) for name, m in made.items()}, repeats)
-    out = []
+    out: list[tuple[str, ...]] = []
     for name, m in made.items():
         with tempfile.TemporaryDirectory() as folder:
             size = save_model(m, os.path.join(folder, "model.safetensors"))
