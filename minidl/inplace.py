@@ -85,10 +85,10 @@ def write(x: Tensor, value: Any) -> Tensor:
 
 def _keep_operand(node: Any, x: Tensor) -> None:
     """``x *= w``: the product saved x as it was. A copy takes its place, since the memory is about to change."""
-    if node._saved and x._version is not None:
+    if node._saved and x._changes is not None:
         node._saved = [
             (s.copy(), source, None, 0)
-            if version is x._version and version.count == count
+            if version is x._changes and version.count == count
             else (s, source, version, count)
             for s, source, version, count in node._saved
         ]

@@ -58,7 +58,7 @@ class Tensor(TensorMethods):
     _requires_grad: bool = False
     _node: Any = None
     _view: Any = None  # how it views another tensor, see minidl.inplace
-    _version: Version | None = None
+    _changes: Version | None = None
     _grad: Tensor | None = None
     _hooks: dict | None = None
     _after_hooks: dict | None = None
@@ -316,7 +316,7 @@ class Tensor(TensorMethods):
     def detach(self) -> Tensor:
         """The same memory without history."""
         out = wrap(self.array)
-        out._version = self.version
+        out._changes = self.version
         return out
 
     def detach_(self) -> Tensor:
@@ -340,10 +340,15 @@ class Tensor(TensorMethods):
     @property
     def version(self) -> Version:
         """The counter of in-place changes, shared by all views of the memory."""
-        v = self._version
+        v = self._changes
         if v is None:
-            v = self._version = Version()
+            v = self._changes = Version()
         return v
+
+    @property
+    def _version(self) -> int:
+        """How many in-place changes the memory has seen, as torch counts them."""
+        return 0 if self._changes is None else self._changes.count
 
     def bump(self, where: Any = None) -> None:
         """Note that the memory was written in place, so that a stale saved tensor is detected."""
@@ -548,7 +553,7 @@ _ENGINE = {
     "_requires_grad",
     "_node",
     "_view",
-    "_version",
+    "_changes",
     "_grad",
     "_hooks",
     "_after_hooks",

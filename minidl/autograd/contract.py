@@ -268,7 +268,7 @@ class Op(metaclass=OpType):
                 else:
                     owner, source, s = _among_outputs(ctx, s, y, out)
             if isinstance(owner, Tensor):
-                version = owner._version
+                version = owner._changes
                 if version is None:
                     version = owner.version
                 pinned.append((s, source, version, version.count))
@@ -427,8 +427,8 @@ def _mark_view(cls: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
         return
     a, y = base.array, out.array
     if y is a or (y.base is not None and (y.base is a or y.base is a.base)):
-        out._version = base.version
-        out._view = View(base, cls, args[1:], kwargs, out._version.count)
+        out._changes = base.version
+        out._view = View(base, cls, args[1:], kwargs, out._changes.count)
         if y is a:
             out.array = a.view()
 

@@ -160,7 +160,7 @@ class Function:
             else:
                 out = wrap(y.array)
                 if any(y is a for a in args):  # the same memory under another history
-                    out._version = y.version
+                    out._changes = y.version
             if differentiable:
                 out._node, out.index, out._requires_grad = node, k, True
             outputs[id(y)] = results[k] = out

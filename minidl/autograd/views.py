@@ -22,7 +22,7 @@ class View:
 
     def stale(self) -> bool:
         """Whether the memory has changed since."""
-        return not self.apart and self.base._version.count != self.count  # type: ignore[union-attr]
+        return not self.apart and self.base._changes.count != self.count  # type: ignore[union-attr]
 
     def refresh(self, view: Tensor) -> None:
         """Derive the view's place in the graph from its base again, after what lies between it and the root."""
@@ -33,7 +33,7 @@ class View:
             v._view._derive(v)
 
     def _derive(self, view: Tensor) -> None:
-        self.count = self.base._version.count  # type: ignore[union-attr]
+        self.count = self.base._changes.count  # type: ignore[union-attr]
         if not self.base.requires_grad:
             return
         with enable_grad():

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import devices, dtypes
+from minidl import devices
 from minidl.autograd import op
 from minidl.ops.common import Elementwise, float_dtype
-from minidl.ops.copies import cast
-from minidl.ops.exponentials import exp
 from minidl.ops.masks import where
 from minidl.ops.signs import abs, sign
 
@@ -75,27 +73,44 @@ class i1e(Elementwise):
         return dy * (slope - y * sign(x))
 
 
-def _with_root(x: Any) -> tuple[Any, Any]:
-    """x as floats, and e^(|x| / 2), whose square overflows where the functions do not yet."""
-    x = x if dtypes.as_numpy(x.dtype).kind == "f" else cast(x, dtypes.default())
-    return x, exp(abs(x) * 0.5)
+def _grown(x: Any, order: int) -> Any:
+    """I_order(x): e^(|x| / 2) twice, as its square overflows where the function does not yet."""
+    z = devices.as_array(x, np.float64)
+    root = np.exp(np.abs(z) / 2)
+    return (_scaled(z, order) * root * root).astype(float_dtype(x))
 
 
 @op(method="i0", inplace=True)
-def i0(input: Any) -> Any:
-    """I0(x), the modified Bessel function of the first kind and order 0.
+class i0(Elementwise):
+    """y = I0(x), the modified Bessel function of the first kind and order 0;    dx = dy I1(x)
 
+    Why: I0(x) is the mean of e^(x cos t) over all angles t, its slope that of cos t e^(x cos t), which is I1(x).
     Try: i0(randn(3, 4))
     """
-    x, root = _with_root(input)
-    return i0e(x) * root * root
+
+    def forward(ctx, x: Any) -> Any:
+        ctx.save(x)
+        return _grown(x, 0)
+
+    def backward(ctx, dy: Any) -> Any:
+        (x,) = ctx.saved
+        return dy * i1(x)
 
 
 @op()
-def i1(input: Any) -> Any:
-    """I1(x), the modified Bessel function of the first kind and order 1.
+class i1(Elementwise):
+    """y = I1(x), the modified Bessel function of order 1;    dx = dy (I0(x) - I1(x) / x), 1/2 dy at 0
 
+    Why: the recurrences I0 = I1' + I1 / x; I1(x) / x is 1/2 at 0.
     Try: i1(randn(3, 4))
     """
-    x, root = _with_root(input)
-    return i1e(x) * root * root
+
+    def forward(ctx, x: Any) -> Any:
+        y = _grown(x, 1)
+        ctx.save(x, y)
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        x, y = ctx.saved
+        zero = abs(x) < 1e-8
+        return dy * (i0(x) - where(zero, 0.5, y / where(zero, 1.0, x)))

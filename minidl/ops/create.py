@@ -49,9 +49,25 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     else:
         array = _as_array(data, keep_double=dtype is not None)
     if dtype is not None:
+        if not isinstance(data, (Tensor, np.ndarray, np.generic)):
+            _fits(array, dtypes.as_numpy(dtype))
         array = array.astype(dtypes.as_numpy(dtype))
+    elif array.dtype == np.uint64 and not isinstance(data, (np.ndarray, np.generic)):
+        raise ValueError("Overflow when unpacking long long")
     dtypes.dtype_of(array.dtype)
     return _finish(array, device, requires_grad)
+
+
+def _fits(array: Any, dtype: np.dtype) -> None:
+    """Raise RuntimeError for Python numbers that an integer dtype does not hold; a negative one wraps in uint8."""
+    if dtype.kind not in "iu" or not array.size or array.dtype.kind == "b":
+        return
+    limits, low, high = np.iinfo(dtype), array.min(), array.max()
+    least = -limits.max if dtype.kind == "u" and array.dtype.kind != "f" else limits.min
+    if not (least <= low and high <= limits.max):  # NaN too
+        raise RuntimeError(
+            f"value cannot be converted to type {dtype} without overflow: from {low} to {high} are given"
+        )
 
 
 def _as_array(data: Any, keep_double: bool = False) -> np.ndarray:

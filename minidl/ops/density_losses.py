@@ -9,7 +9,6 @@ import numpy as np
 
 from minidl.autograd import op
 from minidl.ops.exponentials import exp, log
-from minidl.ops.limits import clamp
 from minidl.ops.masks import where
 from minidl.ops.reduction import reduced, reduction_of
 from minidl.ops.shapes import unsqueeze
@@ -63,6 +62,5 @@ def poisson_nll_loss(
     reduction = reduction_of(size_average, reduce, reduction)
     loss = exp(input) - target * input if log_input else input - target * log(input + eps)
     if full:
-        y = clamp(target, min=1)
-        loss = loss + where(target > 1, y * log(y) - y + 0.5 * log(2 * math.pi * y), 0.0)
+        loss = loss + where(target > 1, target * log(target) - target + 0.5 * log(2 * math.pi * target), 0.0)
     return reduced(loss, reduction)

@@ -71,17 +71,17 @@ def digamma_array(x: Any) -> Any:
 
 
 def zeta_array(s: int, x: Any) -> Any:
-    """Hurwitz's zeta, the sum over k of (x + k)^-s for a whole s > 1; infinite at 0, -1, -2 ...
+    """Hurwitz's zeta, the sum over k of (x + k)^-s for a whole s > 1; infinite at 0, -1, -2 ..., NaN at -Inf.
 
     Below 0 it is the sum over all k, which the fraction of x decides, without those that come before x.
     """
     x64 = devices.as_array(x, np.float64)
-    pole = (x64 <= 0) & (np.floor(x64) == x64)
+    pole = (x64 <= 0) & (np.floor(x64) == x64) & np.isfinite(x64)
     z = np.where(pole | ~np.isfinite(x64), 1.0, x64)
     if (below := z < 0).any():
-        t, sign = z - np.floor(z), (-1.0) ** s
-        t = np.where(below, t, 0.5)
-        low = zeta_array(s, t) + sign * (zeta_array(s, 1 - t) - zeta_array(s, np.where(below, 1 - z, 1.0)))
+        t, sign = np.where(below, z - np.rint(z), 0.5), (-1.0) ** s  # exact, however near to a pole
+        right, left = np.where(t > 0, t, 1 + t), np.where(t > 0, 1 - t, -t)
+        low = zeta_array(s, right) + sign * (zeta_array(s, left) - zeta_array(s, np.where(below, 1 - z, 1.0)))
         high = zeta_array(s, np.where(below, 1.0, x64))
         return np.where(pole, np.inf, np.where(below, low, high))
     total = np.zeros_like(z)
@@ -94,7 +94,7 @@ def zeta_array(s: int, x: Any) -> Any:
         total = total + factor * power / c
         factor *= (s + 2 * k + 1) * (s + 2 * k + 2)
         power = power / (z * z)
-    total = np.where(np.isnan(x64), np.nan, np.where(x64 == np.inf, 0.0, total))
+    total = np.where(np.isnan(x64) | (x64 == -np.inf), np.nan, np.where(x64 == np.inf, 0.0, total))
     return np.where(pole, np.inf, total)
 
 

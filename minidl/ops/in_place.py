@@ -15,7 +15,7 @@ def _become(x: Tensor, f: Any) -> Tensor:
     if state.grad and x.requires_grad and x.is_leaf:
         raise RuntimeError("a leaf tensor that requires grad is being used in an in-place operation")
     before = wrap(x.array, x._requires_grad, type(x))
-    before._node, before.index, before._view, before._version = x._node, x.index, x._view, x.version
+    before._node, before.index, before._view, before._changes = x._node, x.index, x._view, x.version
     y = f(before)
     x.array = y.array
     if y.requires_grad or x._view is not None:

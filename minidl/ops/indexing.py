@@ -221,7 +221,7 @@ def _setitem_method(self: Tensor, index: Any, value: Any) -> None:
     new = value.array if isinstance(value, Tensor) else value
     if new is None or isinstance(new, (str, dict)):
         raise TypeError(f"can't assign a {type(new).__name__} to a {self.dtype} tensor")
-    if isinstance(value, Tensor) and new.ndim and new.dtype != self.array.dtype and not _is_basic(index):
+    if isinstance(value, Tensor) and new.dtype != self.array.dtype and not _is_basic(index):
         raise RuntimeError(
             f"Index put requires the source and destination dtypes match, got {self.dtype} for the destination and "
             f"{value.dtype} for the source: write x[index] = value.to(x.dtype)"

@@ -14,8 +14,10 @@ from minidl.ops import hints
 from minidl.ops.activations import softplus
 from minidl.ops.axes import movedim
 from minidl.ops.common import total
+from minidl.ops.copies import cast
 from minidl.ops.exponentials import exp, log, log1p, sigmoid
 from minidl.ops.limits import clamp
+from minidl.ops.log_odds import xlogy
 from minidl.ops.masks import where
 from minidl.ops.reduce import sum
 from minidl.ops.reduction import reduced, reduction_of, weighted
@@ -53,6 +55,15 @@ def _must_match(name: str, x: Any, y: Any) -> None:
         f"{name}{blame.scope()}: target size {y_shape} must be the same as input size {x_shape}{blame.came_from(x)}; "
         f"{hints.same_shape(x_shape, y_shape)}"
     )
+
+
+def _one_dtype(name: str, input: Any, target: Any) -> None:
+    """Raise RuntimeError unless the target has the input's dtype."""
+    if input.dtype != target.dtype:
+        raise RuntimeError(
+            f"{name}{blame.scope()}: Found dtype {target.dtype} but expected {input.dtype}; "
+            "write target.to(input.dtype)"
+        )
 
 
 def _not_tensors(name: str, x: Any, y: Any) -> Exception:
@@ -105,6 +116,7 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     _same_shape("huber_loss", input, target)
+    _one_dtype("huber_loss", input, target)
     a = abs(input - target)
     low = clamp(a, max=delta)
     loss = low * (a - 0.5 * low)
@@ -351,6 +363,13 @@ def binary_cross_entropy_with_logits(
     tail = softplus(-input, 1.0, float("inf"))  # log(1 + e^-x)
     positive = 1.0 if pos_weight is None else (pos_weight - 1) * target + 1
     loss = (1 - target) * input + positive * tail
+    if target.dtype != loss.dtype:  # as torch, which adds up in the target's dtype
+        if dtypes.as_numpy(target.dtype).kind != "f":
+            raise RuntimeError(
+                f"binary_cross_entropy_with_logits{blame.scope()}: result type {loss.dtype} can't be cast to the "
+                f"desired output type {target.dtype}: write target.to(input.dtype)"
+            )
+        loss = cast(loss, dtypes.as_numpy(target.dtype))
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
@@ -366,6 +385,7 @@ def binary_cross_entropy(
     """
     reduction = reduction_of(size_average, reduce, reduction)
     _must_match("binary_cross_entropy", input, target)
+    _one_dtype("binary_cross_entropy", input, target)
     p = input.array if isinstance(input, Tensor) else input
     if p.size and not ((p >= 0) & (p <= 1)).all():
         raise RuntimeError(
@@ -386,7 +406,7 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Any:
-    """y (log y - x) for log-probabilities x (and log y, with log_target); 0 where y is 0. "batchmean" divides by N.
+    """y (log y - x) for log-probabilities x (and log y, with log_target); -y x where y is 0. "batchmean" divides by N.
 
     Try: kl_div(log_softmax(randn(3, 4), 1), softmax(randn(3, 4), 1), reduction='batchmean')
     """
@@ -394,8 +414,9 @@ def kl_div(
     if log_target:
         loss = exp(target) * (target - input)
     else:
-        zero = target == 0
-        loss = where(zero, 0.0, target * (log(where(zero, 1.0, target)) - input))
+        if dtypes.as_numpy(target.dtype).kind != "f":
+            raise RuntimeError(f"kl_div{blame.scope()}: Integral inputs not supported; write target.to(input.dtype)")
+        loss = xlogy(target, target) - target * input
     if reduction == "batchmean":
         return sum(loss) / (input.shape[0] if input.ndim else 1)
     return reduced(loss, reduction)

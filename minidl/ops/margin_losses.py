@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.ops.activations import logsigmoid
 from minidl.ops.arithmetic import minimum
 from minidl.ops.common import broadcast
+from minidl.ops.copies import cast
 from minidl.ops.distances import pairwise_distance
 from minidl.ops.limits import clamp
 from minidl.ops.masks import where
@@ -134,4 +136,6 @@ def soft_margin_loss(
     Try: soft_margin_loss(randn(3, 4), sign(randn(3, 4)))
     """
     reduction = reduction_of(size_average, reduce, reduction)
-    return reduced(-logsigmoid(target * input), reduction)
+    loss = -logsigmoid(target * input)
+    kind = dtypes.as_numpy(input.dtype)  # of the loss too, whatever the target's
+    return reduced(cast(loss, kind) if kind.kind == "f" and kind != dtypes.as_numpy(loss.dtype) else loss, reduction)

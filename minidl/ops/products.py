@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl import dtypes
 from minidl.autograd import op, require
 from minidl.ops.axes import permute
 from minidl.ops.common import broadcast, one_dim, prod
 from minidl.ops.linalg import bmm, matmul, mm
+from minidl.ops.masks import where
 from minidl.ops.reduce import sum
 from minidl.ops.shapes import reshape
 from minidl.ops.tiling import broadcast_to
@@ -47,10 +50,12 @@ def _added(name: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
         return product | (broadcast_to(input, shape) & bool(beta))
     if dtype.kind in "iu":
         alpha, beta = int(alpha), int(beta)  # torch cuts the fraction off
-    if alpha != 1:
+    if alpha == 0 and name in ("addmm", "addmv", "addbmm"):  # BLAS does not look at the product then, NaN or not
+        product = where(np.ones(shape, bool), 0.0, product)
+    elif alpha != 1:
         product = product * alpha
     if beta == 0:
-        return product
+        return product + where(np.ones(shape, bool), 0.0, broadcast_to(input, shape))
     return product + (broadcast_to(input, shape) if beta == 1 else input * beta)
 
 

@@ -142,6 +142,8 @@ class _Arg(Op):
     differentiable = False
 
     def find(ctx, x: Any, dim: Any, keepdim: bool, function: Any) -> Any:
+        if x.dtype == bool:
+            raise NotImplementedError(f"{type(ctx).__name__} is not defined for bools: convert to int or float first")
         if dim is None:
             if not x.size:
                 raise IndexError(f"Expected reduction dim to be specified for an input without elements, {x.shape}")
@@ -196,6 +198,7 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
 
     def extreme(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         from minidl.ops import arithmetic
+        from minidl.ops.copies import cast
         from minidl.ops.gather_scatter import take_along_dim
         from minidl.tensors import Tensor
 
@@ -210,7 +213,7 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
         d = one_dim(dim, x.ndim)
         if x.ndim == 0:
             return pair(name)(whole(x), index(x, 0))
-        at = index(x, d, True)
+        at = index(cast(x, np.uint8) if dtypes.as_numpy(x.dtype).kind == "b" else x, d, True)
         values = take_along_dim(x, at, d)
         return pair(name)(values, at) if keepdim else pair(name)(squeeze_dim(values, d), squeeze_dim(at, d))
 

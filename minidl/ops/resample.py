@@ -32,6 +32,8 @@ class resample(Op):
         tail = (1,) * (x.ndim - dim - 1)
         if weight is None:
             return x.take(index[0], dim)
+        if x.dtype == np.uint8:
+            return _of_bytes(x, dim, index, weight)
         y = 0
         for at, w in zip(index, weight):
             y = y + x.take(at, dim) * w.astype(x.dtype).reshape(-1, *tail)
@@ -39,6 +41,26 @@ class resample(Op):
 
     def backward(ctx, dy: Any) -> Any:
         return spread(dy, *ctx.how, ctx.n)
+
+
+def _of_bytes(x: Any, dim: int, index: Any, weight: Any) -> Any:
+    """The weighted sums of bytes in whole numbers, as Pillow and torch have them.
+
+    The weights, points that are met twice taken together, become 16-bit integers of as many binary places as the
+    greatest leaves room for; sums are rounded half up, and cut off at 0 and 255.
+    """
+    points = index.shape[1]
+    matrix = np.zeros_like(weight, shape=(points, x.shape[dim]))  # P, N
+    for at, w in zip(index, weight):
+        matrix[np.arange(points), at] += w
+    most, places = float(matrix.max()), 0
+    while places < 22 and int(0.5 + most * (1 << (places + 1))) < 1 << 15:
+        places += 1
+    whole = np.trunc(matrix * (1 << places) + np.copysign(0.5, matrix))
+    sums = whole @ np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1).astype(np.float64)  # exact below 2^53
+    y = np.clip(np.floor((sums + (1 << places >> 1)) / (1 << places)), 0, 255).astype(np.uint8)
+    rest = x.shape[:dim] + x.shape[dim + 1 :]
+    return devices.contiguous(np.moveaxis(y.reshape(points, *rest), 0, dim))
 
 
 @op()
@@ -191,7 +213,8 @@ def interpolate(
     mode "nearest", "nearest-exact", "area" (the mean of each region), "linear" (3-D input), "bilinear" or "bicubic"
     (4-D), "trilinear" (5-D). With align_corners the corner points of input and output coincide, without it their outer
     edges. Raises ValueError unless exactly one of size and scale_factor is given, NotImplementedError for a mode that
-    does not fit the input. With antialias (bilinear and bicubic) the filter widens as the image shrinks.
+    does not fit the input. With antialias (bilinear and bicubic) the filter widens as the image shrinks. Images of
+    bytes are resized in whole numbers, to the same bytes as torch's and Pillow's (nearest, bilinear and bicubic modes).
 
     Try: interpolate(randn(1, 2, 4), 6)
     """
@@ -225,11 +248,12 @@ def interpolate(
     if mode == "area":
         return _area(input, out)
     dtype = dtypes.as_numpy(input.dtype)
-    if dtype.kind != "f" and not (mode.startswith("nearest") and dtype == np.uint8):
+    if dtype.kind != "f" and not (mode in ("nearest", "nearest-exact", "bilinear", "bicubic") and dtype == np.uint8):
         raise NotImplementedError(f"interpolate: mode {mode!r} is not defined for {dtype}; convert with .float()")
-    real = np.float64 if dtype == np.float64 else np.float32
+    real = np.float32 if dtype in (np.float32, np.float16) else np.float64
     y = input
-    for d, (n, o, s) in enumerate(zip(shape[2:], out, scales), 2):
+    sizes = list(enumerate(zip(shape[2:], out, scales), 2))
+    for d, (n, o, s) in reversed(sizes) if dtype == np.uint8 else sizes:  # torch rounds images along their rows first
         if mode.startswith("nearest"):
             if mode == "nearest" and dims == 2 and o in (n, 2 * n):  # torch's images keep or double whole pixels then,
                 s = None  # whatever the fraction of the scale

@@ -15,6 +15,7 @@ from minidl.ops.gather_scatter import take_along_dim
 from minidl.ops.logic import like, raw
 from minidl.ops.reduce import named, pair
 from minidl.ops.shapes import reshape, squeeze
+from minidl.ops.sorting import picked
 
 _Histogram = named("histogram", "hist", "bin_edges")
 
@@ -143,8 +144,7 @@ def unique_consecutive(
     if return_counts:
         ends = xp.concatenate([starts[1:], xp.full(min(len(starts), 1), n, starts.dtype)])
         found.append((ends - starts).astype(np.int64))
-    out = tuple(like(input, a) for a in found)
-    return out if len(out) > 1 else out[0]
+    return picked("unique_consecutive", input, found)
 
 
 def _edges(x: Any, low: float, high: float, name: str, around: float) -> tuple[float, float]:

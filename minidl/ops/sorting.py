@@ -86,6 +86,11 @@ def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = 
     return like(input, order_of(x, d, descending) if x.ndim else np.zeros((), np.int64))
 
 
+def _not_bools(name: str, x: Any) -> None:
+    if x.dtype == bool:
+        raise NotImplementedError(f"{name} is not defined for bools: convert to int or float first")
+
+
 @op(method="topk")
 def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """(values, indices) of the k greatest (or least) elements along `dim`, the best first.
@@ -96,6 +101,7 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
     Try: topk(randn(3, 5), 2)
     """
     x = raw(input)
+    _not_bools("topk", x)
     d = one_dim(dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 0 <= k <= n:
@@ -120,6 +126,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     Try: kthvalue(randn(3, 5), 2)
     """
     x = raw(input)
+    _not_bools("kthvalue", x)
     d = one_dim(dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
@@ -195,11 +202,28 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     return pair("median")(*_at_rank(input, d, rank, keepdim))
 
 
+class _Found(Op):
+    """y, which was picked out of x without an op; as torch, there is no derivative, and asking for one says so."""
+
+    def forward(ctx, x: Any, y: Any, name: str) -> Any:
+        ctx.of = name
+        return y
+
+    def backward(ctx, dy: Any) -> Any:
+        raise NotImplementedError(f"the derivative for '{ctx.of}' is not implemented, as in torch; detach() its input")
+
+
+def picked(name: str, x: Any, found: list) -> Any:
+    """The elements that were found, which hang on x, and the int64 arrays beside them; one alone without a tuple."""
+    out = (_Found(x, found[0], name), *(like(x, a) for a in found[1:]))
+    return out if len(out) > 1 else out[0]
+
+
 @op(method="unique")
 def unique(
     input: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
-    """The different elements in ascending order, or the different slices along `dim`; no gradient.
+    """The different elements in ascending order, or the different slices along `dim`; without a derivative.
 
     With return_inverse also, for each element of input, which of them it is; with return_counts also how often each
     occurs; both int64.
@@ -214,5 +238,4 @@ def unique(
         found.append(inverse.reshape(x.shape if d is None else -1).astype(np.int64, copy=False))
     if return_counts:
         found.append(counts.astype(np.int64, copy=False))
-    out = tuple(like(input, a) for a in found)
-    return out if len(out) > 1 else out[0]
+    return picked("unique", input, found)

@@ -20,7 +20,9 @@ from minidl.ops.logic import raw
 from minidl.ops.masks import where
 from minidl.ops.powers import sqrt
 from minidl.ops.reduce import amax, amin, cumsum, mean, named, std, sum, var
+from minidl.ops.rounding import ceil
 from minidl.ops.shapes import reshape, unsqueeze
+from minidl.ops.signs import abs
 from minidl.ops.splitting import narrow, select
 from minidl.ops.tiling import broadcast_to
 from minidl.tensors import Tensor
@@ -208,7 +210,14 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: str = "use_mm_for_eucl
         return broadcast_to(
             unsqueeze(sum(x1, -1), -1) + unsqueeze(sum(x2, -1), -2), (*lead, x1.shape[-2], x2.shape[-2])
         )
-    return vector_norm(unsqueeze(x1, -2) - unsqueeze(x2, -3), p, -1)
+    return _distance(unsqueeze(x1, -2) - unsqueeze(x2, -3), p)
+
+
+def _distance(difference: Any, p: float) -> Any:
+    """The p-norm of the last dimension; for p = 0 the number of differences, NaN if one is NaN."""
+    if p == 0:
+        return sum(clamp(ceil(abs(difference)), max=1), -1)
+    return vector_norm(difference, p, -1)
 
 
 @op()
@@ -221,7 +230,7 @@ def pdist(input: Any, p: float = 2.0) -> Any:
     require(dtypes.as_numpy(input.dtype).kind == "f", "pdist only supports floating-point dtypes, got {}", input.dtype)
     require(p >= 0, "pdist only supports non-negative p values")
     i, j = np.triu_indices(input.shape[0], 1)
-    return vector_norm(getitem(input, i) - getitem(input, j), p, -1)
+    return _distance(getitem(input, i) - getitem(input, j), p)
 
 
 @op(method="renorm", inplace=True)

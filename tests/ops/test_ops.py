@@ -92,7 +92,7 @@ def _op_classes(base: type = Op) -> Iterator[type]:
 
 
 def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
-    """Ops behind a function (reshape, permute, avg_pool2d) and the bookkeeping of in-place changes."""
+    """Ops behind a function (reshape, permute, avg_pool2d) and the bookkeeping of in-place changes and of what has no derivative."""
     behind = {
         "reshape",
         "permute",
@@ -105,6 +105,7 @@ def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
         "index_put_done",
         "softmax_loss",
         "draw_and_scale",
+        "_Found",
     }
     for c in _op_classes():
         if "<locals>" in c.__qualname__ or (c.__name__.startswith("_") and c.__subclasses__()):
@@ -253,7 +254,7 @@ def test_memory_layout(case: Case, layout: str) -> None:
         for g, w in zip(got, want, strict=True):
             near(g, w)
         roots = [(g, w) for g, w in zip(got, want, strict=True) if w.requires_grad]
-        if roots and leaves:
+        if roots and leaves and case.smooth:
             # the incoming gradient has an odd layout too
             seeds = [laid_out(np.cos(np.arange(w.array.size)).reshape(w.array.shape), layout) for _, w in roots]
             seeds = [s.astype(w.array.dtype, copy=False) for s, (_, w) in zip(seeds, roots, strict=True)]

@@ -328,6 +328,22 @@ def test_interpolate_at_every_size_and_scale(mode: str, dims: int, dtype: str) -
             same(x.grad, t.grad, 500)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_images_of_bytes_are_resized_to_the_same_bytes(mode: str, antialias: bool) -> None:
+    rng = np.random.default_rng(6)
+    sizes: list[dict] = [{"size": s} for s in ((3, 3), (5, 17), (1, 2), (40, 62), (20, 31))]
+    sizes += [{"scale_factor": s} for s in (1.7, (0.6, 2.3), (2.0, 0.5))]
+    for channels in (1, 3, 5):
+        pixels = rng.integers(0, 256, (2, channels, 20, 31)).astype(np.uint8)
+        for a in (pixels, np.where(pixels > 127, 255, 0).astype(np.uint8)):
+            for align_corners in (False, True):
+                for how in sizes:
+                    how = {**how, "mode": mode, "align_corners": align_corners, "antialias": antialias}
+                    x, t = both(a, grad=False)
+                    np.testing.assert_array_equal(MF.interpolate(x, **how).numpy(), TF.interpolate(t, **how).numpy())
+
+
 def test_unfold_and_fold_of_many_geometries() -> None:
     rng = np.random.default_rng(5)
     for _ in range(40):

@@ -121,7 +121,7 @@ class Watch:
             return items
         out = list(items)
         for i, y in zip(positions, gate([items[i] for i in positions], passing), strict=True):
-            y._version = items[i].version  # the same memory, so in-place changes are seen on both sides
+            y._changes = items[i].version  # the same memory, so in-place changes are seen on both sides
             out[i] = y
         return tuple(out)
 
