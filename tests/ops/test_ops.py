@@ -92,7 +92,7 @@ def _op_classes(base: type = Op) -> Iterator[type]:
 
 
 def test_every_op_class_is_entered_or_reached_by_a_case() -> None:
-    """Ops behind a function (reshape, permute, avg_pool2d) and the bookkeeping of in-place changes and of what has no derivative."""
+    """Ops behind a function (reshape, permute, avg_pool2d), in-place changes, and what has no derivative."""
     behind = {
         "reshape",
         "permute",
