@@ -93,6 +93,19 @@ class Signals(nn.Module):
         return self.net(x)
 
 
+class Recurrent(nn.Module):
+    """Letters to a class, by the last states of both directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.scan = nn.Embedding(9, 6), nn.GRU(6, 8, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, letters):
+        _, h = self.scan(self.embed(letters))
+        return self.head(cat([h[-2], h[-1]], 1))
+
+
 class Normed(nn.Module):
     """A weight that is made of two parameters."""
 
@@ -111,6 +124,7 @@ NETS = {
     "tied": (Tied, lambda: np.random.default_rng(0).integers(0, 11, (5, 6))),
     "encoder": (lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), lambda: draw(4, 5, 8)),
     "signals": (Signals, lambda: draw(6, 3, 9)),
+    "recurrent": (Recurrent, lambda: np.random.default_rng(0).integers(0, 9, (5, 4))),
     "normed": (Normed, lambda: draw(7, 6)),
 }
 
@@ -176,6 +190,8 @@ def test_what_runs_on_integers():
     assert "6 Linear" in listed["tied"]
     assert "2 Conv2d" in listed["signals"]
     assert "2 Linear" in listed["normed"]
+    assert "5 Linear" in listed["recurrent"]
+    assert "6 gru_scan" in listed["recurrent"]  # the first layer's outputs, the last one's states: each run once
     for text in listed.values():
         assert not {"linear", "conv2d", "cat"} & {part.split()[1] for part in text.split("; ")[1].split(", ")}
 

@@ -310,10 +310,21 @@ def _united(a: _Run, b: _Run, state: dict[str, Tensor], sample: tuple[int, ...])
         else:
             args = whole(s.args, t.args)
         steps.append(Step(s.op, args, whole(s.kwargs, t.kwargs), s.outs, s.scope))
+    steps = _needed(steps, a.output)
     read = {r for step in steps for r in step.refs()}
     used = {name: t for name, t in state.items() if State(name) in read}
     used |= {Const(i).name: t for i, t in enumerate(constants) if Const(i) in read}
     return Recorded(steps, a.output, used, sample).eval()
+
+
+def _needed(steps: list[Step], output: Value) -> list[Step]:
+    """The steps that the result depends on: the last states of a recurrent layer, say, may be read by nobody."""
+    wanted, kept = {output.index}, []
+    for step in reversed(steps):
+        if not wanted.isdisjoint(step.outs):
+            kept.append(step)
+            wanted.update(r.index for r in step.refs() if isinstance(r, Value))
+    return kept[::-1]
 
 
 def record(model: Any, example: Any) -> Recorded:

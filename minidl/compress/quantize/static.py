@@ -390,10 +390,9 @@ class _Builder:
         return bool(rule(step, x, step.outs[0], *step.args[1:]))
 
     def floating(self, step: Step) -> None:
-        for out in step.outs:
-            args = _renumbered(step.args, self.same)
-            if self.uses[out] or out == step.outs[0]:
-                self.add(Float(Step(step.op, args, step.kwargs, step.outs, step.scope), out, self.quants.get(out)))
+        args = _renumbered(step.args, self.same)
+        for out in [o for o in step.outs if self.uses[o]] or step.outs[:1]:
+            self.add(Float(Step(step.op, args, step.kwargs, step.outs, step.scope), out, self.quants.get(out)))
 
     def _weights(self, step: Step, w: Any, b: Any) -> tuple[str, str | None] | None:
         """Names of weight and bias, as parameters that no other layer has; None if they are none."""
@@ -438,13 +437,13 @@ class _Builder:
         )
 
     def _cat_of(self, step: Step, xs: Any, dim: int = 0) -> bool:
-        """Operands that are results, not along the batch; of one scale and zero point the result has them, too."""
+        """Operands that are results; of one scale and zero point the result has them, too."""
         out = step.outs[0]
         if out not in self.quants or not all(isinstance(x, Value) and self.at(x) in self.quants for x in xs):
             return False
         rank = len(self.net_shapes()[out])
         inputs = [self.at(x) for x in xs]
-        if dim % rank == 0 or any(len(self.net_shapes()[x.index]) != rank for x in xs):
+        if any(len(self.net_shapes()[x.index]) != rank for x in xs):
             return False
         quants = tuple(self.quants[x] for x in inputs)
         if len(set(quants)) == 1:
