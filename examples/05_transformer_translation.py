@@ -306,8 +306,9 @@ def attention_map(axes, model, tokenizer, source):
     said = model.greedy(ids, START, END, 2 * len(source))[0]
     weights = model.attention(ids, minidl.tensor([[START, *said]])).numpy()
     axes.imshow(weights, cmap="Blues", aspect="auto")
-    axes.set_xticks(range(len(source)), list(source), family="monospace")
-    axes.set_yticks(range(len(said) + 1), [*tokenizer.decode(said), "end"], family="monospace")
+    letters = lambda text: list(text.replace(" ", "\u2423"))
+    axes.set_xticks(range(len(source)), letters(source), family="monospace")
+    axes.set_yticks(range(len(said) + 1), [*letters(tokenizer.decode(said)), "end"], family="monospace")
     axes.set(
         xlabel="source", ylabel="what is said next", title="where the decoder looks (last layer, mean of the heads)"
     )

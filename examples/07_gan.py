@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 import minidl
 from minidl import optim
-from minidl.data import DataLoader, TensorDataset, load_images
-from minidl.examples import figure, judge, nearest, picture, run, stage
+from minidl.data import DataError, DataLoader, TensorDataset, load_images
+from minidl.examples import figure, judge, nearest, picture, run, stage, tiles
 from minidl.models import Discriminator, Generator
 from minidl.nn.functional import binary_cross_entropy_with_logits
 
@@ -151,6 +151,8 @@ def play(x, rules, epochs, file):
 def main(args):
     minidl.manual_seed(args.seed)
     data = load_images(args.data, seed=args.seed).scaled()
+    if any(edge % 4 for edge in data.x_train.shape[2:]):
+        raise DataError(f"{args.data}: edges must be multiples of 4, got images of {data.x_train.shape[1:]}")
     x = 2 * data.x_train - 1  # in -1 ... 1, as tanh gives
     says = judge(data)
     sure, unsure = says(data.x_test)[0], says(minidl.random.uniform(data.x_test.shape))[0]
@@ -174,9 +176,7 @@ def main(args):
 def draw(path, grids, games, rows=8, columns=8):
     with picture(path, 1, len(grids) + len(games), (16, 3.4)) as axes:
         for place, (name, images) in zip(axes, grids.items()):
-            tiles = images[: rows * columns, 0].reshape(rows, columns, *images.shape[2:])
-            tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1)))
-            place.imshow(np.concatenate(np.concatenate(tiles, 1), 1), cmap="gray_r", vmin=0, vmax=1)
+            place.imshow(tiles(images, rows, columns), cmap="gray_r", vmin=0, vmax=1)
             place.set(title=name, xticks=[], yticks=[])
         for place, (name, game) in zip(axes[len(grids) :], games.items()):
             place.plot(np.array(game.losses), label=["critic", "generator"])

@@ -112,13 +112,13 @@ def size_on_disk(model):
 
 def main(args):
     minidl.manual_seed(args.seed)
+    pixels = texture_patches(args.data)
+    if args.quick:
+        pixels = ImageData(*(a[::3] for a in pixels))
     costs = table_of_costs(224, 3 if args.quick else 15)
     light = [costs[name][1] for name in ("MobileNetV1", "MobileNetV2", "ShuffleNetV2", "EfficientNet-Lite0")]
     figure("GMACs of the heaviest light network", max(light) / 1e9, plain=costs["plain"][1] / 1e9)
 
-    pixels = texture_patches(args.data)
-    if args.quick:
-        pixels = ImageData(*(a[::3] for a in pixels))
     data = pixels._replace(x_train=as_photographs(pixels.x_train), x_test=as_photographs(pixels.x_test))
     model = efficientnet_lite0()
     transfer(model, data)
@@ -150,11 +150,19 @@ def main(args):
 
 
 def draw(path, costs, rows):
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     with picture(path, 1, 2, (11, 4.2)) as (left, right):
         for name, (parameters, macs, ms) in costs.items():
             left.scatter(macs / 1e9, ms, s=parameters / 4e4, color="#1f6feb", alpha=0.6)
-            left.annotate(name, (macs / 1e9, ms), xytext=(8, -3), textcoords="offset points", fontsize=9)
+            radius = (parameters / 4e4 / np.pi) ** 0.5  # in points, as the offset
+            place = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+            left.annotate(name, (macs / 1e9, ms), xytext=(radius + 3, 0), **place)
         left.set(xscale="log", yscale="log", xlabel="GMACs", ylabel="ms for one image", title="area: parameters")
+        for axis in (left.xaxis, left.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         left.margins(x=0.25, y=0.15)
         for i, (name, (accuracy, size, _)) in enumerate(rows.items()):
             right.scatter(size / 1e6, accuracy, s=60, color="#d1580c")

@@ -23,7 +23,19 @@ from minidl.data.errors import DataError
 from minidl.io import CheckpointError, atomic_write
 from minidl.outputs import check_outputs, try_writing
 
-__all__ = ["command", "figure", "folder", "judge", "letter_pairs", "nearest", "pages", "picture", "run", "stage"]
+__all__ = [
+    "command",
+    "figure",
+    "folder",
+    "judge",
+    "letter_pairs",
+    "nearest",
+    "pages",
+    "picture",
+    "run",
+    "stage",
+    "tiles",
+]
 
 WEIGHTS = (".safetensors", ".npz")
 
@@ -46,8 +58,8 @@ def run(
         doc: the page's docstring, for ``--help``.
         quick, data, plot, save, resume: what these options do on this page; None: the page has no such option.
 
-    What the user can mend (UserError, DataError, CheckpointError, OSError) ends the program with one line and exit code
-    2, Ctrl-C with 130.
+    What the user can mend (UserError, DataError, CheckpointError, OSError, a package that is missing) ends the program
+    with one line and exit code 2, Ctrl-C with 130.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -70,7 +82,7 @@ def run(
         for option, path in (("--save", args.save), ("--resume", args.checkpoint)):
             _check_weights(option, path)
         main(args)
-    except (UserError, DataError, CheckpointError, OSError) as error:
+    except (UserError, DataError, CheckpointError, OSError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted\n")
@@ -165,6 +177,27 @@ def nearest(x: Any, others: Any) -> Any:
     a, b = x.reshape(len(x), -1), others.reshape(len(others), -1)
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.sqrt(np.maximum(squares, 0).min(1))
+
+
+def tiles(images: Any, rows: int, columns: int, blank: float = 0.0) -> Any:
+    """The first channels of the first images, side by side, lines between.    N, C, H, W -> H', W'
+
+    Places for which there is no image are blank.
+
+    >>> import numpy as np
+    >>> tiles(np.ones((3, 1, 1, 2)), 2, 2)
+    array([[1., 1., 0., 1., 1., 0.],
+           [0., 0., 0., 0., 0., 0.],
+           [1., 1., 0., 0., 0., 0.],
+           [0., 0., 0., 0., 0., 0.]])
+    """
+    import numpy as np
+
+    shown = images[: rows * columns, 0]
+    h, w = shown.shape[1:]
+    page = np.full((rows * columns, h + 1, w + 1), blank, shown.dtype)
+    page[: len(shown), :h, :w] = shown
+    return page.reshape(rows, columns, h + 1, w + 1).swapaxes(1, 2).reshape(rows * (h + 1), columns * (w + 1))
 
 
 def letter_pairs(text: str) -> list[str]:
