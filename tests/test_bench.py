@@ -37,6 +37,7 @@ TINY = {
     "rows": {"m": 9, "n": 37},
     "images": {"n": 3, "c": 5, "h": 4, "w": 7},
     "activation": {"size": 1000},
+    "codes": {"m": 9, "n": 37},
 }
 
 
@@ -175,6 +176,7 @@ def small_shapes(section):
         "int8_linear": [{"static": True}],
         "activation": [{"f": f} for f in ("relu", "tanh", "sigmoid", "silu", "gelu_tanh")],
         "int8_conv2d": [{"static": True}],
+        "codes": [{"per": "row"}, {"per": "column"}],
     }
     for numbers in more.get(section, []):
         yield shape(section, **numbers)

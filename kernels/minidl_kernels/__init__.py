@@ -38,6 +38,7 @@ __all__ = [
     "cross_entropy_backward",
     "csr_linear",
     "csr_linear_dx",
+    "dequantize",
     "dropout",
     "frozen",
     "gather_plane",
@@ -66,6 +67,7 @@ __all__ = [
     "pack_csr",
     "pack_int4",
     "pack_nm",
+    "quantize",
     "requantize",
     "rms_norm",
     "rms_norm_backward",
@@ -380,6 +382,36 @@ def int4_linear(x: Array, w_q: Array, scale: Array, zero: Array | None = None, b
 
 
 # --- layers that stay in int8 ---
+
+
+def quantize(
+    x: Array, scale: float | Array, zero: int | Array = 0, low: int = -127, high: int = 127, axis: int | None = None
+) -> Array:
+    """q = clip(rint(x / scale) + zero, low, high), half to even; a NaN becomes zero.    x (...) float -> q (...) int8
+
+    scale and zero are numbers, or float32 (C,) and int8 (C,), one for each index of `axis`. The division is one of
+    float32, to which float64 is rounded first. Raises ValueError for shapes that do not fit and for what are no codes,
+    TypeError for dtypes.
+
+    >>> import numpy as np
+    >>> quantize(np.float32([0.5, 1.5, -300, np.nan]), 1.0).tolist()
+    [0, 2, -127, 0]
+    >>> quantize(np.float32([[1, 2], [1, 2]]), np.float32([0.5, 2]), low=-7, high=7, axis=0).tolist()  # 4 bits
+    [[2, 4], [0, 1]]
+    """
+    return call("quantize", (x, scale, zero, low, high, axis))
+
+
+def dequantize(q: Array, scale: float | Array, zero: int | Array = 0, axis: int | None = None) -> Array:
+    """x = float32(q - zero) * scale.    q (...) int8 or uint8 -> x (...) float32
+
+    scale and zero as in `quantize`, zero of q's dtype. Raises as `quantize`.
+
+    >>> import numpy as np
+    >>> dequantize(np.int8([2, -127]), 0.5, zero=1).tolist()
+    [0.5, -64.0]
+    """
+    return call("dequantize", (q, scale, zero, axis))
 
 
 def requantize(acc: Array, bias: Array, multiplier: Array, zero: int = 0, low: int = -128, high: int = 127) -> Array:

@@ -347,6 +347,48 @@ def _exact(op: str, k: int) -> None:
         raise ValueError(f"{op}: {k} products per output could overflow int32; split them below {1 << 16}")
 
 
+def _scales(op: str, a: Any, scale: Any, zero: Any, axis: Any, kind: str) -> None:
+    """One scale and zero point (axis None), or arrays of them along an axis of a; codes are of dtype `kind`."""
+    least, most = (-128, 127) if kind == "int8" else (0, 255)
+    if not hasattr(zero, "dtype"):
+        if not least <= integer(op, "zero", zero, least) <= most:
+            raise ValueError(f"{op}: zero must be a code in {least} ... {most}, got {zero}")
+    elif axis is None:
+        raise TypeError(f"{op}: zero must be an integer where axis is None, got an array {tuple(zero.shape)}")
+    if axis is None:
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+            raise TypeError(f"{op}: scale must be a number where axis is None, got {type(scale).__name__}")
+        if not 2.0**-149 <= scale < 2.0**128:
+            raise ValueError(f"{op}: scale must be positive and finite in float32, got {scale}")
+        return
+    if not -a.ndim <= integer(op, "axis", axis, -a.ndim) < a.ndim:
+        raise ValueError(f"{op}: axis {axis} is not one of an array of shape {tuple(a.shape)}")
+    for name, s, of in (("scale", scale, "float32"), ("zero", zero, kind)):
+        if name == "scale" or hasattr(s, "dtype"):
+            array(op, name, s)
+            if tuple(s.shape) != (a.shape[axis],):
+                raise ValueError(
+                    f"{op}: {name} must have shape ({a.shape[axis]},), one for each index of axis {axis} of "
+                    f"{tuple(a.shape)}, got {tuple(s.shape)}"
+                )
+            dtype(op, name, s, of)
+
+
+def quantize(x: Any, scale: Any, zero: Any, low: Any, high: Any, axis: Any) -> None:
+    """x float; scale and zero numbers, or arrays (C,) along an axis; low and high codes."""
+    array("quantize", "x", x)
+    same_float("quantize", x=x)
+    _scales("quantize", x, scale, zero, axis, "int8")
+    _codes("quantize", 0, low, high)
+
+
+def dequantize(q: Any, scale: Any, zero: Any, axis: Any) -> None:
+    """q int8 or uint8; scale and zero numbers, or arrays (C,) along an axis, zero of q's dtype."""
+    array("dequantize", "q", q)
+    dtype("dequantize", "q", q, "int8", "uint8")
+    _scales("dequantize", q, scale, zero, axis, str(q.dtype))
+
+
 def requantize(acc: Any, bias: Any, multiplier: Any, zero: Any, low: Any, high: Any) -> None:
     """acc (..., N) int32, bias (N,) int32, multiplier (N,) float32."""
     array("requantize", "acc", acc)

@@ -52,6 +52,7 @@ FAMILIES = (
     "gemm",
     "conv",
     "attn",
+    "quant",
     "gemm_int8",
     "gemm_int4",
     "int8_static",

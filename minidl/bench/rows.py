@@ -160,6 +160,23 @@ def _int8_matmul(rng: np.random.Generator, g: Numbers) -> Args:
     return _int8(rng, (g["m"], g["k"]), -128), _int8(rng, (g["k"], g["n"]), -128)
 
 
+def _code_scales(rng: np.random.Generator, g: Numbers) -> tuple[Any, Any, int | None]:
+    """Scale, zero point and axis. Powers of two and no offset: torch rounds x (1 / s) + z, which is then the same."""
+    if not g["per"]:
+        return 2.0**-5, 0, None
+    n = g["m" if g["per"] == "row" else "n"]
+    return np.exp2(rng.integers(-6, -3, n)).astype(np.float32), np.zeros(n, np.int8), int(g["per"] == "column")
+
+
+def _quantize(rng: np.random.Generator, g: Numbers) -> Args:
+    scale, zero, axis = _code_scales(rng, g)
+    return _normal(rng, (g["m"], g["n"])), scale, zero, -128, 127, axis
+
+
+def _dequantize(rng: np.random.Generator, g: Numbers) -> Args:
+    return _int8(rng, (g["m"], g["n"]), -128), *_code_scales(rng, g)
+
+
 def _int8_linear(rng: np.random.Generator, g: Numbers) -> Args:
     x, w = _normal(rng, (g["m"], g["k"])), _weights(rng, (g["n"], g["k"]))
     scale = _scales(rng, g["n"])
@@ -343,10 +360,14 @@ def _right_int8_conv2d(*args: Any) -> Any:
     return conv2d_by(_exact, *args)
 
 
-def _right_int4_linear(*args: Any) -> Any:
-    """The reference as it is: it sums in float64, and takes its scales in float32, whatever x is."""
-    with kernels.use("reference"):
-        return kernels.int4_linear(*args)
+def _as_it_is(kernel: str) -> Callable[..., Any]:
+    """The reference on the arguments as they are: its scales are float32 whatever the rest is."""
+
+    def right(*args: Any) -> Any:
+        with kernels.use("reference"):
+            return getattr(kernels, kernel)(*args)
+
+    return right
 
 
 # F(4x4, 3x3) needs 36 products for 16 outputs instead of 144. Lavin and Gray 2015, arXiv:1509.09308.
@@ -375,6 +396,8 @@ ROWS: dict[str, Row] = {
             lambda g: 10.0 * g["d"] * _pairs(g),
             lambda g: 16 * g["s"],  # differences of sums, times a sum
         ),
+        Row("quantize", "codes", _quantize, _moved, expect=_as_it_is("quantize")),
+        Row("dequantize", "codes", _dequantize, _moved, expect=_as_it_is("dequantize")),
         Row("int8_matmul", "int8_matmul", _int8_matmul, _product, expect=_exact, kind="int8"),
         Row(
             "int8_linear",
@@ -394,7 +417,7 @@ ROWS: dict[str, Row] = {
             kind="int8",
             slack=_OTHER_STEPS,
         ),
-        Row("int4_linear", "int4_linear", _int4_linear, _product, lambda g: g["k"], expect=_right_int4_linear),
+        Row("int4_linear", "int4_linear", _int4_linear, _product, lambda g: g["k"], expect=_as_it_is("int4_linear")),
         Row("csr_linear", "sparse_linear", _csr_linear, _sparse, lambda g: g["k"]),
         Row("csr_linear_dx", "sparse_linear", _csr_linear_dx, _sparse, lambda g: g["n"]),
         Row("nm_linear", "nm_linear", _nm_linear, _some_of_many, lambda g: g["k"] * g["keep"] // g["of"]),

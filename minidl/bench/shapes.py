@@ -63,6 +63,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "rows": {"m": NEEDED, "n": NEEDED},
     # x (N, C, H, W): batch norm
     "images": _IMAGE,
+    # floats (M, N) to codes and back, by one scale or one for each row or column
+    "codes": {"m": NEEDED, "n": NEEDED, "per": ""},
     # that many numbers, f of each
     "activation": {"size": NEEDED, "f": "gelu"},
 }
@@ -70,6 +72,7 @@ ZERO_IS_LEGAL = {"padding", "batch", "s", "kv"}
 TEXTS = {
     "transpose": ("", "a", "b", "ab"),
     "mask": ("", "bool", "float"),
+    "per": ("", "row", "column"),
     "f": ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh", "relu6"),
 }
 
@@ -102,6 +105,8 @@ class Shape:
             return "x".join(str(n) for n in g.values())
         if self.section == "activation":
             return f"{g['size']} {g['f']}"
+        if self.section == "codes":
+            return f"{g['m']}x{g['n']}" + (f" per {g['per']}" if g["per"] else "")
         if self.section in ("conv2d", "int8_conv2d", "max_pool2d"):
             text = "x".join(str(g[k]) for k in "nchw")
             text += f" k{g['k']} {g['r']}x{g['s']}" if "k" in g else f" {g['window']}x{g['window']}"
@@ -248,7 +253,7 @@ def array_shapes(section: str, g: Mapping[str, Any]) -> dict[str, tuple[int, ...
     if section == "max_pool2d":
         p, q = ((g[side] + 2 * g["padding"] - g["window"]) // g["stride"] + 1 for side in "hw")
         return {"x": (g["n"], g["c"], g["h"], g["w"]), "y": (g["n"], g["c"], p, q)}
-    if section == "rows":
+    if section in ("rows", "codes"):
         return {"x": (g["m"], g["n"]), "y": (g["m"], g["n"])}
     if section == "images":
         return {"x": (g["n"], g["c"], g["h"], g["w"]), "y": (g["n"], g["c"], g["h"], g["w"])}

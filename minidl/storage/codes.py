@@ -98,9 +98,13 @@ class Codes(Packed):
 
     def dequantize(self) -> np.ndarray:
         """(u - zero) * scale, float32."""
-        u = self.codes().astype(np.float32).reshape(*self.scale.shape, -1)
-        zero = np.float32(1 << (self.bits - 1)) if self.zero is None else self.zero[:, :, None].astype(np.float32)
-        return ((u - zero) * self.scale[:, :, None]).reshape(self.shape)
+        return self._floats(self.codes(), self.scale, self.zero)
+
+    def _floats(self, u: np.ndarray, scale: np.ndarray, zero: np.ndarray | None) -> np.ndarray:
+        """u (..., K) in as many equal runs as there are scales; zero None: the middle."""
+        middle = 1 << (self.bits - 1) if zero is None else zero.reshape(-1)
+        runs = u.reshape(scale.size, u.size // max(scale.size, 1))
+        return kernels.dequantize(runs, scale.reshape(-1), middle, axis=0).reshape(u.shape)
 
     def linear(self, x: Any, b: Any) -> Any:
         """On the float kernel."""
@@ -116,10 +120,8 @@ class Codes(Packed):
 
     def embedding(self, x: Any) -> Any:
         """The rows that x names."""
-        u = self.codes()[x].astype(np.float32).reshape(*x.shape, self.scale.shape[1], -1)
         at = np.zeros_like(x) if len(self.scale) == 1 else x
-        zero = np.float32(1 << (self.bits - 1)) if self.zero is None else self.zero[at][..., None].astype(np.float32)
-        return ((u - zero) * self.scale[at][..., None]).reshape(*x.shape, self.shape[1])
+        return self._floats(self.codes()[x], self.scale[at], None if self.zero is None else self.zero[at])
 
     def rows(self, start: int, stop: int) -> Codes:
         """Outputs start ... stop - 1."""

@@ -57,10 +57,9 @@ class Int4(Packed):
 
     def dequantize(self) -> np.ndarray:
         """(q - zero) * scale, float32."""
-        n, groups = self.scale.shape
-        q = kernels.unpack_int4(self.q).astype(np.float32).reshape(n, groups, -1)
-        zero = np.float32(8) if self.zero is None else self.zero[:, :, None].astype(np.float32)
-        return ((q - zero) * self.scale[:, :, None]).reshape(self.shape)
+        q = kernels.unpack_int4(self.q).reshape(self.scale.size, self.size // max(self.scale.size, 1))
+        zero = 8 if self.zero is None else self.zero.reshape(-1)
+        return kernels.dequantize(q, self.scale.reshape(-1), zero, axis=0).reshape(self.shape)
 
     def linear(self, x: Any, b: Any) -> Any:
         """y = x W^T + b, weights converted on the way."""

@@ -68,7 +68,7 @@ class Int8(Packed):
 
     def dequantize(self) -> np.ndarray:
         """q * scale, float32."""
-        return self.q * self.scale.reshape(-1, *(1,) * (self.q.ndim - 1))
+        return kernels.dequantize(self.q, self.scale, axis=0)
 
     def linear(self, x: Any, b: Any) -> Any:
         """On the integer kernel: x is quantized, multiplied in int32, rescaled."""
@@ -85,7 +85,8 @@ class Int8(Packed):
 
     def embedding(self, x: Any) -> Any:
         """q[x] * scale[x]"""
-        return self.q[x] * self.scale[x][..., None]
+        q = self.q[x]
+        return kernels.dequantize(q.reshape(-1, q.shape[-1]), self.scale[x].reshape(-1), axis=0).reshape(q.shape)
 
     def rows(self, start: int, stop: int) -> Int8:
         """Outputs start ... stop - 1."""

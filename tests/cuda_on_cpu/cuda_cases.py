@@ -305,6 +305,50 @@ def _int8(seed, *shape):
     return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
 
 
+# shape, axis, bounds of a number of bits: a scale for all; runs of many, of few and of single elements
+CODES = [
+    ((1030,), None, (-127, 127)),
+    ((1,), 0, (-128, 127)),
+    ((3, 300), 0, (-128, 127)),
+    ((2, 33, 3), 1, (-7, 7)),
+    ((5, 257), -1, (-8, 7)),
+    ((4, 0, 3), 0, (-2, 1)),
+    ((0, 3), 1, (-1, 1)),
+    ((), None, (-127, 127)),
+]
+
+
+def _scales(shape, axis, low, high, dtype=np.int8):
+    """A scale and a zero point, or as many as the axis has."""
+    if axis is None:
+        return 0.37, 3
+    n, rng = shape[axis], np.random.default_rng(5)
+    return rng.uniform(0.01, 0.5, n).astype(np.float32), rng.integers(low, high + 1, n).astype(dtype)
+
+
+@cases("quantize", "bits")
+def _():
+    odd = [np.nan, np.inf, -np.inf, 0.5, 1.5, 2.5, -0.5, -1.5, 1e30, -0.0]
+    for shape, axis, ends in CODES:
+        x = 20 * normal(0, *shape) if shape else np.array(7.0)
+        if x.size > 99:
+            x.reshape(-1)[90:99] = odd[:9]
+        yield fixed(x, *_scales(shape, axis, *ends), *ends, axis)
+    yield fixed(np.array(odd), 1.0, 0, -127, 127, None)
+    yield fixed(np.array(odd), 1.0, -100, -128, 127, None)
+    yield fixed(normal(0, 9, 40).T[::2], *_scales((20, 9), 0, -5, 5), -128, 127, 0)
+    yield fixed(normal(0, 3, 5), np.float32([1, 0.1, 0.3]), 2, -128, 127, 0)  # one zero point for many scales
+
+
+@cases("dequantize", "bits")
+def _():
+    for shape, axis, ends in CODES:
+        yield fixed(_int8(0, *shape), *_scales(shape, axis, *ends), axis)
+        yield fixed(_int8(0, *shape).view(np.uint8), *_scales(shape, axis, 0, 255, np.uint8), axis)
+    yield fixed(_int8(0, 9, 40).T[::2], *_scales((20, 9), 0, -5, 5), 0)
+    yield fixed(_int8(0, 3, 5).view(np.uint8), np.float32([1, 0.1, 3e38]), 200, 0)
+
+
 @cases("requantize", "bits")
 def _():
     for shape in [(0, 3), (1, 1), (3, 5, 100), (2, 0)]:

@@ -70,16 +70,21 @@ def scale_of(n, x, static):  # type: ignore[no-untyped-def]
     return static if static != np.float32(0) else scale_from(top_of(n, x))
 
 
-def whole_numbers(v: Vectors, divisor: ir.Value) -> Callable[[ir.Value], ir.Value]:
-    """What makes a vector of floats into floats without fraction: clip(rint(x / divisor), -127, 127), NaN into 0.
+def whole_numbers(
+    v: Vectors, divisor: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None
+) -> Callable[[ir.Value], ir.Value]:
+    """What makes a vector of floats into floats without fraction: clip(rint(x / divisor), low, high), NaN into 0 first.
+
+    The bounds are whole numbers of up to 2^20, -127 and 127 by default.
 
     A division takes as long as a dozen multiplications. With r = 1 / s, rounded, q = x r is x / s but for two
     roundings; x - q s is exact in a fused multiply-add, and adding r times that gives a quotient that is off by less
     than its last bit. Once more, and it is x / s as a division rounds it (Markstein, "Computation of elementary
     functions on the IBM RISC System/6000 processor", 1990). That holds where nothing overflows and no remainder
-    underflows: x is clipped to 127 s first, and scales outside 2^-100 ... 2^100 go by division.
+    underflows: x is clipped to the bounds times s first, and scales outside 2^-100 ... 2^100 go by division.
     """
     builder = v.builder
+    ends = F32(-float(LARGEST)) if low is None else low, F32(float(LARGEST)) if high is None else high
     scales, magic = v.splat(divisor), ir.Constant(v.type, [MAGIC] * v.lanes)
     inverse = v.splat(builder.fdiv(F32(1.0), divisor))
     fused = v.lanes > 4  # a generic CPU may have no fused multiply-add
@@ -89,13 +94,15 @@ def whole_numbers(v: Vectors, divisor: ir.Value) -> Callable[[ir.Value], ir.Valu
         builder.fcmp_ordered(">=", divisor, F32(2.0**-100)), builder.fcmp_ordered("<=", divisor, F32(2.0**100))
     )
 
-    def clipped(value: ir.Value, top: ir.Value) -> ir.Value:
-        least = builder.fneg(top)
-        value = builder.select(builder.fcmp_ordered(">", value, top), top, value)
+    def clipped(value: ir.Value, times: ir.Value | None) -> ir.Value:
+        """Between the bounds, times something; 0 for NaN before."""
+        least, most = (v.splat(e if times is None else builder.fmul(e, times)) for e in ends)
+        value = builder.select(builder.fcmp_ordered("ord", value, value), value, v.zero())
+        value = builder.select(builder.fcmp_ordered(">", value, most), most, value)
         return builder.select(builder.fcmp_ordered("<", value, least), least, value)
 
     def quick(x: ir.Value) -> ir.Value:
-        x = clipped(x, builder.fmul(scales, ir.Constant(v.type, [127.0] * v.lanes)))
+        x = clipped(x, divisor)
         q = builder.fmul(x, inverse)
         for _ in range(2):
             rest = builder.call(fma, [builder.fneg(q), scales, x])
@@ -109,11 +116,8 @@ def whole_numbers(v: Vectors, divisor: ir.Value) -> Callable[[ir.Value], ir.Valu
                 if fused:
                     builder.store(quick(value), found)
             with otherwise:
-                top = ir.Constant(v.type, [127.0] * v.lanes)
-                builder.store(clipped(builder.fdiv(value, scales), top), found)
-        q = builder.load(found)
-        q = builder.select(builder.fcmp_ordered("ord", q, q), q, v.zero())
-        return builder.fsub(builder.fadd(q, magic), magic)
+                builder.store(clipped(builder.fdiv(value, scales), None), found)
+        return builder.fsub(builder.fadd(builder.load(found), magic), magic)
 
     return whole
 

@@ -78,6 +78,22 @@ def conv2d(
     return _call([node], {"x": x}, constants)
 
 
+def quantize(x: np.ndarray, scale: Any, zero: Any, low: int, high: int, axis: int | None) -> Call | None:
+    """QuantizeLinear, with constant scales."""
+    if (low, high) != (-128, 127) or x.dtype != np.float32:
+        return None
+    node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"], **({} if axis is None else {"axis": axis}))
+    return _call([node], {"x": x}, {"s": np.asarray(scale, np.float32), "z": np.asarray(zero, np.int8)})
+
+
+def dequantize(q: np.ndarray, scale: Any, zero: Any, axis: int | None) -> Call | None:
+    """DequantizeLinear, with constant scales."""
+    if q.dtype != np.int8:
+        return None
+    node = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], **({} if axis is None else {"axis": axis}))
+    return _call([node], {"q": q}, {"s": np.asarray(scale, np.float32), "z": np.asarray(zero, np.int8)})
+
+
 def int8_matmul(a: np.ndarray, b: np.ndarray) -> Call | None:
     """MatMulInteger on signed bytes; its result is int32."""
     return _call([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], {"a": a}, {"b": b})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +129,42 @@ def attention_backward(
     grouped = q.shape[1] != k.shape[1]
     y = F.scaled_dot_product_attention(tq, tk, tv, tm, is_causal=causal, enable_gqa=grouped)
     call = lambda: torch.autograd.grad(y, (tq, tk, tv), tdout, retain_graph=True)
+    call.keeps = True  # type: ignore[attr-defined]
+    return call
+
+
+@functools.cache
+def _warned() -> None:
+    """Torch says once that its quantized tensors will go."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)
+
+
+def quantize(x: np.ndarray, scale: Any, zero: Any, low: int, high: int, axis: int | None) -> Call | None:
+    """Its quantized tensor, and the codes copied out of it."""
+    if (low, high) != (-128, 127) or not isinstance(x, np.ndarray):
+        return None
+    _warned()
+    (tx,) = _t(x)
+    if axis is None:
+        return lambda: torch.quantize_per_tensor(tx, scale, zero, torch.qint8).int_repr()
+    s, z = _t(scale, zero)
+    return lambda: torch.quantize_per_channel(tx, s, z, axis, torch.qint8).int_repr()
+
+
+def dequantize(q: np.ndarray, scale: Any, zero: Any, axis: int | None) -> Call | None:
+    """Of its quantized tensor, made before."""
+    if not isinstance(q, np.ndarray):
+        return None
+    _warned()
+    (tq,) = _t(q)
+    if axis is None:
+        made = torch._make_per_tensor_quantized_tensor(tq, scale, zero)
+    else:
+        s, z = _t(scale, zero)
+        made = torch._make_per_channel_quantized_tensor(tq, s, z, axis)
+    call = lambda: made.dequantize()
     call.keeps = True  # type: ignore[attr-defined]
     return call
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl_kernels as kernels
 from minidl.devices import array_module
 
 __all__ = ["absmax_scale", "affine", "dequantize_array", "minmax_scale", "nearest_scale", "quantize_array"]
@@ -92,7 +93,7 @@ def affine(low: Array, high: Array, bits: int, xp: Any = np) -> tuple[Array, Arr
 
 
 def quantize_array(w: Array, scale: Array, zero_point: Array | int = 0, bits: int = 8, axis: int | None = 0) -> Array:
-    """int8 codes: clip(rint(w / scale) + zero_point, lo, hi), rounding half to even.
+    """int8 codes: clip(rint(w / scale) + zero_point, lo, hi), rounding half to even, by the kernel `quantize`.
 
     With zero_point 0, a number, the range is symmetric, -(2**(bits-1) - 1) ... 2**(bits-1) - 1, else it has one code
     more below. `scale` and `zero_point` are one number, or one for each index of `axis`. Raises ValueError for bits
@@ -111,27 +112,28 @@ def quantize_array(w: Array, scale: Array, zero_point: Array | int = 0, bits: in
     s = _along(scale, w, axis)
     if not ((s > 0) & array_module(s).isfinite(s)).all():
         raise ValueError("scales must be positive and finite")
-    xp = array_module(w)
-    return xp.clip(xp.rint(w / s) + z, low, high).astype(np.int8)
+    floats = w if w.dtype in (np.float32, np.float64) else w.astype(np.float32)
+    if axis is None:
+        return kernels.quantize(floats[None], s, z.astype(np.int8), low, high, 0).reshape(w.shape)
+    return kernels.quantize(floats, s, z.astype(np.int8), low, high, axis)
 
 
 def dequantize_array(q: Array, scale: Array, zero_point: Array | int = 0, axis: int | None = 0) -> Array:
-    """(q - zero_point) * scale, float32.
+    """(q - zero_point) * scale of codes int8 or uint8, float32, by the kernel `dequantize`.
 
     >>> dequantize_array(np.int8([[2, -127]]), 0.5).tolist()
     [[1.0, -63.5]]
     """
-    return (q.astype(np.float32) - _along(zero_point, q, axis)) * _along(scale, q, axis)
+    s, z = _along(scale, q, axis), _along(zero_point, q, axis).astype(q.dtype)
+    if axis is None:
+        return kernels.dequantize(q[None], s, z, 0).reshape(q.shape)
+    return kernels.dequantize(q, s, z, axis)
 
 
-def _along(scale: Array, w: Array, axis: int | None) -> Array:
-    """Scales or zero points with size-1 axes, so that they meet index `axis` of w."""
-    s = array_module(w).asarray(scale, dtype=np.float32)
-    if s.ndim == 0 or axis is None:
-        return s.reshape((1,) * w.ndim)
-    shape = [1] * w.ndim
-    shape[axis] = w.shape[axis]
-    return s.reshape(shape)
+def _along(value: Array, w: Array, axis: int | None) -> Array:
+    """Scales or zero points as a line, one for each index of `axis` of w; a single one for None."""
+    xp = array_module(w)
+    return xp.broadcast_to(xp.asarray(value, dtype=np.float32).reshape(-1), (1 if axis is None else w.shape[axis],))
 
 
 def _finite(w: Array) -> None:

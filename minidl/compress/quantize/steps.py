@@ -67,17 +67,15 @@ class Codes:
 
 def codes_of(x: np.ndarray, quant: Quant) -> Codes:
     """Floats as codes: clip(rint(x / s) + z, low, high), float32, half to even, NaN as z; images (N, H, W, C)."""
-    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
-    with np.errstate(all="ignore"):
-        v = np.rint(x.astype(np.float32, copy=False) / np.float32(quant.scale)) + np.float32(quant.zero)
-        v = np.nan_to_num(v, nan=quant.zero, posinf=quant.high, neginf=quant.low)
-    return Codes(np.clip(v, quant.low, quant.high).astype(np.int8), quant)
+    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    q = kernels.quantize(x, quant.scale, quant.zero, quant.low, quant.high)
+    return Codes(q.transpose(0, 2, 3, 1) if q.ndim == 4 else q, quant)
 
 
 def floats_of(codes: Codes) -> np.ndarray:
     """float32(q - z) * s; images become (N, C, H, W) again."""
-    x = (codes.q.astype(np.int32) - np.int32(codes.quant.zero)).astype(np.float32) * np.float32(codes.quant.scale)
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+    q = codes.q.transpose(0, 3, 1, 2) if codes.q.ndim == 4 else codes.q
+    return kernels.dequantize(q, codes.quant.scale, codes.quant.zero)
 
 
 class rounded(Op):
