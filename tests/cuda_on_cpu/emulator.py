@@ -236,8 +236,8 @@ class _Memory:
             raise KernelError(f"argument {i}: not C-contiguous")
         address = a.ctypes.data
         if address not in self.arrays:
-            raw = np.full(a.nbytes + 2 * CANARY + 256, 0xFF, np.uint8)
-            start = -raw.ctypes.data % 256 + CANARY
+            raw = np.full(a.nbytes + 2 * CANARY + 272, 0xFF, np.uint8)
+            start = -raw.ctypes.data % 256 + CANARY + address % 16  # a view stays as unaligned as it is
             raw[start : start + a.nbytes] = a.reshape(-1).view(np.uint8)
             self.arrays[address] = (a, raw, start)
             module._region(raw.ctypes.data + start, a.nbytes, GLOBAL, f"argument {i}", module.checked)

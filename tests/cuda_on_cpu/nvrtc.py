@@ -1,10 +1,21 @@
-"""NVRTC with exactly the options that CuPy gives it, on a machine without a GPU, and what it says about resources."""
+"""NVRTC with exactly the options that CuPy gives it, on a machine without a GPU, and what it says about resources.
+
+    python tests/cuda_on_cpu/nvrtc.py 80 90 100 120
+
+compiles every kernel for these chips. In an environment with nothing but the wheel and `minidl[cuda]` or
+`minidl[cuda12]` it shows that these suffice.
+"""
 
 import re
+import sys
 from typing import NamedTuple
 
 from cupy._core import core
 from cupy.cuda import compiler, nvrtc
+
+from minidl_kernels.cuda import launch
+
+SOURCES = sorted(str(p.relative_to(launch.ROOT)) for p in launch.ROOT.rglob("*.cu"))
 
 
 class Resources(NamedTuple):
@@ -63,3 +74,27 @@ def version():
 def architectures():
     """What this NVRTC compiles for."""
     return nvrtc.getSupportedArchs()
+
+
+def dtypes(source):
+    """Those that make different kernels of a source."""
+    return ("float32", "float64") if re.search(r"\bT\b", re.sub(r"//.*", "", launch.source(source))) else ("float32",)
+
+
+def main(chips):
+    """A line for each chip; AssertionError with NVRTC's log where something does not compile."""
+    print(f"NVRTC {version()} knows the chips {', '.join(map(str, architectures()))}")
+    for chip in chips:
+        count, spilled = 0, []
+        for source in SOURCES:
+            for dtype in dtypes(source):
+                found, _ = compile(launch.code(source, dtype), launch.OPTIONS, chip)
+                count += len(found)
+                spilled += [f"{kernel} ({dtype})" for kernel, used in found.items() if used.spilled or used.stack]
+        print(
+            f"sm_{chip}: {count} kernels of {len(SOURCES)} files; spilled: {', '.join(spilled) or 'none'}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main([int(chip) for chip in sys.argv[1:]] or [80, 90])

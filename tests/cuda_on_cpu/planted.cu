@@ -43,6 +43,7 @@ extern "C" __global__ void beyond_dynamic(float* x, int n) {
   s[T + n] = 1;
   x[T] = 0;
 }
+extern "C" __global__ void vector(float* x) { x[0] = ((float4*)x)->y; }
 extern "C" __global__ void misaligned(float* x) { x[0] = ((float4*)(x + 1))->x; }
 extern "C" __global__ void divergent_barrier(float* x) {
   if (T < 32) __syncthreads();

@@ -235,6 +235,38 @@ def test_packed_models_run_on_the_device_and_come_back(fast, scheme):
     np.testing.assert_array_equal(again, want)
 
 
+class Block(nn.Module):
+    """What a network in integers is made of: convolutions, a residual sum, pooling, a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 8, 3, padding=1, stride=2), nn.BatchNorm2d(8)
+        self.deep, self.wide = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1)
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.first(x)))
+        x = F.max_pool2d(x + self.wide(F.relu6(self.deep(x))), 3, 2, 1)
+        return self.out(F.avg_pool2d(x, 2).mean((2, 3)))
+
+
+def test_a_network_in_integers_runs_on_the_device_bit_for_bit(fast):
+    minidl.manual_seed(4)
+    model, x = Block().eval(), minidl.randn(6, 1, 16, 16)
+    net = minidl.compress.quantize_static(model, x)
+    want = net(x).numpy()
+    net.to("cuda")
+    found = net(x.to("cuda"))
+    before = getattr(fast, "syncs", 0)
+    again = net(x.to("cuda"))
+    assert getattr(fast, "syncs", 0) == before
+    np.testing.assert_array_equal(found.cpu().numpy(), want)
+    np.testing.assert_array_equal(again.cpu().numpy(), want)
+    with minidl.no_grad():
+        net.get_parameter(next(s.bias for s in net.layers())).add_(1.0)  # a bias may be written in place
+    assert not np.array_equal(net(x.to("cuda")).cpu().numpy(), want)
+
+
 def test_indices_are_checked_while_debugging(fast):
     from minidl_kernels.cuda import launch
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import fakecupy
 import numpy as np
 import pytest
 from emulator import Module
@@ -40,6 +41,50 @@ def test_launches_that_cannot_be(xp):
         launch.kernel(SOURCE, "softmax")(1, 32, x, x, 5, shared=1 << 20)
     with pytest.raises(ValueError, match="has no kernel 'nothing'; it has: softmax"):
         launch.kernel(SOURCE, "nothing")
+
+
+MANY = 65535 * 64 + 1
+
+
+def tall(xp, k, dtype=np.float32):
+    return xp.ones((MANY, k), dtype)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda xp, mk: mk.matmul(tall(xp, 1), xp.ones((1, 1), np.float32)),
+        lambda xp, mk: mk.int8_matmul(tall(xp, 1, np.int8), xp.ones((1, 1), np.int8)),
+        lambda xp, mk: mk.nm_linear(tall(xp, 8), *map(xp.asarray, mk.pack_nm(np.eye(1, 8, dtype=np.float32), 2, 4)), 4),
+        lambda xp, mk: mk.csr_linear(tall(xp, 1), *map(xp.asarray, mk.pack_csr(np.ones((1, 1), np.float32)))),
+        lambda xp, mk: mk.attention(*[xp.ones((MANY // 60, 1, 1, 1), np.float32)] * 3)[0],
+    ],
+    ids=["matmul", "int8_matmul", "nm_linear", "csr_linear", "attention"],
+)
+def test_more_rows_than_there_is_room_along_y(xp, monkeypatch, call):
+    """The emulator would take minutes for the blocks of a billion threads: there only the launch is looked at."""
+    import minidl_kernels as mk
+
+    grids = []
+    if hasattr(xp, "mode"):
+        run = lambda self, grid, block, args, *, shared_mem=0, stream=None: grids.append(grid)
+        monkeypatch.setattr(fakecupy._Function, "__call__", run)
+    y = call(xp, mk)
+    if grids:
+        assert max(grid[0] for grid in grids) > 65535
+    else:
+        assert (xp.asnumpy(y) == 1).all()
+
+
+def test_what_32_bits_cannot_count_is_said(xp):
+    assert launch.squares("conv2d", 65, 128, 64) == 4
+    assert launch.counted("conv2d", (1 << 31) - 1025) == (1 << 31) - 1025
+    for m, n in ((1 << 31, 1), (1, (1 << 31) - 64)):
+        with pytest.raises(ValueError, match="conv2d: .* places are more than the .* split the batch"):
+            launch.squares("conv2d", m, n, 64)
+    x = xp.ones((2, 5), np.float32)
+    with pytest.raises(ValueError, match="does not fit int32"):  # a thread beyond the end must not wrap around
+        softmax(xp, x, x, (1 << 31) - 1)
 
 
 def test_an_empty_grid_launches_nothing(xp):

@@ -14,6 +14,7 @@ from minidl_kernels.cuda import launch
 SOURCES = sorted(str(p.relative_to(launch.ROOT)) for p in launch.ROOT.rglob("*.cu"))
 SOURCES.remove("cuda/peak.cu")  # no variant's: test_bench_on_gpu.py has its numbers
 HEADERS = {
+    "cuda/blocks.cuh": ("gemm/gemm.cu",),
     "cuda/reduce.cuh": ("norm/norm.cu",),
     "cuda/tile.cuh": ("gemm/gemm.cu",),
     "cuda/mma.cuh": ("gemm/tensor.cu", "int8_static/static.cu"),
@@ -32,6 +33,9 @@ BENDS = (
     ),
     (r">= (N|rows \* H|rows|D|p|q|p \* q|h \* wide)(?=\)| \|\|)", r"> \1", 3),
     (r"<= blockIdx\.x", "< blockIdx.x", 1),
+    (r"side - 1", "side", 2),
+    (r"i > done && ", "", 1),
+    (r"entries\+\+", "entries += 2", 1),
     (r"% c\b", "% (c + 1)", 2),
     (r"\b(low|high) - z", r"\1", 2),
     (r"\bv != v", "false", 1),

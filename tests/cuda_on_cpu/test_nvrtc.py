@@ -9,18 +9,13 @@ from pathlib import Path
 
 import nvrtc
 import pytest
+from nvrtc import SOURCES, dtypes
 
 from minidl_kernels.cuda import launch
 
 BUDGET = Path(__file__).resolve().parent / "budget.csv"
-SOURCES = sorted(str(p.relative_to(launch.ROOT)) for p in launch.ROOT.rglob("*.cu"))
 COLUMNS = ("source", "dtype", "kernel", "threads", "sm_80", "sm_90", "shared")
 REGISTERS, STATIC_SHARED = 1 << 16, 48 << 10  # of a multiprocessor; of a block without asking for more
-
-
-def dtypes(source):
-    """Those that make different kernels."""
-    return ("float32", "float64") if re.search(r"\bT\b", re.sub(r"//.*", "", launch.source(source))) else ("float32",)
 
 
 def threads(source, kernel):

@@ -117,6 +117,24 @@ def test_the_fast_build_finds_stray_writes(fast):
             fast.launch("write_beyond", (1,), (64,), (zeros(), i32(n)))
 
 
+def test_an_address_that_is_nobodys_ends_the_launch_and_not_the_process(fast):
+    for _ in range(2):
+        with pytest.raises(KernelError, match="MEMORY FAULT"):
+            fast.launch("read_far", (1,), (1,), (zeros(),))
+    x = np.arange(64, dtype=np.float32)
+    fast.launch("clean", (1,), (64,), (x, i32(1)))
+    assert x.tolist() == [64.0 - i for i in range(64)]
+
+
+def test_a_view_keeps_its_alignment(checked, fast):
+    """Vectors of 16 bytes at an array that starts 4 bytes later: legal for the array's own start, not for a view's."""
+    whole = np.zeros(80, np.float32)
+    start = -whole.ctypes.data % 16 // 4
+    checked.launch("vector", (1,), (1,), (whole[start : start + 64],))
+    with pytest.raises(KernelError, match="MISALIGNED|UNDEFINED: misaligned"):
+        checked.launch("vector", (1,), (1,), (whole[start + 1 : start + 65],))
+
+
 @pytest.mark.parametrize(
     ("launch", "message"),
     [

@@ -34,7 +34,7 @@ def _backward_cost(dout: Any, q: Any, k: Any, *rest: Any) -> float:
 def _fits(q: Any, v: Any) -> bool:
     """What the kernels of attn.cu have registers and shared memory for."""
     most = 256 if q.dtype == "float32" else 128
-    return max(q.shape[3], v.shape[3]) <= most and q.shape[0] * q.shape[1] <= 65535
+    return bool(max(q.shape[3], v.shape[3]) <= most)
 
 
 def _fits_forward(q: Any, k: Any, v: Any, *rest: Any) -> bool:
@@ -73,7 +73,7 @@ OPS = tuple(
                 load=f"minidl_kernels.attn.cuda:{name}",
                 device="cuda",
                 accepts=fits,
-                needs="at most 256 features (float64: 128), batch times heads at most 65535",
+                needs="at most 256 features (float64: 128)",
                 note="blocks of keys stream past queries through shared memory; scores are never stored",
             ),
         ),

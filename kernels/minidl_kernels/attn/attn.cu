@@ -4,7 +4,7 @@
 //   q, dq (B, H, T, D)  k, dk (B, Hkv, S, D)  v, dv (B, Hkv, S, E)  out, dout (B, H, T, E)  lse, delta (B, H, T)
 // A mask is read at mask[b * mb + h * mh + t * mt + s * ms]: bytes (may attend) or numbers (added). Keys that may not be
 // attended to take no part, whatever they hold.
-enum { WARPS = 4, KEYS = 32, FEATURES = 8 };  // D and E up to 32 * FEATURES
+enum { WARPS = 8, KEYS = 32, FEATURES = 8 };  // D and E up to 32 * FEATURES
 
 struct Problem {
   int H, G, Tn, S, D, E;  // G: query heads to a key head
@@ -29,7 +29,8 @@ struct Problem {
 #define PROBLEM                                                                                                          \
   Problem pr = {H, G, Tn, S, D, E, allowed, added, mb, mh, mt, ms, causal, scale};                                        \
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wide_d = D + 1, wide_e = E + 1;                             \
-  const size_t head = blockIdx.y, key_head = head / G;
+  const int blocks = (Tn + WARPS - 1) / WARPS, block = blockIdx.x % blocks; /* of a head, heads one after the other */ \
+  const size_t head = blockIdx.x / blocks, key_head = head / G;
 #define INFINITE ((T)1 / (T)0)
 
 __device__ __forceinline__ T warp_sum(T v) {
@@ -59,7 +60,7 @@ __device__ __forceinline__ T dot(const T* a, const T* b, int n) {
   return s;
 }
 
-extern "C" __global__ void __launch_bounds__(128, 1) attention(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const unsigned char* __restrict__ allowed,
+extern "C" __global__ void __launch_bounds__(256, 1) attention(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const unsigned char* __restrict__ allowed,
                                              const T* __restrict__ added, T* __restrict__ out, T* __restrict__ lse, int H, int G, int Tn, int S,
                                              int D, int E, long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -68,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention(const T* __restri
   T* vs = ks + KEYS * wide_d;        // KEYS x E
   T* qs = vs + KEYS * wide_e;        // WARPS x D
   T* ps = qs + WARPS * D;            // WARPS x KEYS
-  int t = blockIdx.x * WARPS + warp, last = causal ? min(S, (int)(blockIdx.x + 1) * WARPS) : S;
+  int t = block * WARPS + warp, last = causal ? min(S, (block + 1) * WARPS) : S;
   for (int d = lane; d < D; d += 32) qs[warp * D + d] = t < Tn ? q[(head * Tn + t) * D + d] : (T)0;
   T sum[FEATURES] = {}, m = -INFINITE, total = 0;
   for (int s0 = 0; s0 < last; s0 += KEYS) {
@@ -107,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention(const T* __restri
 }
 
 // delta = sum of dout out along each row; a warp for each.
-extern "C" __global__ void __launch_bounds__(128) row_products(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ y, long long rows, int n) {
+extern "C" __global__ void __launch_bounds__(256) row_products(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ y, long long rows, int n) {
   long long row = (long long)blockIdx.x * WARPS + threadIdx.x / 32;
   if (row >= rows) return;
   T s = 0;
@@ -117,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(128) row_products(const T* __restri
 }
 
 // dq = sum_s ds k, ds = p (dout v^T - delta) scale, p = e^(score - lse)
-extern "C" __global__ void __launch_bounds__(128, 1) attention_dq(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
+extern "C" __global__ void __launch_bounds__(256, 1) attention_dq(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                                                 const T* __restrict__ lse, const T* __restrict__ delta, const unsigned char* __restrict__ allowed,
                                                 const T* __restrict__ added, T* __restrict__ dq, int H, int G, int Tn, int S, int D, int E,
                                                 long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {
@@ -128,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_dq(const T* __res
   T* qs = vs + KEYS * wide_e;         // WARPS x D
   T* os = qs + WARPS * D;             // WARPS x E, rows of dout
   T* ps = os + WARPS * E;             // WARPS x KEYS
-  int t = blockIdx.x * WARPS + warp, last = causal ? min(S, (int)(blockIdx.x + 1) * WARPS) : S;
+  int t = block * WARPS + warp, last = causal ? min(S, (block + 1) * WARPS) : S;
   for (int d = lane; d < D; d += 32) qs[warp * D + d] = t < Tn ? q[(head * Tn + t) * D + d] : (T)0;
   for (int e = lane; e < E; e += 32) os[warp * E + e] = t < Tn ? dout[(head * Tn + t) * E + e] : (T)0;
   T sum[FEATURES] = {}, l = t < Tn ? lse[head * Tn + t] : (T)0, dl = t < Tn ? delta[head * Tn + t] : (T)0;
@@ -159,22 +160,24 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_dq(const T* __res
     }
 }
 
-// dk = sum_t ds q and dv = sum_t p dout: a warp owns a key, queries of all G heads stream past. blockIdx.y is the key head.
-extern "C" __global__ void __launch_bounds__(128, 1) attention_dkv(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
+// dk = sum_t ds q and dv = sum_t p dout: a warp owns a key, queries of all G heads stream past. Blocks are counted along
+// the keys of a key head, key heads one after the other.
+extern "C" __global__ void __launch_bounds__(256, 1) attention_dkv(const T* __restrict__ dout, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                                                  const T* __restrict__ lse, const T* __restrict__ delta, const unsigned char* __restrict__ allowed,
                                                  const T* __restrict__ added, T* __restrict__ dk, T* __restrict__ dv, int H, int G, int Tn, int S,
                                                  int D, int E, long long mb, long long mh, long long mt, long long ms, bool causal, T scale) {
   extern __shared__ __align__(16) unsigned char shared[];
   Problem pr = {H, G, Tn, S, D, E, allowed, added, mb, mh, mt, ms, causal, scale};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wide_d = D + 1, wide_e = E + 1;
-  const size_t key_head = blockIdx.y;
+  const int blocks = (S + WARPS - 1) / WARPS, block = blockIdx.x % blocks;
+  const size_t key_head = blockIdx.x / blocks;
   T* qs = (T*)shared;                 // 32 queries x D
   T* os = qs + KEYS * wide_d;         // 32 queries x E, rows of dout
   T* ks = os + KEYS * wide_e;         // WARPS x D
   T* vs = ks + WARPS * D;             // WARPS x E
   T* ps = vs + WARPS * E;             // WARPS x 32
   T* ds = ps + WARPS * KEYS;          // WARPS x 32
-  int s = blockIdx.x * WARPS + warp, first = causal ? blockIdx.x * WARPS / KEYS * KEYS : 0;
+  int s = block * WARPS + warp, first = causal ? block * WARPS / KEYS * KEYS : 0;
   for (int d = lane; d < D; d += 32) ks[warp * D + d] = s < S ? k[(key_head * S + s) * D + d] : (T)0;
   for (int e = lane; e < E; e += 32) vs[warp * E + e] = s < S ? v[(key_head * S + s) * E + e] : (T)0;
   T sum_k[FEATURES] = {}, sum_v[FEATURES] = {};

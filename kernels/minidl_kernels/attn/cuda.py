@@ -8,7 +8,7 @@ from typing import Any
 from ..cuda.launch import ceil_div, contiguous, cupy, kernel
 
 _SOURCE = "attn/attn.cu"
-_WARPS, _KEYS = 4, 32  # as attn.cu
+_WARPS, _KEYS = 8, 32  # as attn.cu
 
 
 def _shared(d: int, e: int, itemsize: int) -> int:
@@ -39,7 +39,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float | No
     sizes = (h, h // hk if hk else 1, t, s, d, e, *steps, causal, _scale(q, scale))
     run = kernel(_SOURCE, "attention", q.dtype)
     shared = _shared(d, e, q.dtype.itemsize)
-    run((ceil_div(t, _WARPS), b * h), 128, q, k, v, allowed, added, out, lse, *sizes, shared=shared)
+    run(ceil_div(t, _WARPS) * b * h, _WARPS * 32, q, k, v, allowed, added, out, lse, *sizes, shared=shared)
     return out, lse
 
 
@@ -51,11 +51,11 @@ def attention_backward(
     allowed, added, steps = _mask(mask, q, k)
     delta, (dq, dk, dv) = xp.zeros_like(lse), (xp.empty_like(a) for a in (q, k, v))
     run = kernel(_SOURCE, "row_products", q.dtype)
-    run(ceil_div(b * h * t, _WARPS), 128, dout, out, delta, b * h * t, e)
+    run(ceil_div(b * h * t, _WARPS), _WARPS * 32, dout, out, delta, b * h * t, e)
     sizes = (h, h // hk if hk else 1, t, s, d, e, *steps, causal, _scale(q, scale))
     shared, what = _shared(d, e, q.dtype.itemsize), (dout, q, k, v, lse, delta, allowed, added)
     run = kernel(_SOURCE, "attention_dq", q.dtype)
-    run((ceil_div(t, _WARPS), b * h), 128, *what, dq, *sizes, shared=shared)
+    run(ceil_div(t, _WARPS) * b * h, _WARPS * 32, *what, dq, *sizes, shared=shared)
     run = kernel(_SOURCE, "attention_dkv", q.dtype)
-    run((ceil_div(s, _WARPS), b * hk), 128, *what, dk, dv, *sizes, shared=shared)
+    run(ceil_div(s, _WARPS) * b * hk, _WARPS * 32, *what, dk, dv, *sizes, shared=shared)
     return dq, dk, dv

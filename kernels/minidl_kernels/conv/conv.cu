@@ -39,11 +39,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) conv2d_dw(const T* __restri
                                              int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) {
   Geometry g = {n, c, h, wide, k, r, s, p, q, groups, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w};
   int group = blockIdx.z / shares, filters = k / groups, channels = c / groups, depth = channels * r * s, pixels = p * q;
-  int first = group * filters, from = blockIdx.z % shares * share;
+  int first = group * filters, from = blockIdx.z % shares * share, total = n * pixels;
   Image image = {x, g, group * channels, channels};
   dw += ((size_t)(blockIdx.z % shares) * k + first) * depth;
   tile<T>(
-      filters, depth, from, min(n * pixels, from + share), true, true,
+      filters, depth, from, total - from < share ? total : from + share, true, true,
       [&](int m, int i) { return dy[((size_t)(i / pixels) * k + first + m) * pixels + i % pixels]; },
       [&](int i, int j) { return image.at(i / pixels, j, i / q % p, i % q); },
       [&](int m, int j, T sum) { dw[(size_t)m * depth + j] = sum; });
@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) conv2d_dx(const T* __restri
   };
   auto store = [&](int m, int j, T sum) { dx[((size_t)(j / pixels) * c + blockIdx.z * channels + m) * pixels + j % pixels] = sum; };
   if (*odd) {
-    int j0 = blockIdx.x * TILE, m0 = blockIdx.y * TILE;
+    int j0 = first_column(n * pixels, TILE), m0 = first_row(n * pixels, TILE);
     for (int i = threadIdx.x; i < TILE * TILE; i += 256) {
       int m = m0 + i / TILE, j = j0 + i % TILE;
       if (m >= channels || j >= n * pixels) continue;

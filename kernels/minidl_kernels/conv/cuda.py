@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel, spread
+from ..cuda.launch import ceil_div, contiguous, counted, cupy, kernel, spread, squares
 from .geometry import Geometry, geometry
 
 _SOURCE = "conv/conv.cu"
@@ -18,15 +18,11 @@ def _numbers(g: Geometry) -> tuple[int, ...]:
     return *sizes, *g.stride, *g.padding, *g.dilation
 
 
-def _grid(rows: int, columns: int, groups: int) -> tuple[int, int, int]:
-    return ceil_div(columns, _SIDE), ceil_div(rows, _SIDE), groups
-
-
 def conv2d(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     x, w, b = contiguous(x, w, b)
     y = cupy().empty(g.y_shape, x.dtype)
-    grid = _grid(g.k // groups, g.n * g.p * g.q, groups)
+    grid = (squares("conv2d", g.k // groups, g.n * g.p * g.q, _SIDE), 1, groups)
     kernel(_SOURCE, "conv2d", x.dtype)(grid, 256, x, w, b, y, *_numbers(g))
     return y
 
@@ -36,7 +32,7 @@ def conv2d_dx(dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation
     (dy, w), xp = contiguous(dy, w), cupy()
     dx, odd = xp.empty(g.x_shape, dy.dtype), xp.zeros(1, "int32")
     kernel(_SOURCE, "find_odd", dy.dtype)(spread(w.size), 256, w, odd, w.size)
-    grid = _grid(g.c // groups, g.n * g.h * g.w, groups)
+    grid = (squares("conv2d_dx", g.c // groups, g.n * g.h * g.w, _SIDE), 1, groups)
     kernel(_SOURCE, "conv2d_dx", dy.dtype)(grid, 256, dy, w, odd, dx, *_numbers(g))
     return dx
 
@@ -44,13 +40,12 @@ def conv2d_dx(dy: Any, w: Any, x_shape: Any, stride: Any, padding: Any, dilation
 def conv2d_dw(dy: Any, x: Any, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     g = geometry(x.shape, tuple(w_shape), stride, padding, dilation, groups)
     (dy, x), xp = contiguous(dy, x), cupy()
-    columns, rows, _ = _grid(g.k // groups, math.prod(g.w_shape[1:]), groups)
-    total = g.n * g.p * g.q
-    share = max(1, ceil_div(total, max(1, _BLOCKS // max(1, rows * columns * groups))))
+    blocks = squares("conv2d_dw", g.k // groups, math.prod(g.w_shape[1:]), _SIDE)
+    total = counted("conv2d_dw", g.n * g.p * g.q)
+    share = max(1, ceil_div(total, max(1, _BLOCKS // max(1, blocks * groups))))
     share = ceil_div(share, 512) * 512  # no share smaller than what pays for itself
     shares = max(1, ceil_div(total, share))
     parts, dw = xp.empty((shares, *g.w_shape), x.dtype), xp.empty(g.w_shape, x.dtype)
-    grid = _grid(g.k // groups, math.prod(g.w_shape[1:]), groups * shares)
-    kernel(_SOURCE, "conv2d_dw", x.dtype)(grid, 256, dy, x, parts, shares, share, *_numbers(g))
+    kernel(_SOURCE, "conv2d_dw", x.dtype)((blocks, 1, groups * shares), 256, dy, x, parts, shares, share, *_numbers(g))
     kernel(_SOURCE, "add_shares", x.dtype)(spread(dw.size), 256, parts, dw, shares, dw.size)
     return dw

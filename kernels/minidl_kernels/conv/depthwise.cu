@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) depthwise(const T* __restrict_
 }
 
 // dx (N, C, H, W): the windows that touched the pixel, of each of the channel's filters.
-extern "C" __global__ void __launch_bounds__(256) depthwise_dx(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
+extern "C" __global__ void __launch_bounds__(256, 1) depthwise_dx(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
                                              int k, int each, int h, int wide, int r, int s, int p, int q, int stride_h, int stride_w,
                                              int pad_h, int pad_w, int dilation_h, int dilation_w) {
   int at = blockIdx.x * 256 + threadIdx.x;

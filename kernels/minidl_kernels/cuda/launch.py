@@ -35,6 +35,7 @@ C_TYPES = {
 }  # fmt: skip
 C_NAMES = {dtype: name for name, dtype in C_TYPES.items()}
 
+MOST_COUNTED = (1 << 31) - 1 - (1 << 10)  # an int that a block, and a step of a loop, can go beyond without wrapping
 STATIC_SHARED = 48 << 10  # bytes that a block gets without asking
 MOST_SHARED = 96 << 10  # bytes that our kernels may ask for: sm_80 has 163 KiB, sm_86 and sm_120 99 KiB
 
@@ -167,7 +168,7 @@ def _number(entry: str, p: Parameter, a: Any) -> np.generic:
     """A number as the declared type. ValueError where an integer does not fit."""
     if p.dtype.kind in "iu":
         limits = np.iinfo(p.dtype)
-        if not limits.min <= a <= limits.max:
+        if not limits.min <= a <= (MOST_COUNTED if p.dtype == np.int32 else limits.max):
             raise ValueError(
                 f"{entry}: {p.name} = {a} does not fit {p.dtype}: the arrays are too large for this kernel"
             )
@@ -255,6 +256,20 @@ def aligned(a: Any, size: int) -> Any:
     """
     (a,) = contiguous(a)
     return a.copy() if a.data.ptr % size else a
+
+
+def counted(op: str, n: int) -> int:
+    """n, a product of sizes that a kernel counts in 32 bits. ValueError where it is too large for that."""
+    if n > MOST_COUNTED:
+        raise ValueError(
+            f"{op}: {n} places are more than the {MOST_COUNTED} that its kernel can count; split the batch"
+        )
+    return n
+
+
+def squares(op: str, m: int, n: int, side: int) -> int:
+    """Blocks that each make side x side results of (m, n), as cuda/blocks.cuh counts them."""
+    return ceil_div(counted(op, m), side) * ceil_div(counted(op, n), side)
 
 
 def rows(a: Any) -> int:

@@ -2,6 +2,7 @@
 // packed into 32-bit words along k: one tf32, two float16 or bfloat16, or four int8; 16 words of k at a time.
 // Lane 4 g + t of a warp holds words of the rows g and g + 8 of A, of column g of B ("Matrix Fragments for mma" in the
 // PTX ISA); with rows of 20 words in shared memory no two lanes of a read meet in a bank.
+#include "cuda/blocks.cuh"
 enum { SIDE = 64, WORDS = 16, PITCH = WORDS + 4 };
 
 struct Tf32 {
@@ -51,8 +52,9 @@ struct S8 {
   }
 };
 
-// Up to four bytes, `step` apart, as a word of S8; zeros where fewer are left.
+// Up to four bytes, `step` apart, as a word of S8; zeros where fewer are left. Read at once where they lie so.
 __device__ __forceinline__ unsigned four(const signed char* p, long long step, int left) {
+  if (step == 1 && left >= 4 && (size_t)p % 4 == 0) return *(const unsigned*)p;
   unsigned word = 0;
 #pragma unroll
   for (int i = 0; i < 4; i++)
@@ -60,20 +62,26 @@ __device__ __forceinline__ unsigned four(const signed char* p, long long step, i
   return word;
 }
 
-// The sums of one warp, gone through as (row, column, sum).
+// The sums of one warp, gone through as store(m, n, sum) for those inside of the M x N results.
 template <class Sum>
 struct Sums {
   Sum d[2][4][4];
+  __device__ __forceinline__ void add(const Sums& other) {
+#pragma unroll
+    for (int i = 0; i < 32; i++) d[i / 16][i / 4 % 4][i % 4] += other.d[i / 16][i / 4 % 4][i % 4];
+  }
   template <class Store>
-  __device__ __forceinline__ void each(Store store) const {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  __device__ __forceinline__ void each(int M, int N, Store store) const {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, m0 = first_row(N, SIDE), n0 = first_column(N, SIDE);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
       for (int j = 0; j < 4; j++)
 #pragma unroll
-        for (int r = 0; r < 4; r++)
-          store(warp / 2 * 32 + i * 16 + (r >> 1) * 8 + lane / 4, warp % 2 * 32 + j * 8 + lane % 4 * 2 + (r & 1), d[i][j][r]);
+        for (int r = 0; r < 4; r++) {
+          int m = m0 + warp / 2 * 32 + i * 16 + (r >> 1) * 8 + lane / 4, n = n0 + warp % 2 * 32 + j * 8 + lane % 4 * 2 + (r & 1);
+          if (m < M && n < N) store(m, n, d[i][j][r]);
+        }
   }
 };
 
@@ -114,8 +122,8 @@ __device__ __forceinline__ Sums<typename Kind::Sum> product(int M, int N, int K,
   __shared__ unsigned as[SIDE][PITCH], bs[SIDE][PITCH];
   Sums<typename Kind::Sum> sums = {};
   for (int k = 0; k < K; k += WORDS * Kind::PER_WORD) {
-    fill<Kind>(as, blockIdx.y * SIDE, M, k, K, a_by_k, word_a);
-    fill<Kind>(bs, blockIdx.x * SIDE, N, k, K, b_by_k, word_b);
+    fill<Kind>(as, first_row(N, SIDE), M, k, K, a_by_k, word_a);
+    fill<Kind>(bs, first_column(N, SIDE), N, k, K, b_by_k, word_b);
     __syncthreads();
 #pragma unroll
     for (int word = 0; word < WORDS; word += 8) step<Kind>(sums, as, bs, word);

@@ -3,13 +3,14 @@
 //   a(m, k), b(k, n)   one element; called for every m < M, k in [k0, k1), n < N
 //   store(m, n, sum)   takes each result once
 //   A_BY_K, B_BY_K     whether neighbouring threads read along k: where memory runs along it
+#include "cuda/blocks.cuh"
 enum { TILE = 64, DEPTH = 16 };
 
 template <class V, class A, class B, class Store>
 __device__ __forceinline__ void tile(int M, int N, int k0, int k1, bool a_by_k, bool b_by_k, A a, B b, Store store) {
   __shared__ V as[DEPTH][TILE + 4], bs[DEPTH][TILE + 4];
   const int t = threadIdx.x, column = t % 16 * 4, row = t / 16 * 4;
-  const int m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+  const int m0 = first_row(N, TILE), n0 = first_column(N, TILE);
   V sum[4][4] = {};
   for (; k0 < k1; k0 += DEPTH) {
 #pragma unroll

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda.launch import ceil_div, cupy, kernel
+from ..cuda.launch import cupy, kernel, squares
 
 # kernel -> its file, its block, rows and columns of C that a block makes
 _KERNELS: dict[str, tuple[str, tuple[int, int], int]] = {
@@ -54,7 +54,7 @@ def product(name: str, a: Any, b: Any, bias: Any = None) -> Any:
         some = slice(first, first + _MOST_BATCHES)
         if first:
             bits[:2] = [x.reshape(-1)[step * first :] for x, (step, *_) in zip(bits[:2], (a_steps, b_steps))]
-        grid = (ceil_div(n, side), ceil_div(m, side), min(count - first, _MOST_BATCHES))
+        grid = (squares(name, m, n, side), 1, min(count - first, _MOST_BATCHES))
         run(grid, block, *bits, out[some], m, n, k, *a_steps, *b_steps)
     return c
 

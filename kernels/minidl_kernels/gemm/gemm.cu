@@ -6,7 +6,7 @@
 extern "C" __global__ void __launch_bounds__(256) naive(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, T* __restrict__ c,
                                         int M, int N, int K, long long a_batch, long long a_row, long long a_column,
                                         long long b_batch, long long b_row, long long b_column) {
-  int n = blockIdx.x * 16 + threadIdx.x, m = blockIdx.y * 16 + threadIdx.y;
+  int n = first_column(N, 16) + threadIdx.x, m = first_row(N, 16) + threadIdx.y;
   if (m >= M || n >= N) return;
   a += blockIdx.z * a_batch + m * a_row, b += blockIdx.z * b_batch + n * b_column;
   T sum = 0;
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256) shared_tiles(const T* __restri
                                         int M, int N, int K, long long a_batch, long long a_row, long long a_column,
                                         long long b_batch, long long b_row, long long b_column) {
   __shared__ T as[16][17], bs[16][17];
-  int x = threadIdx.x, y = threadIdx.y, n = blockIdx.x * 16 + x, m = blockIdx.y * 16 + y;
+  int x = threadIdx.x, y = threadIdx.y, n = first_column(N, 16) + x, m = first_row(N, 16) + y;
   a += blockIdx.z * a_batch, b += blockIdx.z * b_batch;
   T sum = 0;
   for (int k = 0; k < K; k += 16) {
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(256) async_tiles(const T* __restric
                                         int M, int N, int K, long long a_batch, long long a_row, long long a_column,
                                         long long b_batch, long long b_row, long long b_column) {
   __shared__ T as[2][DEPTH][TILE + 4], bs[2][DEPTH][TILE + 4];
-  const int t = threadIdx.x, column = t % 16 * 4, row = t / 16 * 4, m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+  const int t = threadIdx.x, column = t % 16 * 4, row = t / 16 * 4, m0 = first_row(N, TILE), n0 = first_column(N, TILE);
   a += blockIdx.z * a_batch, b += blockIdx.z * b_batch, c += (size_t)blockIdx.z * M * N;
   auto fetch = [&](int k0) {
     int half = k0 / DEPTH % 2;

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import aligned, ceil_div, contiguous, cupy, kernel
+from ..cuda.launch import aligned, ceil_div, contiguous, counted, cupy, kernel
 
 _SOURCE = "gemm_int4/int4.cu"
-_MOST_BLOCKS = 65535  # along y
 
 
 def _product(name: str, side: tuple[int, int], x: Any, w_q: Any, scale: Any, zero: Any, b: Any) -> Any:
@@ -22,10 +21,20 @@ def _product(name: str, side: tuple[int, int], x: Any, w_q: Any, scale: Any, zer
     m, (columns, rows) = math.prod(x.shape[:-1]), side
     x, out, group = x.reshape(m, k), y.reshape(m, n), k // scale.shape[1]
     run = kernel(_SOURCE, name, x.dtype)
-    for first in range(0, m, rows * _MOST_BLOCKS):
-        some = slice(first, first + rows * _MOST_BLOCKS)
-        grid = (ceil_div(n, columns), ceil_div(len(x[some]), rows))
-        run(grid, 256, x[some], w_q, scale, zero, b, out[some], len(x[some]), n, k, group)
+    run(
+        ceil_div(n, columns) * ceil_div(counted("int4_linear", m), rows),
+        256,
+        x,
+        w_q,
+        scale,
+        zero,
+        b,
+        out,
+        m,
+        n,
+        k,
+        group,
+    )
     return y
 
 

@@ -7,10 +7,10 @@ __device__ __forceinline__ float weight(int q, float zero, float scale) { return
 
 // A warp for each output n, up to MOST rows of x at a time: a lane takes 4 bytes, 8 weights, which serve all of the rows.
 enum { MOST = 4 };
-extern "C" __global__ void __launch_bounds__(256) int4_warps(const T* __restrict__ x, const unsigned* __restrict__ w, const float* __restrict__ scale,
+extern "C" __global__ void __launch_bounds__(256, 1) int4_warps(const T* __restrict__ x, const unsigned* __restrict__ w, const float* __restrict__ scale,
                                            const unsigned char* __restrict__ zero, const T* __restrict__ b, T* __restrict__ y, int M, int N,
                                            int K, int group) {
-  int lane = threadIdx.x % 32, n = blockIdx.x * 8 + threadIdx.x / 32, m0 = blockIdx.y * MOST, groups = K / group;
+  int lane = threadIdx.x % 32, columns = (N + 7) / 8, n = blockIdx.x % columns * 8 + threadIdx.x / 32, m0 = blockIdx.x / columns * MOST, groups = K / group;
   if (n >= N) return;
   w += (size_t)n * (K / 8), x += (size_t)m0 * K;
   T sum[MOST] = {};

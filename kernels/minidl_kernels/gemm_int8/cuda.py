@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..checks import pair
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel, lanes
+from ..cuda.launch import contiguous, cupy, kernel, lanes, squares
 
 _SOURCE = "gemm_int8/int8.cu"
 _WAYS = {"dp4a": ((16, 16), 16), "mma": (128, 64)}  # block, rows and columns that it makes
@@ -27,16 +27,12 @@ def _quantize(x: Any, x_scale: float | None) -> tuple[Any, Any]:
     return q, scale
 
 
-def _grid(m: int, n: int, side: int) -> tuple[int, int]:
-    return ceil_div(n, side), ceil_div(m, side)
-
-
 def _matmul(way: str, a: Any, b: Any) -> Any:
     (rows,), (b, steps) = contiguous(a), _steps(b)
     m, (k, n) = math.prod(a.shape[:-1]), (a.shape[-1], steps[0] if steps[1] == 1 else b.shape[0])
     y = cupy().empty((*a.shape[:-1], n), "int32")
     block, side = _WAYS[way]
-    kernel(_SOURCE, way)(_grid(m, n, side), block, rows, b, y, m, n, k, *steps)
+    kernel(_SOURCE, way)(squares("int8_matmul", m, n, side), block, rows, b, y, m, n, k, *steps)
     return y
 
 
@@ -49,7 +45,8 @@ def _linear(way: str, x: Any, w_q: Any, w_scale: Any, b: Any, x_scale: float | N
     b = None if b is None else xp.ascontiguousarray(b, "float32")
     y = xp.empty((*x.shape[:-1], n), x.dtype)
     block, side = _WAYS[way]
-    kernel(_SOURCE, f"{way}_linear", x.dtype)(_grid(m, n, side), block, q, w, y, scale, w_scale, b, m, n, k, *steps)
+    grid = squares("int8_linear", m, n, side)
+    kernel(_SOURCE, f"{way}_linear", x.dtype)(grid, block, q, w, y, scale, w_scale, b, m, n, k, *steps)
     return y
 
 
@@ -80,7 +77,7 @@ def conv2d_mma(
     xp = cupy()
     w_scale, b = (None if a is None else xp.ascontiguousarray(a, "float32") for a in (w_scale, b))
     y = xp.empty((n, k, *out), x.dtype)
-    grid = (*_grid(k // groups, n * out[0] * out[1], 64), groups)
+    grid = (squares("int8_conv2d", k // groups, n * out[0] * out[1], 64), 1, groups)
     sizes = (n, c, h, w, k, *out, groups, r, s, *how[0], *how[1], *how[2])
     kernel(_SOURCE, "mma_conv2d", x.dtype)(grid, 128, q, w_q, y, scale, w_scale, b, *sizes)
     return y

@@ -50,7 +50,7 @@ struct Rescaled {  // float32(sum) (x_scale w_scale) + b, then T
 template <class Store>
 __device__ __forceinline__ void by_dp4a(const signed char* a, const signed char* b, int M, int N, int K, long long b_row, long long b_column, Store store) {
   __shared__ int as[16][17], bs[16][17];
-  int x = threadIdx.x, y = threadIdx.y, m = blockIdx.y * 16 + y, n = blockIdx.x * 16 + x, other = blockIdx.x * 16 + y, sum = 0;
+  int x = threadIdx.x, y = threadIdx.y, m = first_row(N, 16) + y, n = first_column(N, 16) + x, other = first_column(N, 16) + y, sum = 0;
   for (int k0 = 0; k0 < K; k0 += 64) {
     int k = k0 + 4 * x;
     as[y][x] = m < M && k < K ? (int)four(a + (size_t)m * K + k, 1, K - k) : 0;
@@ -68,10 +68,7 @@ __device__ __forceinline__ void by_mma(const signed char* a, const signed char* 
   auto sums = product<S8>(
       M, N, K, true, b_row == 1, [&](int m, int k) { return four(a + (size_t)m * K + k, 1, K - k); },
       [&](int n, int k) { return four(b + k * b_row + n * b_column, b_row, K - k); });
-  sums.each([&](int m, int n, int sum) {
-    m += blockIdx.y * SIDE, n += blockIdx.x * SIDE;
-    if (m < M && n < N) store(m, n, sum);
-  });
+  sums.each(M, N, store);
 }
 
 extern "C" __global__ void __launch_bounds__(256) dp4a(const signed char* __restrict__ a, const signed char* __restrict__ b, int* __restrict__ y, int M, int N, int K,
@@ -114,9 +111,7 @@ extern "C" __global__ void __launch_bounds__(128) mma_conv2d(const signed char* 
         }
         return word;
       });
-  sums.each([&](int m, int n, int sum) {
-    m += blockIdx.y * SIDE, n += blockIdx.x * SIDE;
-    if (m >= M || n >= N) return;
+  sums.each(M, N, [&](int m, int n, int sum) {
     int image = n / (P * Q), k = group * M + m;
     float v = __fmul_rn((float)sum, __fmul_rn(x_scale[image], w_scale[k]));
     y[((size_t)image * filters + k) * P * Q + n % (P * Q)] = (T)(bias ? __fadd_rn(v, bias[k]) : v);

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel, spread
+from ..cuda.launch import contiguous, counted, cupy, kernel, spread, squares
 from .geometry import Border, Pair, outputs, sides, split
 
 _SOURCE = "int8_static/static.cu"
 _SIDE = 64  # rows and columns that a block makes
-
-
-def _grid(m: int, n: int) -> tuple[int, int]:
-    return ceil_div(n, _SIDE), ceil_div(m, _SIDE)
 
 
 def requantize(acc: Any, bias: Any, multiplier: Any, zero: int, low: int, high: int) -> Any:
@@ -38,7 +34,9 @@ def static_linear(x: Any, w: Any, bias: Any, multiplier: Any, zero: int, low: in
     x, w, bias, multiplier = contiguous(x, w, bias, multiplier)
     m, (n, k) = math.prod(x.shape[:-1]), w.shape
     y = cupy().empty((*x.shape[:-1], n), "int8")
-    kernel(_SOURCE, "static_linear")(_grid(m, n), 128, x, w, bias, multiplier, y, m, n, k, zero, low, high)
+    kernel(_SOURCE, "static_linear")(
+        squares("static_linear", m, n, _SIDE), 128, x, w, bias, multiplier, y, m, n, k, zero, low, high
+    )
     return y
 
 
@@ -53,10 +51,11 @@ def static_conv2d(
     y = cupy().empty((b, p, q, k), "int8")
     where = (*split(stride), top, left, *split(dilation), border, zero, low, high)
     arrays = (x, w, bias, multiplier, y)
+    pixels = counted("static_conv2d", b * p * q)
     if each == 1 and groups == c:
         run = kernel(_SOURCE, "static_depthwise")
         run(spread(y.size), 256, *arrays, y.size, h, wide, c, k, p, q, r, s, *where)
         return y
-    grid = (*_grid(b * p * q, k // groups), groups)
+    grid = (squares("static_conv2d", pixels, k // groups, _SIDE), 1, groups)
     kernel(_SOURCE, "static_conv2d")(grid, 128, *arrays, b, h, wide, c, k, p, q, groups, r, s, *where)
     return y

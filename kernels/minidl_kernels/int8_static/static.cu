@@ -36,10 +36,7 @@ extern "C" __global__ void __launch_bounds__(128) static_linear(const signed cha
   auto sums = product<S8>(
       M, N, K, true, true, [&](int m, int k) { return four(x + (size_t)m * K + k, 1, K - k); },
       [&](int n, int k) { return four(w + (size_t)n * K + k, 1, K - k); });
-  sums.each([&](int m, int n, int sum) {
-    m += blockIdx.y * SIDE, n += blockIdx.x * SIDE;
-    if (m < M && n < N) y[(size_t)m * N + n] = codes(sum, bias[n], multiplier[n]);
-  });
+  sums.each(M, N, [&](int m, int n, int sum) { y[(size_t)m * N + n] = codes(sum, bias[n], multiplier[n]); });
 }
 
 struct Image {  // x (B, H, W, C) with the code `border` around it; outputs P x Q, windows R x S
@@ -49,10 +46,15 @@ struct Image {  // x (B, H, W, C) with the code `border` around it; outputs P x 
     int h = output / Q % P * stride_h - top + tap / S * dilation_h, v = output % Q * stride_w - left + tap % S * dilation_w;
     return h >= 0 && h < H && v >= 0 && v < W ? x[(((size_t)(output / (P * Q)) * H + h) * W + v) * C + c] : border;
   }
+  __device__ __forceinline__ unsigned four_at(int output, int tap, int c) const {  // neighbouring channels, a word of S8
+    int h = output / Q % P * stride_h - top + tap / S * dilation_h, v = output % Q * stride_w - left + tap % S * dilation_w;
+    if (h < 0 || h >= H || v < 0 || v >= W) return (unsigned)(unsigned char)border * 0x01010101u;
+    return four(x + (((size_t)(output / (P * Q)) * H + h) * W + v) * C + c, 1, 4);
+  }
 };
 
 // y (B P Q, filters of a group) = windows (B P Q, R S C / groups) w^T: words of windows are gathered from the image.
-extern "C" __global__ void __launch_bounds__(128) static_conv2d(const signed char* __restrict__ x, const signed char* __restrict__ w, const int* __restrict__ bias,
+extern "C" __global__ void __launch_bounds__(128, 1) static_conv2d(const signed char* __restrict__ x, const signed char* __restrict__ w, const int* __restrict__ bias,
                                                 const float* __restrict__ multiplier, signed char* __restrict__ y, int images, int H, int W,
                                                 int C, int filters, int P, int Q, int groups, int R, int S, int stride_h, int stride_w,
                                                 int top, int left, int dilation_h, int dilation_w, int border, int zero, int low, int high) {
@@ -63,16 +65,16 @@ extern "C" __global__ void __launch_bounds__(128) static_conv2d(const signed cha
   auto sums = product<S8>(
       M, N, K, true, true,
       [&](int m, int k) {
+        if (channels % 4 == 0) return image.four_at(m, k / channels, group * channels + k % channels);
         unsigned word = 0;
         for (int i = 0; i < 4 && k + i < K; i++)
           word |= (unsigned)(unsigned char)image.at(m, (k + i) / channels, group * channels + (k + i) % channels) << (8 * i);
         return word;
       },
       [&](int n, int k) { return four(w + (size_t)n * K + k, 1, K - k); });
-  sums.each([&](int m, int n, int sum) {
-    m += blockIdx.y * SIDE, n += blockIdx.x * SIDE;
+  sums.each(M, N, [&](int m, int n, int sum) {
     int k = group * N + n;
-    if (m < M && n < N) y[(size_t)m * filters + k] = codes(sum, bias[k], multiplier[k]);
+    y[(size_t)m * filters + k] = codes(sum, bias[k], multiplier[k]);
   });
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel, lanes, rows, spread
+from ..cuda.launch import ceil_div, contiguous, counted, cupy, kernel, lanes, rows, spread
 
 _SOURCE = "norm/norm.cu"
 _SHARE = 256  # rows that one block adds up
@@ -16,7 +16,7 @@ def _forward(x: Any, w: Any, b: Any, sizes: tuple[int, int, int], groups: int, e
     x, w, b = contiguous(x, w, b)
     n, c, _ = sizes
     count = n * groups if groups else c
-    size = x.size // count if count else 0
+    size = counted("normalise", x.size // count) if count else 0
     y, (mean, var) = cupy().empty_like(x), (cupy().empty(count, x.dtype) for _ in range(2))
     mean = mean if centred else None
     kernel(_SOURCE, "normalise", x.dtype)(count, lanes(size, 512), x, w, b, y, mean, var, *sizes, groups, eps)
@@ -30,7 +30,7 @@ def _backward(
     dy, x, w, mean, var = contiguous(dy, x, w, mean, var)
     (n, c, length), xp = sizes, cupy()
     count = n * groups if groups else c
-    size = x.size // count if count else 0
+    size = counted("normalise_backward", x.size // count) if count else 0
     dx, dw, db = xp.empty_like(x), xp.zeros(c, x.dtype), xp.zeros(c, x.dtype)
     run = kernel(_SOURCE, "normalise_backward", x.dtype)
     run(count, lanes(size, 512), dy, x, w, mean, var, dx, dw, db, *sizes, groups, eps)
@@ -44,7 +44,7 @@ def _backward(
             kernel(_SOURCE, "column_sums", x.dtype)(grid[0], block, part, sums, shares, c)
     elif groups:
         run = kernel(_SOURCE, "weight_gradients_of_planes", x.dtype)
-        run(c, lanes(n * length), dy, x, mean, var, dw, db, *sizes, groups, eps)
+        run(c, lanes(counted("normalise_backward", n * length)), dy, x, mean, var, dw, db, *sizes, groups, eps)
     return dx, dw, db
 
 

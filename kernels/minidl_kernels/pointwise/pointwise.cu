@@ -15,7 +15,7 @@ __device__ __forceinline__ T smooth(T x) { return logistic(TWICE_ROOT * (x + (T)
 #define EACH(i, n)                                                                              \
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x)
 
-extern "C" __global__ void __launch_bounds__(256) activation(const T* __restrict__ x, T* __restrict__ y, long long n, int kind) {
+extern "C" __global__ void __launch_bounds__(256, 1) activation(const T* __restrict__ x, T* __restrict__ y, long long n, int kind) {
   EACH(i, n) {
     T v = x[i];
     switch (kind) {

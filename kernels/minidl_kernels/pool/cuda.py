@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cuda.launch import ceil_div, check_index, contiguous, cupy, kernel, rows, spread
+from ..cuda.launch import check_index, contiguous, cupy, kernel, rows, spread
 
 _SOURCE = "pool/pool.cu"
-_MOST_ROWS = 65535  # blocks along y
 
 
 def max_pool2d(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> tuple[Any, Any]:
@@ -22,13 +21,11 @@ def max_pool2d(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, si
 def scatter_plane(x: Any, index: Any, width: int) -> Any:
     """An index outside is left out, unless the debug switch of launch.py is on."""
     check_index("scatter_plane", "an index", index, width)
-    (x, index), length, count = contiguous(x, index.astype("int64", copy=False)), x.shape[-1], rows(x)
-    y = cupy().empty((*x.shape[:-1], width), x.dtype)
-    x, index, out = x.reshape(count, length), index.reshape(count, length), y.reshape(count, width)
-    run = kernel(_SOURCE, "scatter_plane", x.dtype)
-    for first in range(0, count, _MOST_ROWS):
-        some = slice(first, first + _MOST_ROWS)
-        run((ceil_div(width, 256), len(x[some])), 256, x[some], index[some], out[some], length, width)
+    (x, index), xp, length, count = contiguous(x, index.astype("int64", copy=False)), cupy(), x.shape[-1], rows(x)
+    y = xp.empty((*x.shape[:-1], width), x.dtype)
+    heads, following = xp.full(y.size, -1, "int32"), xp.empty(x.size, "int32")
+    kernel(_SOURCE, "link_plane")(spread(x.size), 256, index, heads, following, count * length, length, width)
+    kernel(_SOURCE, "scatter_plane", x.dtype)(spread(y.size), 256, x, index, heads, following, y, y.size, length, width)
     return y
 
 

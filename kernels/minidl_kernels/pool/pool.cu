@@ -26,26 +26,42 @@ extern "C" __global__ void __launch_bounds__(256) max_pool2d(const T* __restrict
   }
 }
 
-// y[index[i]] += x[i] in order of i: a thread for each place of a row, all of which look through the row's indices. No
-// two threads write one place, so neither the sums nor their order depend on chance.
-extern "C" __global__ void __launch_bounds__(256) scatter_plane(const T* __restrict__ x, const long long* __restrict__ index, T* __restrict__ y, int length, int width) {
-  __shared__ long long at[256];
-  __shared__ T values[256];
-  int place = blockIdx.x * 256 + threadIdx.x;
-  size_t row = blockIdx.y;
-  T sum = 0;
-  for (int first = 0; first < length; first += 256) {
-    int some = min(256, length - first);
-    __syncthreads();
-    if (threadIdx.x < some) {
-      at[threadIdx.x] = index[row * length + first + threadIdx.x];
-      values[threadIdx.x] = x[row * length + first + threadIdx.x];
-    }
-    __syncthreads();
-    for (int i = 0; i < some; i++)
-      if (at[i] == place) sum += values[i];
+// y[index[i]] += x[i] in order of i. First every place of a row gets the list of its entries, from heads[place] over
+// next[i] to -1: the order in a list is that of chance.
+extern "C" __global__ void __launch_bounds__(256) link_plane(const long long* __restrict__ index, int* __restrict__ heads, int* __restrict__ next, long long n, int length, int width) {
+  EACH(i, n) {
+    long long place = index[i];
+    if (place >= 0 && place < width) next[i] = atomicExch(heads + i / length * width + place, (int)(i % length));
   }
-  if (place < width) y[row * width + place] = sum;
+}
+
+// Then a thread for each place goes through its list, the least entry first, or through the row where the list is long. So
+// neither the sums nor their order depend on chance.
+enum { LONG = 16 };
+extern "C" __global__ void __launch_bounds__(256) scatter_plane(const T* __restrict__ x, const long long* __restrict__ index, const int* __restrict__ heads,
+                                                const int* __restrict__ next, T* __restrict__ y, long long n, int length, int width) {
+  EACH(j, n) {
+    long long row = j / width;
+    const T* from = x + row * length;
+    const long long* to = index + row * length;
+    const int* list = next + row * length;
+    int head = heads[j], entries = 0, done = -1;
+    for (int i = head; i >= 0 && entries < LONG; i = list[i]) entries++;
+    T sum = 0;
+    if (entries == LONG) {
+      for (int i = 0; i < length; i++)
+        if (to[i] == j % width) sum += from[i];
+    } else {
+      for (int k = 0; k < entries; k++) {
+        int least = length;
+        for (int i = head; i >= 0; i = list[i])
+          if (i > done && i < least) least = i;
+        sum += from[least];
+        done = least;
+      }
+    }
+    y[j] = sum;
+  }
 }
 
 // NaN for an index outside.

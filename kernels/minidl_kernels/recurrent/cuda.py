@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel
+from ..cuda.launch import ceil_div, contiguous, counted, cupy, kernel
 from ..gemm.cuda import product
 from .reference import steps
 
@@ -13,7 +13,7 @@ _MATMUL = "register_tiles"
 
 
 def _cell(name: str, like: Any, rows: int, units: int, *args: Any) -> None:
-    kernel("recurrent/cells.cu", name, like.dtype)(ceil_div(rows * units, 256), 256, *args)
+    kernel("recurrent/cells.cu", name, like.dtype)(ceil_div(counted(name, rows * units), 256), 256, *args)
 
 
 def _start(*states: Any) -> tuple[Any, ...]:

@@ -5,9 +5,10 @@
 extern "C" __global__ void __launch_bounds__(256) csr_linear(const T* __restrict__ x, const T* __restrict__ values, const int* __restrict__ columns,
                                               const long long* __restrict__ starts, const T* __restrict__ b, T* __restrict__ y,
                                               int N, int K, long long stored) {
-  int n = blockIdx.x * 8 + threadIdx.x / 32;
+  int blocks = (N + 7) / 8, n = blockIdx.x % blocks * 8 + threadIdx.x / 32;
   if (n >= N) return;
-  x += (size_t)blockIdx.y * K;
+  size_t row = blockIdx.x / blocks;
+  x += row * K;
   long long first = max(starts[n], 0ll), last = min(starts[n + 1], stored);
   T sum = 0;
   for (long long i = first + threadIdx.x % 32; i < last; i += 32) {
@@ -15,5 +16,5 @@ extern "C" __global__ void __launch_bounds__(256) csr_linear(const T* __restrict
     sum += k >= 0 && k < K ? values[i] * x[k] : (T)0 / (T)0;
   }
   sum = warp_reduce<Add>(sum);
-  if (threadIdx.x % 32 == 0) y[(size_t)blockIdx.y * N + n] = b ? sum + b[n] : sum;
+  if (threadIdx.x % 32 == 0) y[row * N + n] = b ? sum + b[n] : sum;
 }

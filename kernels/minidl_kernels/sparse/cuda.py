@@ -7,8 +7,6 @@ from typing import Any
 
 from ..cuda.launch import ceil_div, check_index, cupy, kernel
 
-_MOST_ROWS = 65535  # blocks along y
-
 
 def csr_linear(x: Any, values: Any, indices: Any, indptr: Any, b: Any) -> Any:
     """An index that does not exist gives NaN, unless the debug switch of launch.py is on."""
@@ -34,8 +32,5 @@ def _product(x: Any, values: Any, columns: Any, starts: Any, b: Any, n: int) -> 
     values, starts, b = (None if a is None else xp.ascontiguousarray(a) for a in (values, starts, b))
     columns, out = xp.ascontiguousarray(columns, "int32"), y.reshape(count, n)
     run = kernel("sparse/csr.cu", "csr_linear", x.dtype)
-    for first in range(0, count, _MOST_ROWS):
-        some = slice(first, first + _MOST_ROWS)
-        grid = (ceil_div(n, 8), len(rows[some]))
-        run(grid, 256, rows[some], values, columns, starts, b, out[some], n, k, len(values))
+    run(ceil_div(n, 8) * count, 256, rows, values, columns, starts, b, out, n, k, len(values))
     return y

@@ -7,7 +7,7 @@
 enum { MOST = 4 };
 extern "C" __global__ void __launch_bounds__(256) nm_warps(const T* __restrict__ x, const T* __restrict__ values, const unsigned char* __restrict__ where,
                                            const T* __restrict__ b, T* __restrict__ y, int M, int N, int K) {
-  int lane = threadIdx.x % 32, n = blockIdx.x * 8 + threadIdx.x / 32, m0 = blockIdx.y * MOST;
+  int lane = threadIdx.x % 32, columns = (N + 7) / 8, n = blockIdx.x % columns * 8 + threadIdx.x / 32, m0 = blockIdx.x / columns * MOST;
   if (n >= N) return;
   values += (size_t)n * (K / 2), where += (size_t)n * (K / 8), x += (size_t)m0 * K;
   T sum[MOST] = {};

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cuda.launch import ceil_div, contiguous, cupy, kernel
-
-_MOST_BLOCKS = 65535  # along y
+from ..cuda.launch import ceil_div, contiguous, counted, cupy, kernel
 
 
 def _product(name: str, side: tuple[int, int], x: Any, values: Any, where: Any, b: Any) -> Any:
@@ -16,10 +14,7 @@ def _product(name: str, side: tuple[int, int], x: Any, values: Any, where: Any, 
     m, (columns, rows) = math.prod(x.shape[:-1]), side
     y = cupy().empty((*x.shape[:-1], n), x.dtype)
     x, out, run = x.reshape(m, k), y.reshape(m, n), kernel("sparse/nm.cu", name, x.dtype)
-    for first in range(0, m, rows * _MOST_BLOCKS):
-        some = slice(first, first + rows * _MOST_BLOCKS)
-        grid = (ceil_div(n, columns), ceil_div(len(x[some]), rows))
-        run(grid, 256, x[some], values, where, b, out[some], len(x[some]), n, k)
+    run(ceil_div(n, columns) * ceil_div(counted("nm_linear", m), rows), 256, x, values, where, b, out, m, n, k)
     return y
 
 

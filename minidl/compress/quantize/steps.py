@@ -173,15 +173,18 @@ class _Layer:
 
     def prepared(self, w: Any, b: Any) -> tuple[Any, ...]:
         """(weight as the kernel reads it, bias int32, multiplier float32) of a float or packed weight."""
-        held = None if b is None else b.tobytes()  # a bias may be written in place
-        if self.ready is not None and self.ready[0] is w and self.ready[1] == held:
+        on_host = b is None or isinstance(b, np.ndarray)
+        held = b.tobytes() if on_host and b is not None else None  # a bias may be written in place
+        if self.ready is not None and self.ready[0] is w and (on_host and self.ready[1] == held):
             return self.ready[2]
         packed = self.packed(w, b)
         q = self.turned(packed.q)
-        q.flags.writeable = False  # so the kernel packs it once
+        if isinstance(q, np.ndarray):
+            q.flags.writeable = False  # so the kernel packs it once
         unit = np.float64(self.x_quant.scale) * packed.scale.astype(np.float64)
-        offset = np.zeros(len(q)) if b is None else np.rint(np.clip(b.astype(np.float64) / unit, -ROOM, ROOM))
-        offset = offset - self.x_quant.zero * q.reshape(len(q), -1).sum(1, dtype=np.int64)
+        offset = -self.x_quant.zero * q.reshape(len(q), -1).sum(1, dtype=np.int64)
+        if b is not None:
+            offset = offset + np.rint(np.clip(b.astype(np.float64) / unit, -ROOM, ROOM))
         step = 1.0 if self.y is None else self.y.scale
         made = q, offset.astype(np.int32), (unit / step).astype(np.float32)
         if isinstance(w, Packed):
@@ -266,7 +269,7 @@ class Conv2d(_Layer):
     groups: int = 1
 
     def turned(self, q: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(q.transpose(0, 2, 3, 1))
+        return q.transpose(0, 2, 3, 1).copy()
 
     def codes(self, q: Any, w: Any, bias: Any, multiplier: Any, y: Quant) -> Any:
         return kernels.static_conv2d(
@@ -412,7 +415,7 @@ class MaxPool2d:
         columns = max(w + 2 * pw, (q - 1) * sw + dw * (self.window[1] - 1) + 1)
         wide = x.q
         if (rows, columns) != (h, w):
-            wide = np.full((n, rows, columns, c), -128, np.int8)
+            wide = np.full_like(x.q, -128, shape=(n, rows, columns, c))
             wide[:, ph : ph + h, pw : pw + w] = x.q
         best: Any = None
         for i in range(self.window[0]):
@@ -453,9 +456,9 @@ class AvgPool2d:
         else:
             taps = np.lib.stride_tricks.sliding_window_view(x.q, self.window, (1, 2))
             acc = taps[:, :: self.stride[0], :: self.stride[1]].sum((-2, -1), dtype=np.int32)
-        c = acc.shape[-1]
-        bias = np.full(c, -count * self.x_quant.zero, np.int32)
-        multiplier = np.full(c, self.x_quant.scale / (count * self.y.scale), np.float32)
+        c = (acc.shape[-1],)
+        bias = np.full_like(acc, -count * self.x_quant.zero, np.int32, shape=c)
+        multiplier = np.full_like(acc, self.x_quant.scale / (count * self.y.scale), np.float32, shape=c)
         return Codes(kernels.requantize(acc, bias, multiplier, self.y.zero, self.y.low, self.y.high), self.y)
 
     def straight(self, x: Any) -> Any:
@@ -542,7 +545,7 @@ class Reshape:
         """Codes in, codes out."""
         q = x.q.transpose(0, 3, 1, 2) if x.q.ndim == 4 else x.q
         q = q.reshape(self.shape)
-        return Codes(np.ascontiguousarray(q.transpose(0, 2, 3, 1)) if q.ndim == 4 else q, x.quant)
+        return Codes(q.transpose(0, 2, 3, 1).copy() if q.ndim == 4 else q, x.quant)
 
     def straight(self, x: Any) -> Any:
         """Floats in, floats out."""

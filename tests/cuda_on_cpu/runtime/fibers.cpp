@@ -1,6 +1,8 @@
 // CUDA's execution model on one CPU thread: a fiber per CUDA thread of a block, blocks one after the other.
 // A fiber runs until its next barrier or warp collective. The order in which they run is forward, reverse or drawn.
 #include "runtime.h"
+#include <csetjmp>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -289,6 +291,11 @@ void emu_add_region(void* p, size_t n, int kind, const char* name, int shadowed)
 }
 const char* emu_findings() { return findings.c_str(); }
 
+// An address that is nobody's ends the launch, not the process; the checked build mostly finds it before.
+static sigjmp_buf rescue;
+static char rescue_stack[1 << 16];  // the fiber's own may be what is full
+static void fault(int) { siglongjmp(rescue, 1); }
+
 // order: 0 forward, 1 reverse, 2 drawn anew in every pass over the threads
 int emu_launch(void (*kernel)(void**), void** args, const unsigned* grid, const unsigned* block, size_t shared, int order,
                uint64_t seed, int check) {
@@ -309,12 +316,21 @@ int emu_launch(void (*kernel)(void**), void** args, const unsigned* grid, const 
   if (shared) emu_add_region(dynamic_shared, shared, SHARED, "dynamic shared", check);
   std::vector<int> sequence(n);
   for (int i = 0; i < n; i++) sequence[i] = order == 1 ? n - 1 - i : i;
-  for (unsigned z = 0; z < grid[2] && !stopped; z++)
-    for (unsigned y = 0; y < grid[1] && !stopped; y++)
-      for (unsigned x = 0; x < grid[0] && !stopped; x++) {
-        block_index = {x, y, z};
-        run_block(sequence, order == 2);
-      }
+  struct sigaction mine = {}, segv, bus;
+  stack_t own = {rescue_stack, 0, sizeof rescue_stack}, old;
+  mine.sa_handler = fault, mine.sa_flags = SA_ONSTACK;
+  sigaltstack(&own, &old), sigaction(SIGSEGV, &mine, &segv), sigaction(SIGBUS, &mine, &bus);
+  if (sigsetjmp(rescue, 1)) {
+    report("MEMORY FAULT at an address that is nobody's", nullptr);
+  } else {
+    for (unsigned z = 0; z < grid[2] && !stopped; z++)
+      for (unsigned y = 0; y < grid[1] && !stopped; y++)
+        for (unsigned x = 0; x < grid[0] && !stopped; x++) {
+          block_index = {x, y, z};
+          run_block(sequence, order == 2);
+        }
+  }
+  sigaction(SIGSEGV, &segv, nullptr), sigaction(SIGBUS, &bus, nullptr), sigaltstack(&old, nullptr);
   if (shared) regions.pop_back();
   free(raw);
   return finding_count;

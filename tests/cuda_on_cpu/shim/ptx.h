@@ -30,6 +30,14 @@ struct Element<Tf32> {
   }
 };
 
+// Tensor cores cut a sum of floats off where its last bit is, instead of rounding it: Fasi, Higham, Mikaitis and Pranesh
+// 2021, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 7:e330.
+static inline float cut(double s) {
+  float f = (float)s;
+  return __builtin_isfinite(f) && __builtin_fabs((double)f) > __builtin_fabs(s) ? __builtin_nextafterf(f, 0.f) : f;
+}
+static inline int cut(int s) { return s; }
+
 struct Tiles {
   unsigned a[4], b[2], c[4];
   unsigned* d[4];
@@ -55,10 +63,12 @@ EMU_OWN void multiply(void** lanes, unsigned here) {
     auto* x = (Tiles*)lanes[lane];
     for (int r = 0; r < 4; r++) {
       int row = (lane >> 2) + (r >> 1) * 8, column = (lane & 3) * 2 + (r & 1);
-      Sum s;
-      memcpy(&s, &x->c[r], 4);
-      for (int k = 0; k < K; k++) s += (Sum)A[row][k] * (Sum)B[k][column];
-      memcpy(x->d[r], &s, 4);
+      Sum c;
+      memcpy(&c, &x->c[r], 4);
+      std::conditional_t<std::is_same_v<Sum, int>, int, double> s = c;
+      for (int k = 0; k < K; k++) s += (decltype(s))A[row][k] * (decltype(s))B[k][column];
+      c = cut(s);
+      memcpy(x->d[r], &c, 4);
     }
   }
 }
