@@ -47,6 +47,7 @@ def test_six_products_are_enough_and_five_are_not():
 def always(monkeypatch):
     """Products of any size are split."""
     monkeypatch.setattr(cpu, "SPLIT_FROM", 0)
+    monkeypatch.setattr(cpu, "SPLIT_AREA", 0)
     monkeypatch.setattr(cpu, "SPLIT_SIDE", 1)
     monkeypatch.setattr(cpu, "LITTLE", -1)
     monkeypatch.setattr(cpu, "FEW", -1)
@@ -186,7 +187,7 @@ def test_nothing_is_read_outside():
     code = GUARD_PAGE + (
         "import minidl_kernels as mk\n"
         "from minidl_kernels.gemm import cpu\n"
-        "cpu.SPLIT_FROM, cpu.SPLIT_SIDE = 0, 1\n"
+        "cpu.SPLIT_FROM, cpu.SPLIT_SIDE, cpu.SPLIT_AREA = 0, 1, 0\n"
         "for m, n, k in ((2, 3, 1), (5, 3, 17), (13, 31, 15), (16, 32, 32), (33, 33, 33)):\n"
         "    a, b = at_end_of_page(np.ones((m, k), 'f')), at_end_of_page(np.ones((k, n), 'f'))\n"
         "    at, bt = at_end_of_page(np.ones((k, m), 'f')).T, at_end_of_page(np.ones((n, k), 'f')).T\n"

@@ -28,7 +28,8 @@ Array = NDArray[Any]
 KIND = {"f": "f32", "d": "f64"}  # by dtype.char, since NumPy takes 4 us to tell a name
 LITTLE, FEW = 1 << 21, 12  # multiply-adds of a product, or rows of A, up to which packing does not pay
 SPLIT_FROM = 1 << 22  # multiply-adds from which splitting into bfloat16 pays
-SPLIT_SIDE = 64  # and the least M, N and K: splitting is work on the sides
+SPLIT_SIDE = 64  # and the least M, N and K: splitting is work on the sides, (M + N) K against M N K
+SPLIT_AREA = 48  # and the least M N / (M + N): one product of 64 x 64 is faster on vectors, of 1024 x 64 on the unit
 
 
 def _multiply(kind: str, batch: int, m: int, n: int, k: int, *rest: int) -> None:
@@ -37,6 +38,7 @@ def _multiply(kind: str, batch: int, m: int, n: int, k: int, *rest: int) -> None
         kind == "f32"
         and batch * m * n * k >= SPLIT_FROM
         and min(m, n, k) >= SPLIT_SIDE
+        and m * n >= SPLIT_AREA * (m + n)
         and machine.multiplies_bfloat16()
         and multiply_at("f32x6" if precision.highest() else "f32x3", batch, m, n, k, *rest)
     ):
