@@ -46,7 +46,7 @@ def _upper(a: Any, x: Any) -> Any:
         b = b + 2
         d, c = b - n * (n - a) * d, b - n * (n - a) / c
         d, c = 1 / np.where(d == 0, _TINY, d), np.where(c == 0, _TINY, c)
-        moving = np.abs(d * c - 1) > 4e-16
+        moving = np.abs(d * c - 1) > 1e-15
         if not moving.any():
             break
         h = np.where(moving, h * (d * c), h)
