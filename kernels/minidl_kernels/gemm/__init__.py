@@ -47,7 +47,8 @@ def _matmul_tiled_cost(a: Any, b: Any) -> float:
 
 
 def _linear_tiled_cost(x: Any, w: Any, b: Any) -> float:
-    return _tiled_cost(1, math.prod(x.shape[:-1]), *w.shape, _LINEAR_FROM)
+    n, k = w.shape
+    return _tiled_cost(1, math.prod(x.shape[:-1]), n, k, _LINEAR_FROM)
 
 
 def _float32(a: Any, *rest: Any) -> bool:
