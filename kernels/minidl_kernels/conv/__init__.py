@@ -214,8 +214,10 @@ def accepts_depthwise(op: str, g: Geometry) -> bool:
 def _depthwise(op: str, of: Callable[..., Geometry]) -> Variant:
     def cost(*args: Any) -> float:
         g = of(*args)
+        # The first layer on grey images is of that kind, too: small windows fill the lanes better with pixels.
+        fits = g.groups > 1 or (g.c == 1 and (op == "conv2d_dw" or g.r * g.s <= 9))
         # Beyond that a plane leaves the second-level cache.
-        return 0.5 if g.groups > 1 and (g.h + 2 * g.padding[0]) * (g.w + 2 * g.padding[1]) <= 1 << 18 else 4.0
+        return 0.5 if fits and (g.h + 2 * g.padding[0]) * (g.w + 2 * g.padding[1]) <= 1 << 18 else 4.0
 
     return Variant(
         "depthwise",
