@@ -32,6 +32,7 @@ from minidl.tensors import wrap
 
 def train(model: Any, x: np.ndarray, y: np.ndarray, rows: np.ndarray, epochs: int, rate: float, seed: int) -> None:
     optimizer, order = optim.Adam(model.parameters(), lr=rate), rows.copy()
+    schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(rows) // 32))
     generator = np.random.default_rng(seed)
     for _ in range(epochs):
         generator.shuffle(order)
@@ -41,6 +42,7 @@ def train(model: Any, x: np.ndarray, y: np.ndarray, rows: np.ndarray, epochs: in
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
 
 
 def accuracies(seed: int) -> dict[str, float]:
@@ -51,10 +53,10 @@ def accuracies(seed: int) -> dict[str, float]:
     rows, test = order[:1437], order[1437:]
     random.manual_seed(seed)
     model = nn.Sequential(models.DigitsCNN(width=24))
-    train(model, x, y, rows, 8, 2e-3, seed)
+    train(model, x, y, rows, 12, 2e-3, seed)
     model.eval()
     pruned = prune_(copy.deepcopy(model).train(), 0.8)
-    train(pruned, x, y, rows, 4, 1e-3, seed)
+    train(pruned, x, y, rows, 8, 1e-3, seed)
     seen = x[rows[:256]]
     nets = {
         "float": model,
