@@ -86,6 +86,10 @@ class Example:
         self.source = source
         self.shapes = None if shapes is None else [tuple(s) for s in shapes]
         self.tree = ast.parse(source, mode="eval")
+        if np.dtype(dtype) == np.float64:  # labels.float() would round what is differentiated in float64
+            for n in ast.walk(self.tree):
+                if isinstance(n, ast.Attribute) and n.attr == "float":
+                    n.attr = "double"
         if not isinstance(self.tree.body, ast.Call):
             raise ValueError(f"an example is a call, this is not: {source}")
         self.names = list(

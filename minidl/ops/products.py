@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minidl import dtypes
+from minidl import devices, dtypes
 from minidl.autograd import op, require
 from minidl.ops.axes import permute
 from minidl.ops.common import broadcast, one_dim, prod
 from minidl.ops.linalg import bmm, matmul, mm
+from minidl.ops.logic import raw
 from minidl.ops.masks import where
 from minidl.ops.reduce import sum
 from minidl.ops.shapes import reshape
@@ -51,12 +50,18 @@ def _added(name: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
     if dtype.kind in "iu":
         alpha, beta = int(alpha), int(beta)  # torch cuts the fraction off
     if alpha == 0 and name in ("addmm", "addmv", "addbmm"):  # BLAS does not look at the product then, NaN or not
-        product = where(np.ones(shape, bool), 0.0, product)
+        product = _zeros(product, shape)
     elif alpha != 1:
         product = product * alpha
     if beta == 0:
-        return product + where(np.ones(shape, bool), 0.0, broadcast_to(input, shape))
+        return product + _zeros(input, shape)
     return product + (broadcast_to(input, shape) if beta == 1 else input * beta)
+
+
+def _zeros(x: Any, shape: tuple) -> Any:
+    """Zeros in x's dtype, whatever is in x, and for its gradient."""
+    zero: Any = 0.0 if dtypes.as_numpy(x.dtype).kind == "f" else 0
+    return where(devices.array_module(raw(x)).ones(shape, bool), zero, broadcast_to(x, shape))
 
 
 @op(method="addmm", inplace=True)

@@ -211,9 +211,10 @@ def _extreme(name: str, whole: Any, index: Any, binary_name: str) -> Any:
                 raise RuntimeError(f"{name}(): the input {tuple(x.shape)} has no elements")
             return whole(x)
         d = one_dim(dim, x.ndim)
+        compared = cast(x, np.uint8) if dtypes.as_numpy(x.dtype).kind == "b" else x  # argmax itself refuses bools
         if x.ndim == 0:
-            return pair(name)(whole(x), index(x, 0))
-        at = index(cast(x, np.uint8) if dtypes.as_numpy(x.dtype).kind == "b" else x, d, True)
+            return pair(name)(whole(x), index(compared, 0))
+        at = index(compared, d, True)
         values = take_along_dim(x, at, d)
         return pair(name)(values, at) if keepdim else pair(name)(squeeze_dim(values, d), squeeze_dim(at, d))
 

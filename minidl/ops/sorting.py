@@ -203,7 +203,10 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 class _Found(Op):
-    """y, which was picked out of x without an op; as torch, there is no derivative, and asking for one says so."""
+    """y, which was picked out of x without an op; as torch, there is no derivative, and asking for one says so.
+
+    Why: which elements are picked depends on which are equal, and torch defines no gradient for that.
+    """
 
     def forward(ctx, x: Any, y: Any, name: str) -> Any:
         ctx.of = name
