@@ -356,7 +356,7 @@ def main(args):
 
     tokenizer, model, bits = pretrain(text, held_out, "byte pairs", args, 2, CONTEXT * 2 // 3)
     print(check_causality(model, np.array(tokenizer.encode(held_out)[:60])))
-    _, _, bits_of_characters = pretrain(text, held_out, "characters", args, 1 if args.quick else 2, CONTEXT * 2 // 3)
+    _, _, bits_of_characters = pretrain(text, held_out, "characters", args, 2, CONTEXT * 2 // 3)
 
     print("\nwriting")
     write(model, tokenizer, "The following ", 20 if args.quick else 60)

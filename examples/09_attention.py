@@ -153,7 +153,7 @@ def main(args):
     models |= {name: Looker(make(), *reads, classes=data.num_classes) for name, (make, *reads) in HARD.items()}
     epochs = {name: 15 if model.reads == EDGE**2 else 30 for name, model in models.items()}
     if args.quick:
-        epochs = {"scaled dot": 5, "REINFORCE": 16}
+        epochs = {"scaled dot": 5, "REINFORCE": 24}
     print("attention   accuracy   looks at the digit   multiplications   ms for 100")
     looks = {}
     for name in epochs:

@@ -8,7 +8,7 @@ A number of b bits is a code q with a scale s and a zero point z: q = clip(rint(
                       codes travel from layer to layer: convolution, residual sum, pooling and relu never leave int8
     trained           static, and then trained on: forward is the deployed network's to the last bit, backward lets
                       gradients through as if nothing was rounded (Bengio et al. 2013, arXiv:1308.3432)
-    GPTQ              in the dense layers each rounding is paid back by the weights that are left (Frantar et al. 2022,
+    GPTQ              in each layer every rounding is paid back by the weights that are left (Frantar et al. 2022,
                       arXiv:2210.17323)
 
 Most of it is from Jacob et al. 2018, arXiv:1712.05877; docs/quantization.md has the arithmetic to the bit.
@@ -80,7 +80,7 @@ def main(args):
     nets = {"float": model}
     for bits in (8, 4, 3, 2):
         nets[f"weights only, {bits} bits"] = quantize_(copy.deepcopy(model), bits, weight_only=True)
-    nets["3 bits, GPTQ"] = quantize_(gptq_(copy.deepcopy(model), calibration, 3), 3)
+    nets["3 bits, GPTQ"] = gptq_(copy.deepcopy(model), calibration, 3)
     nets["dynamic int8"] = quantize_(copy.deepcopy(model))
     nets["static int8"] = static = quantize_static(model, calibration)
     trained = train(quantize_static(model, calibration, deploy=False), data, 1, 1e-4).recalibrate_(calibration)

@@ -89,7 +89,7 @@ def transformer_translation(found, printed, full):
 
 
 def gpt(found, printed, full):
-    for kind, quickly in (("bits per character", 3.8), ("bits per character, characters", 4.6)):
+    for kind, quickly in (("bits per character", 3.8), ("bits per character, characters", 4.2)):
         bits, beside = found[kind]
         assert bits < (min(beside["gzip"], beside["counts of order 3"]) if full else quickly)
     assert "none before" in printed
@@ -98,7 +98,7 @@ def gpt(found, printed, full):
         bits, beside = found[f"bits per character of a {kind}"]
         assert bits < beside["before"]
     bits, beside = found["bits per character of code, fine-tuned"]
-    assert bits < min(beside["before"], beside["from scratch"])
+    assert bits < (min(beside["before"], beside["from scratch"]) if full else beside["before"])
     if full:
         accuracy, beside = found["accuracy on words"]
         assert accuracy > beside["larger class"]
@@ -142,7 +142,7 @@ def attention(found, printed, full):
     for name in (*soft, *hard):
         seen, beside = found[f"{name} looks at the digit"]
         assert beside["chance"] < 0.2
-        assert seen >= (0.85 if full else 0.4)
+        assert seen >= (0.85 if full else 0.5)
     rows = re.findall(r"^(.{10})  +[\d.]+ +[\d.]+ +([\d,]+)", printed, re.M)
     cost = {name.strip(): int(macs.replace(",", "")) for name, macs in rows}
     assert cost["REINFORCE"] < cost["scaled dot"] / 10

@@ -8,7 +8,20 @@ import pytest
 import minidl_kernels as kernels
 from minidl import nn, random
 from minidl.autograd import no_grad
-from minidl.compress import fold, load_model, load_net, quantize_, record, save_model, save_net, stored_bytes
+from minidl.compress import (
+    awq_,
+    dequantize_,
+    fold,
+    gptq_,
+    load_model,
+    load_net,
+    quantize_,
+    record,
+    save_model,
+    save_net,
+    smoothquant_,
+    stored_bytes,
+)
 from minidl.compress.quantize.arrays import absmax_scale, dequantize_array, quantize_array
 from minidl.storage import Codes, Int4, Int8
 from minidl.tensors import wrap
@@ -166,3 +179,43 @@ def test_recorded_and_folded_networks_are_quantized_and_saved_whole(tmp_path):
     assert size == (tmp_path / "n.safetensors").stat().st_size
     assert (run(load_net(tmp_path / "n.safetensors"), x)[0] == run(net, x)[0]).all()
     assert not any(p.packed for p in model.parameters())
+
+
+@pytest.mark.parametrize("made", [lambda net: net, fold], ids=["recorded", "folded"])
+@pytest.mark.parametrize(
+    "method", [lambda net, x: quantize_(net), lambda net, x: quantize_(net, 8, x), gptq_, awq_, smoothquant_]
+)
+def test_a_recorded_network_is_quantized_and_its_model_is_not(made, method):
+    """Nor does it lose its gradients; a weight of two names stays one, in the network as in the model."""
+    random.manual_seed(0)
+    one = nn.Linear(6, 6)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), one, nn.ReLU(), one, nn.Linear(6, 3)).eval()
+    x = draw(16, 4)
+    model[1].running_var.array[:] = 2
+    model[2].weight.mask = np.arange(36).reshape(6, 6) % 3 > 0
+    model[2].weight.apply_mask_()
+    exact, before = run(model, x)[0], [(p, p.array, p.version.count) for p in model.parameters()]
+    net = made(record(model, x))
+    names = [name for name, _ in net.named_parameters()]
+    assert method(net, x) is net
+    assert [name for name, _ in net.named_parameters()] == names
+    assert sum(p.packed for p in net.parameters()) == 3
+    assert not net.get_parameter("2.weight").array.dequantize()[~model[2].weight.mask].any()
+    assert not any(p.packed or not p.requires_grad for p in model.parameters())
+    assert all(p is q and p.array is a and p.version.count == n for p, (q, a, n) in zip(model.parameters(), before))
+    assert (run(model, x)[0] == exact).all()
+    assert 0 < np.abs(run(net, x)[0] - exact).max() < 0.3 * np.abs(exact).max()
+
+
+def test_names_of_one_weight_get_one_weight():
+    """Of a network that has it under both; floats again, the model that was packed before it was recorded stays so."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    net = record(model, draw(2, 4))
+    net._modules["2"].weight = net._modules["0"].weight
+    quantize_(net)
+    assert net.get_parameter("2.weight") is net.get_parameter("0.weight")
+    assert net.get_parameter("0.weight").packed
+    assert not model[0].weight.packed
+    net = dequantize_(record(quantize_(model), draw(2, 4)))
+    assert not any(p.packed for p in net.parameters())
+    assert model[0].weight.packed

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.compress.quantize.models import hold
+from minidl.compress.quantize.models import hold, owned
 from minidl.compress.quantize.readers import Met, batches, meet, readable
 from minidl.devices import move
 from minidl.nn.functional import unfold
@@ -120,6 +120,8 @@ def one_by_one(
     unseen = [name for name in layers if name not in order]
     if unseen:
         raise ValueError(f"{method}: the calibration data reach no layer {', '.join(unseen)}")
+    for name, p in owned(model, {name: w.p for name, w in layers.items()}).items():
+        layers[name].p = p
     before = [(w.p, w.p.array, w.p.requires_grad, w.p.grad) for w in layers.values()]
     try:
         for name, groups in order.items():

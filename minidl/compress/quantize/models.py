@@ -10,6 +10,8 @@ import numpy as np
 from minidl.compress.quantize.observers import MinMax, Observer
 from minidl.compress.quantize.readers import Met, Readable, meet, readable
 from minidl.compress.quantize.weights import pack_int8, pack_weight
+from minidl.compress.record import Recorded, hang
+from minidl.nn.parameter import Parameter
 from minidl.storage import Int8, Packed
 
 __all__ = ["dequantize_", "quantize_"]
@@ -24,11 +26,11 @@ def quantize_(
     With 8 bits the model then runs on integer kernels; a recurrent layer's product with its state, too, step by step.
     With fewer, or `weight_only`, activations stay float, and weights become floats when they are used: 4 bits in groups
     of a multiple of 32 in registers, by a kernel of their own. Transposed convolutions are always used in that way.
-    `model` may be what `record` or `fold` made, whose convolutions have taken in the batch norms; its parameters are
-    still the model's, and `save_net` writes it whole. Each weight `Parameter` stays the object it was, under its name,
-    and from now on holds packed storage (:mod:`minidl.storage`) and wants no gradient. Biases and all other layers stay
-    float. A mask stays, and its zeros are zeros of the packed weight. What is packed already stays as it is. Returns
-    the model.
+    Each weight `Parameter` stays the object it was, under its name, and from now on holds packed storage
+    (:mod:`minidl.storage`) and wants no gradient. `model` may also be what `record` or `fold` made, whose convolutions
+    have taken in the batch norms, and `save_net` writes it whole: it gets packed weights of its own, and the model that
+    was recorded keeps its floats. Biases and all other layers stay float. A mask stays, and its zeros are zeros of the
+    packed weight. What is packed already stays as it is. Returns the model.
 
     Args:
         bits: 2 ... 8 of each weight.
@@ -79,9 +81,27 @@ def quantize_(
         for name, scale in _calibrate(model, weights, calibration, observer).items():
             if isinstance(packed := ready[name], Int8):
                 packed.x_scale = scale
-    for name, w in weights.items():  # nothing is changed before everything is known
-        hold(w.p, ready[name])
+    for name, p in owned(model, {name: w.p for name, w in weights.items()}).items():
+        hold(p, ready[name])  # nothing is changed before everything is known
     return model
+
+
+def owned(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """The parameters to change in place of these: the model's own, but for a network that `record` or `fold` made.
+
+    That one shares them with the model it was made from, and gets new ones here, in all places that have the old. The
+    arrays stay shared: who changes a weight gives it another.
+    """
+    if not isinstance(model, Recorded):
+        return weights
+    new: dict[int, Any] = {}
+    for p in weights.values():
+        new[id(p)] = Parameter(p.array, requires_grad=p.requires_grad)
+        new[id(p)].mask, new[id(p)].grad = p.mask, p.grad
+    for name, p in list(model.named_parameters(remove_duplicate=False)):
+        if id(p) in new:
+            hang(model, name, new[id(p)])
+    return {name: new[id(p)] for name, p in weights.items()}
 
 
 def hold(p: Any, packed: Packed) -> None:
@@ -93,12 +113,15 @@ def hold(p: Any, packed: Packed) -> None:
 
 
 def dequantize_(model: Any) -> Any:
-    """Put packed weights back into float32 arrays that want gradients, in place, and return the model. Masks stay."""
-    for p in model.parameters():
-        if isinstance(p.array, Packed):
-            p.array = p.array.dequantize()
-            p.bump()
-            p.requires_grad_()
+    """Put packed weights back into float32 arrays that want gradients, in place, and return the model. Masks stay.
+
+    A network that `record` or `fold` made gets weights of its own; the recorded model's stay packed.
+    """
+    packed = {name: p for name, p in model.named_parameters() if isinstance(p.array, Packed)}
+    for p in owned(model, packed).values():
+        p.array = p.array.dequantize()
+        p.bump()
+        p.requires_grad_()
     return model
 
 
