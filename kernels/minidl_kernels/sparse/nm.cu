@@ -5,7 +5,7 @@
 
 // A warp for each output n, up to MOST rows of x at a time: a lane takes a byte of places, four weights.
 enum { MOST = 4 };
-extern "C" __global__ void __launch_bounds__(256) nm_warps(const T* __restrict__ x, const T* __restrict__ values, const unsigned char* __restrict__ where,
+extern "C" __global__ void __launch_bounds__(256, 4) nm_warps(const T* __restrict__ x, const T* __restrict__ values, const unsigned char* __restrict__ where,
                                            const T* __restrict__ b, T* __restrict__ y, int M, int N, int K) {
   int lane = threadIdx.x % 32, columns = (N + 7) / 8, n = blockIdx.x % columns * 8 + threadIdx.x / 32, m0 = blockIdx.x / columns * MOST;
   if (n >= N) return;
