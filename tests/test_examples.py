@@ -198,7 +198,9 @@ def quantize(found, printed, full):
     assert size <= 0.28 * beside["float"]
     assert "to the last bit: True" in printed
     assert "4 Conv2d, 1 Add, 1 MaxPool2d, 1 AvgPool2d, 1 Reshape, 2 Linear" in printed
-    right = {name.strip(): float(x) for name, x in re.findall(r"^(\S.{23}) +([01]\.\d{4}) +[\d,]+ +\d+%", printed, re.M)}
+    right = {
+        name.strip(): float(x) for name, x in re.findall(r"^(\S.{23}) +([01]\.\d{4}) +[\d,]+ +\d+%", printed, re.M)
+    }
     assert right["weights only, 2 bits"] < right["weights only, 4 bits"]
 
 

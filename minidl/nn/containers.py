@@ -12,7 +12,7 @@ from minidl.nn.module import Module
 from minidl.nn.module.registration import Structure
 from minidl.nn.module.showing import indent, show
 from minidl.nn.parameter import Parameter
-from minidl.nn.passes import in_a_row
+from minidl.nn.passes import NORMS, in_a_row
 from minidl.tensors import Tensor
 
 
@@ -139,9 +139,10 @@ class Sequential(_Row):
 
     def forward(self, input: Any) -> Any:
         """Each module's output is the next one's input."""
-        if not state.grad and not state.watch:
+        modules = self._modules.values()
+        if not state.grad and not state.watch and not NORMS.isdisjoint(map(type, modules)):
             return in_a_row(list(self), input)
-        for module in self._modules.values():
+        for module in modules:
             input = module(input)  # type: ignore[misc]
         return input
 

@@ -19,6 +19,7 @@ from minidl.ops.common import compiled
 from minidl.ops.norm import EVALUATED, evaluated
 from minidl.tensors import Tensor, wrap
 
+NORMS = frozenset((BatchNorm1d, BatchNorm2d))
 _FUNCTIONS: dict[type, str] = {ReLU: "relu", ReLU6: "relu6"}
 
 
@@ -30,7 +31,7 @@ def in_a_row(modules: Sequence[Module], x: Any) -> Any:
         if skip:
             skip = False
             continue
-        parts = _parts(module, x) if type(module) in (BatchNorm1d, BatchNorm2d) and _plain(module) else None
+        parts = _parts(module, x) if type(module) in NORMS and _plain(module) else None
         if parts is not None:
             f = _FUNCTIONS.get(type(follower), "") if follower is not None and _plain(follower) else ""
             skip = f != ""

@@ -33,22 +33,21 @@ def _short_float(a: Any, *rest: Any) -> bool:
 # Measured on Zen 4 (AVX-512) against OpenBLAS with 2 threads. Below, NumPy's shorter way into BLAS wins (one
 # microsecond instead of three); it takes one thread there. `minidl bench matmul` measures it again.
 _TILED_FROM = 1 << 19  # multiply-adds
-_LINEAR_FROM = 1 << 18  # the same in linear, whose bias costs BLAS a pass of its own, and where one side is a vector
+_VECTOR_FROM = 1 << 18  # the same where one side is a vector
 
 
-def _tiled_cost(batch: int, m: int, n: int, k: int, least: int) -> float:
+def _tiled_cost(batch: int, m: int, n: int, k: int) -> float:
     """Below BLAS (2) where the compiled kernel is faster."""
-    return 1.0 if batch * m * n * k >= (least if min(m, n) > 1 else _LINEAR_FROM) else 3.0
+    return 1.0 if batch * m * n * k >= (_TILED_FROM if min(m, n) > 1 else _VECTOR_FROM) else 3.0
 
 
 def _matmul_tiled_cost(a: Any, b: Any) -> float:
     batch = math.prod(a.shape[:-2]) if a.ndim >= b.ndim else math.prod(b.shape[:-2])
-    return _tiled_cost(batch, a.shape[-2], b.shape[-1], a.shape[-1], _TILED_FROM)
+    return _tiled_cost(batch, a.shape[-2], b.shape[-1], a.shape[-1])
 
 
 def _linear_tiled_cost(x: Any, w: Any, b: Any) -> float:
-    n, k = w.shape
-    return _tiled_cost(1, math.prod(x.shape[:-1]), n, k, _LINEAR_FROM)
+    return _tiled_cost(1, math.prod(x.shape[:-1]), *w.shape)
 
 
 def _float32(a: Any, *rest: Any) -> bool:
