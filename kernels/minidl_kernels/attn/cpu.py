@@ -148,11 +148,17 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             narrow(count, a, rows, 1, b + j * size, cols, c + j * size, width, 1)
 
     @jit(inner=True)
-    def forbid(z, image, head, t0, some, s0, count, mask, scores):
+    def forbid(z, image, head, t0, some, s0, count, mask, scores, turned_mask):
         """-inf where a query may not attend; a float mask is added."""
-        x = pointer(scores)
-        if z.mask_kind:
-            start = mask + image * z.mask[0] + head * z.mask[1] + t0 * z.mask[2] + s0 * z.mask[3]
+        x, start = pointer(scores), mask + image * z.mask[0] + head * z.mask[1] + t0 * z.mask[2] + s0 * z.mask[3]
+        if z.mask_kind == 2 and z.mask[3] == size:
+            for j in range(0, ncols, nlanes):
+                here = min(max(some - j, 0), nlanes)
+                columns((start + j * z.mask[2], z.mask[2], here, count, turned_mask + j * size, ncols * size))
+            y = pointer(turned_mask)
+            for i in range(count * ncols):
+                x[i] = low if y[i] == low else x[i] + y[i]
+        elif z.mask_kind:
             for i in range(count):
                 for lane in range(some):
                     at = start + lane * z.mask[2] + i * z.mask[3]
@@ -199,7 +205,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             for i in range(0, count, nrows):
                 tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned, n.lanes, scores + i * ncols * size, ncols, 0)
             if z.mask_kind or (z.causal and s0 + count > t0):
-                forbid(z, image, head, t0, some, s0, count, mask, scores)
+                forbid(z, image, head, t0, some, s0, count, mask, scores, alpha + ncols * size)
             absorb(count, scores, m, l, alpha)
             if s0:
                 shrink(z.e, sums, alpha)
@@ -258,6 +264,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         per_lane = turned_dq + (z.d + PAD) * ncols * size
         sums_k = per_lane + 3 * ncols * size
         sums_v = sums_k + (length + KEYS + PAD) * d_pad * size
+        turned_mask = sums_v + (length + KEYS + PAD) * e_pad * size
         wide_q, wide_o = pointer(lines_q), pointer(lines_o)
         base, odd = pointer(per_lane), False
         mean, factor = per_lane + ncols * size, per_lane + 2 * ncols * size
@@ -303,7 +310,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                         tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned_q, n.lanes, scores + to_row, ncols, 0)
                         tile(z.e, values, n.v_rows + (s0 + i) * 8, 1, turned_o, n.lanes, slopes + to_row, ncols, 0)
                     if z.mask_kind or (z.causal and s0 + count > t0):
-                        forbid(z, image, head, t0, some, s0, count, mask, scores)
+                        forbid(z, image, head, t0, some, s0, count, mask, scores, turned_mask)
                     differentiate(count, scores, slopes, per_lane, mean, factor)
                     # The last tile of keys overshoots into rows that other queries do reach: it must add nothing there.
                     p, ds = pointer(scores), pointer(slopes)
@@ -406,7 +413,7 @@ def attention(
         sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
         tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
         nthreads = _threads(b * h * t * s * (d + e))
-        scratch = _round((d + kernels.nlanes + KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
+        scratch = _round((d + kernels.nlanes + 2 * KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
         with workspace.borrow(NOTES + nthreads * scratch) as at:
             finite = kernels.forward(
                 sizes,
@@ -464,7 +471,7 @@ def attention_backward(
     d_pad, e_pad = _round(d, kernels.nlanes), _round(e, kernels.nlanes)
     tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
     nthreads = _threads(2 * b * h * t * s * (d + e))
-    numbers = (2 * (KEYS + PAD) + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols
+    numbers = (2 * (KEYS + PAD) + KEYS + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols
     scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
     with workspace.borrow(NOTES + nthreads * scratch) as at:
         finite = kernels.backward(
