@@ -34,6 +34,7 @@ NUMBERS_ROUNDED = ("one of the arguments must be a Tensor", "rounding division o
 ROUNDED = ("div.trunc_rounding", "div.floor_rounding", "floor_divide")
 TRIGAMMA = "torch's trigamma is right to 1e-9, its digamma near a pole to 1e-10: see test_gamma.py for ours"
 POLES = "trigamma at -1, -2 ...: torch's sine of pi leaves some 1e27 to 1e32 of it, ours is infinite"
+ENDS = "the fourth polygamma at Inf is its limit, 0, at -Inf it has none: torch's zeta gives NaN and -Inf"
 DELIBERATE: dict[str, list[tuple[str, str]]] = {
     **{name: [(NUMBER_FIRST[0].format(name), NUMBER_FIRST[1])] for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{name: [SELF] for name in ("__radd__", "__rmul__", "__rand__", "__ror__", "__rxor__")},
@@ -55,7 +56,8 @@ DELIBERATE: dict[str, list[tuple[str, str]]] = {
     "digamma": [("values", TRIGAMMA), ("gradient: infinities", POLES)],
     "lgamma": [("gradient: values", TRIGAMMA)],
     **{f"mvlgamma.mvlgamma_p_{p}": [("gradient: values", TRIGAMMA)] for p in (1, 3, 5)},
-    **{f"polygamma.polygamma_n_{n}": [("values", TRIGAMMA)] for n in range(5)},
+    "polygamma.polygamma_n_0": [("values", TRIGAMMA)],
+    **{f"polygamma.polygamma_n_{n}": [("values", TRIGAMMA), ("infinities", ENDS)] for n in range(1, 5)},
     "nn.functional.grid_sample": [("images (N, C, H, W) only", "minidl goes up to images")],
     "nn.functional.hardsigmoid": [("gradient: values", "torch multiplies by a sixth rounded to float32")],
     "nn.functional.celu": [("gradient: values", "torch divides by alpha rounded to float32")],
