@@ -56,17 +56,18 @@ def _range(index: Any, size: tuple[int, ...]) -> tuple[int, int, int] | None:
     """(axis, start, stop) of an index that takes one range of one axis and all of the others; else None."""
     found, axis = None, 0
     parts = index if isinstance(index, tuple) else (index,)
+    if any(i is None for i in parts):
+        return None
     for i in parts:
         if i is Ellipsis:
             axis += len(size) - (len(parts) - 1)
             continue
-        if i is None:
-            return None
         n = size[axis]
         if isinstance(i, slice):
             start, stop, step = i.indices(n)
             if step != 1:
                 return None
+            stop = max(start, stop)  # x[3:1] is empty
         else:
             start = i + n if i < 0 else i
             stop = start + 1
