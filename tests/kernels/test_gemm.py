@@ -215,24 +215,26 @@ def test_nothing_is_read_outside():
     assert done.returncode == 0, done.stderr
 
 
-def test_matrices_larger_than_what_is_packed_at_a_time(monkeypatch):
-    """Every loop of the product runs more than once: batch, columns, stretches of k, rows."""
+@pytest.fixture
+def small_cache(monkeypatch):
+    """An L2 cache of 128 KiB, and plans made for it."""
+    small = machine.machine()._replace(l2=128 << 10)
     product._planned.cache_clear()
-    monkeypatch.setattr(product, "PACKED", 8192)
+    monkeypatch.setattr(machine, "machine", lambda: small)
+    yield
+    product._planned.cache_clear()
+
+
+def test_products_of_many_shares(monkeypatch, small_cache):
+    """Every loop of the product runs more than once: batch, shares down and across, stretches of k."""
     monkeypatch.setattr(product, "DEPTH", {"f32": 16})
-    monkeypatch.setattr(product, "DEEP", 32)
-    monkeypatch.setattr(product, "_shares", lambda *sizes: (1, 1 << 20, 1))  # too large for one thread's cache
-    try:
-        a, b = normal(0, 3, 150, 50), normal(1, 3, 50, 200)
-        check_matmul("tiled", a, b)
-        check_matmul("tiled", a[:, :5, :16], b[:, :16, :5])
-        plan = product._planned(machine.tier(), "f32", 1, 3, 150, 200, 50)[1]
-        assert plan.items < 3
-        assert plan.m < 150
-        assert plan.n < 200
-        assert plan.k < 50
-    finally:
-        product._planned.cache_clear()
+    a, b = normal(0, 3, 150, 50), normal(1, 3, 50, 2000)
+    check_matmul("tiled", a, b)
+    check_matmul("tiled", a[:, :5, :16], b[:, :16, :5])
+    plan = product._planned(machine.tier(), "f32", 1, 3, 150, 2000, 50)[1]
+    assert plan.tasks > 6
+    assert plan.wide * 32 < 2000
+    assert plan.each < 50
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -262,25 +264,25 @@ def test_same_bits_for_any_number_of_threads(dtype):
 
 
 @pytest.mark.parametrize("kind", ["f32", "f64", *(["f32x6"] if machine.multiplies_bfloat16() else [])])
-def test_same_bits_whether_shared_out_or_packed_together(monkeypatch, kind):
-    """Which of the two ways is taken depends on the number of threads; where k is cut must not."""
+def test_same_bits_however_shared_out(request, kind):
+    """How C is cut depends on the caches and the number of threads; where k is cut must not."""
     dtype = "float64" if kind == "f64" else "float32"
-    for k in (300, 1100, 2500):
-        a, b = normal(0, 1, 70, k, dtype=dtype), normal(1, 1, k, 80, dtype=dtype)
-        shared, together = np.empty((1, 70, 80), dtype), np.empty((1, 70, 80), dtype)
-        product._planned.cache_clear()
-        try:
+    cases = [(normal(0, 1, 170, k, dtype=dtype), normal(1, 1, k, 180, dtype=dtype)) for k in (300, 1100, 2500)]
+
+    def products() -> list[np.ndarray]:
+        found = []
+        for a, b in cases:
+            c = np.empty((1, 170, 180), dtype)
             with threads.threads(1):
-                assert product._planned(machine.tier(), kind, 1, 1, 70, 80, k)[1].tasks > 0
-                product.multiply_arrays(kind, a, b, shared)
-                product._planned.cache_clear()
-                monkeypatch.setattr(product, "_shares", lambda *sizes: (1, 1 << 20, 1))  # too large for a cache
-                assert product._planned(machine.tier(), kind, 1, 1, 70, 80, k)[1].tasks == 0
-                product.multiply_arrays(kind, a, b, together)
-        finally:
-            monkeypatch.undo()
-            product._planned.cache_clear()
-        assert same_bits(shared, together), k
+                product.multiply_arrays(kind, a, b, c)
+            found.append(c)
+        return found
+
+    plan = lambda: product._planned(machine.tier(), kind, 1, 1, 170, 180, 300)[1]
+    few, whole = plan().tasks, products()
+    request.getfixturevalue("small_cache")
+    assert plan().tasks > few
+    assert all(map(same_bits, whole, products()))
 
 
 @pytest.mark.parametrize("variant", MATMUL)
