@@ -26,7 +26,7 @@ from kernel_testing import (
 )
 
 import minidl_kernels as mk
-from minidl_kernels.attn import cpu, softmax
+from minidl_kernels.attn import blocks, cpu, softmax, tiles
 from minidl_kernels.cpu import gather, machine, threads
 from minidl_kernels.cpu.jit import jit
 
@@ -193,6 +193,97 @@ def test_exponential_is_within_one_unit_in_the_last_place(dtype, exact):
     assert_close(exp(special), expected, rtol=float(np.finfo(dtype).eps))
 
 
+# --- the tile unit ---
+
+with_tiles = pytest.mark.skipif(
+    not machine.multiplies_bfloat16(), reason="this CPU has no tile unit for bfloat16, and never takes this way"
+)
+LONG = (1, 4, 2, 130, 1100, 40, 70, "bool", False)  # three stretches of keys, panels of features that are not full
+LATER = (1, 1, 1, 600, 600, 32, 32, "float", True)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """The tile unit serves small arrays, too; what it said of them."""
+    monkeypatch.setattr(tiles, "LENGTH", 1)
+    monkeypatch.setattr(tiles, "WIDTH", 1)
+    said = []
+    for name in ("forward", "backward"):
+        kernel = getattr(tiles, name)
+        monkeypatch.setattr(tiles, name, lambda *args, kernel=kernel: said.append(kernel(*args)) or said[-1])
+    return said
+
+
+@with_tiles
+@pytest.mark.parametrize("setting", [GPT, GROUPED, NOBODY, LONG, LATER])
+@pytest.mark.parametrize("layout", ["plain", "sliced"])
+@pytest.mark.parametrize("scale", [None, -1.5])
+def test_tile_unit_is_as_good_as_the_reference(small_tiles, setting, layout, scale):
+    arguments = operands(setting, 2, layout=layout)
+    found = both("streaming", *arguments, scale)
+    plain, exact = both("reference", *arguments, scale), both("reference", *wide(*arguments), scale)
+    for name, y, p, e in zip(NAMES, found, plain, exact):
+        assert_as_good(y, p, e, what=name)
+    assert small_tiles == [0, 0]
+
+
+@with_tiles
+@given(setting=settings(), seed=seeds)
+def test_tile_unit_on_any_sizes(setting, seed):
+    arguments = operands(setting, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "LENGTH", 1)
+        patch.setattr(tiles, "WIDTH", 1)
+        found = both("streaming", *arguments)
+        with threads.threads(2), guarded(patch, blocks, cpu):
+            assert same_bits(both("streaming", *arguments), found)
+    plain, exact = both("reference", *arguments), both("reference", *wide(*arguments))
+    for name, y, p, e in zip(NAMES, found, plain, exact):
+        if name in ("dq", "dk") and np.abs(e).max(initial=0) < 1e-6:  # one key: terms of size 1 that cancel
+            assert np.abs(y).max(initial=0) < 1e-4
+        else:
+            assert_as_good(y, p, e, what=name)
+
+
+@with_tiles
+@pytest.mark.parametrize("setting", [LONG, LATER, (2, 2, 2, 256, 256, 64, 64, "none", False)])
+def test_tile_unit_errs_less_than_vectors(small_tiles, setting):
+    arguments = operands(setting, 3)
+    unit, exact = both("streaming", *arguments), both("reference", *wide(*arguments))
+    assert small_tiles == [0, 0]
+    with machine.use_tier("avx512"):
+        vectors = both("streaming", *arguments)
+    for name, y, other, e in zip(NAMES, unit, vectors, exact):
+        assert np.square(y - e).mean() <= np.square(other - e).mean(), name
+
+
+@with_tiles
+@pytest.mark.parametrize("which", [0, 1, 2, 5], ids=["q", "k", "v", "dout"])
+@pytest.mark.parametrize("value", [1e-38, 3e38, np.inf, np.nan])
+def test_tile_unit_leaves_what_it_cannot_do_to_vectors(small_tiles, which, value):
+    arguments = operands(GPT, 0)
+    arguments[which][1, 1, 50, 3] = value
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = both("streaming", *arguments, 1.0)
+        assert small_tiles == [0 if which == 5 else tiles.DISTRUST, tiles.DISTRUST]
+        with machine.use_tier("avx512"):
+            vectors = both("streaming", *arguments, 1.0)
+    start = 2 if which == 5 else 0  # where dout alone is odd, the forward is the unit's
+    for name, y, other in zip(NAMES[start:], found[start:], vectors[start:]):
+        assert_close(y, other, rtol=1e-4, atol=1e-4, what=name)
+
+
+@with_tiles
+@pytest.mark.parametrize("setting", [LONG, LATER, (1, 1, 1, 1100, 1100, 32, 32, "none", True)])
+def test_tile_unit_does_not_depend_on_the_number_of_threads(setting):
+    arguments = operands(setting, 0)
+    found = []
+    for n in (1, 2, 3):
+        with threads.threads(n):
+            found.append(both("streaming", *arguments))
+    assert all(same_bits(found[0], y) for y in found[1:])
+
+
 # --- promises ---
 
 
@@ -213,17 +304,20 @@ def test_results_do_not_depend_on_the_number_of_threads(variant, setting):
 def test_nothing_is_written_outside_and_everything_inside(setting, seed, dtype):
     arguments = operands(setting, seed, dtype)
     plain = both("streaming", *arguments)
-    with pytest.MonkeyPatch.context() as patch, threads.threads(2), guarded(patch, cpu):
+    with pytest.MonkeyPatch.context() as patch, threads.threads(2), guarded(patch, blocks, cpu):
         assert same_bits(both("streaming", *arguments), plain)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
-def test_nothing_is_read_outside():
+@pytest.mark.parametrize("least", ["1", "999"], ids=["tile unit", "vectors"])
+def test_nothing_is_read_outside(least):
     """Inputs end where the process may not read: one byte further ends it."""
     code = (
         GUARD_PAGE
         + """
-from minidl_kernels.attn import cpu
+import sys
+from minidl_kernels.attn import cpu, tiles
+tiles.LENGTH = tiles.WIDTH = int(sys.argv[1])
 sizes = (1, 2, 1, 9, 70, 5, 7), (2, 2, 2, 33, 65, 8, 33), (1, 1, 1, 1, 1, 1, 1), (1, 1, 1, 32, 64, 64, 64)
 for b, h, hk, t, s, d, e in sizes:
     shapes = (b, h, t, d), (b, hk, s, d), (b, hk, s, e), (b, h, t, e)
@@ -236,7 +330,7 @@ for b, h, hk, t, s, d, e in sizes:
 print("alive")
 """
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, least], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
 
 

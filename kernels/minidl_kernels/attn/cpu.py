@@ -17,51 +17,28 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from . import reference, softmax
+from . import blocks, reference, softmax, tiles
+from .blocks import (
+    KEYS,
+    NOTES,
+    VECTORS,
+    Array,
+    Gradients,
+    Sizes,
+    laid_as,
+    mask_strides,
+    rounded,
+    rows,
+    scale_of,
+    stretches_of,
+)
 
-Array = NDArray[Any]
-
-KEYS = 64  # keys in a block: a multiple of the tile's rows on every tier but avx2, whose tile overshoots into PAD rows
 PAD = 8
-VECTORS = 2
-NOTES = threads.MAX_THREADS  # bytes: one for every thread
-# The backward works through all keys of a head in one task, unless there are fewer heads than this: then through
-# stretches.
-TASKS = 16
-
-
-class _Sizes(NamedTuple):
-    """Numbers of one call, for the kernels. Strides count elements: (batch, head, row)."""
-
-    b: int
-    h: int
-    hk: int
-    t: int
-    s: int
-    d: int
-    e: int
-    q: tuple[int, int, int]
-    k: tuple[int, int, int]
-    v: tuple[int, int, int]
-    causal: int
-    mask_kind: int  # 0 none, 1 bool, 2 float
-    mask: tuple[int, int, int, int]  # strides in bytes
-
-
-class _Steps(NamedTuple):
-    """Strides of out or its gradient, and of the other gradients, in elements: (batch, head, row)."""
-
-    out: tuple[int, int, int]
-    dout: tuple[int, int, int]
-    dq: tuple[int, int, int, int]  # after that from one stretch of keys to the next
-    dk: tuple[int, int, int]
-    dv: tuple[int, int, int]
 
 
 class _Tables(NamedTuple):
@@ -120,23 +97,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
     absorb, shrink = softmax.absorb(dtype, VECTORS, nlanes), softmax.shrink(dtype, VECTORS, nlanes)
     differentiate = softmax.differentiate(dtype, VECTORS, nlanes)
     dots, strange = softmax.dots(dtype, VECTORS, nlanes), softmax.strange(dtype, nlanes)
-    columns, lines = gather.turn(dtype, nlanes, True), gather.turn(dtype, nlanes, False)
-
-    @jit(inner=True)
-    def turn(source, row, some, width, to):
-        """to[i, lane] = source[lane, i] of `some` rows of `width` numbers; zeros in other lanes, and in lines up to a
-        multiple of a vector's.
-        """
-        for j in range(0, ncols, nlanes):
-            here = min(max(some - j, 0), nlanes)
-            columns((source + j * row * size, row * size, here, width, to + j * size, ncols * size))
-
-    @jit(inner=True)
-    def turn_back(source, some, width, to, row):
-        """to[lane, i] = source[i, lane] for `some` lanes and `width` lines."""
-        for i in range(0, width, nlanes):
-            here = min(nlanes, width - i)
-            lines((source + i * ncols * size, ncols * size, here, some, to + i * size, row * size))
+    turn, turn_back, forbid, note, noted = blocks.steps(dtype, tier)
 
     @jit(inner=True)
     def add_rows(count, a, rows, b, cols, c, width):
@@ -148,41 +109,10 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             narrow(count, a, rows, 1, b + j * size, cols, c + j * size, width, 1)
 
     @jit(inner=True)
-    def forbid(z, image, head, t0, some, s0, count, mask, scores, turned_mask):
-        """-inf where a query may not attend; a float mask is added."""
-        x, start = pointer(scores), mask + image * z.mask[0] + head * z.mask[1] + t0 * z.mask[2] + s0 * z.mask[3]
-        if z.mask_kind == 2 and z.mask[3] == size:
-            for j in range(0, ncols, nlanes):
-                here = min(max(some - j, 0), nlanes)
-                columns((start + j * z.mask[2], z.mask[2], here, count, turned_mask + j * size, ncols * size))
-            y = pointer(turned_mask)
-            for i in range(count * ncols):
-                x[i] = low if y[i] == low else x[i] + y[i]
-        elif z.mask_kind:
-            for i in range(count):
-                for lane in range(some):
-                    at = start + lane * z.mask[2] + i * z.mask[3]
-                    if z.mask_kind == 2:
-                        more = pointer(at)[0]
-                        x[i * ncols + lane] = low if more == low else x[i * ncols + lane] + more
-                    elif flags(at)[0] == 0:
-                        x[i * ncols + lane] = low
-        if z.causal:
-            for i in range(count):
-                for lane in range(min(ncols, s0 + i - t0)):
-                    x[i * ncols + lane] = low
-
-    @jit(inner=True)
-    def note(slot, odd, notes):
-        """Remember that a thread has written a NaN or an Inf."""
-        if odd:
-            flags(notes + slot)[0] = 1
-
-    @jit(inner=True)
     def attend(task, slot, z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes):
         """One block of queries of one head."""
-        blocks = (z.t + ncols - 1) // ncols
-        image, head, t0 = task // (blocks * z.h), task // blocks % z.h, task % blocks * ncols
+        down = (z.t + ncols - 1) // ncols  # blocks of queries
+        image, head, t0 = task // (down * z.h), task // down % z.h, task % down * ncols
         some = min(ncols, z.t - t0)
         kv_head = head // (z.h // z.hk)
         keys = k + (image * z.k[0] + kv_head * z.k[1]) * size
@@ -221,14 +151,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         for lane in range(some):
             logs[lane] = most[lane] + math.log(total[lane]) if total[lane] != zero else low
             odd |= logs[lane] != logs[lane]
-        note(slot, odd, notes)
-
-    @jit(inner=True)
-    def all_finite(notes, nthreads):
-        odd = False
-        for slot in range(nthreads):
-            odd |= flags(notes)[slot] != 0
-        return not odd
+        note(slot, np.uint8(odd), notes)
 
     @jit(tag=tag)
     def forward(z, n, o, q, k, v, mask, scale, out, lse, scratch, scratch_bytes, nthreads):
@@ -238,7 +161,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             flags(notes)[slot] = 0
         tasks = z.b * z.h * ((z.t + ncols - 1) // ncols)
         parallel_for(attend, tasks, nthreads, (z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes))
-        return all_finite(notes, nthreads)
+        return noted(nthreads, notes) == 0
 
     @jit(inner=True)
     def retrace(
@@ -333,7 +256,7 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                 to_k[line * o.dk[2] + i] = total_k[line * d_pad + i]
             for i in range(z.e):
                 to_v[line * o.dv[2] + i] = total_v[line * e_pad + i]
-        note(slot, odd, notes)
+        note(slot, np.uint8(odd), notes)
 
     @jit(tag=tag)
     def backward(z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, scratch, scratch_bytes, nthreads):
@@ -343,41 +266,9 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             flags(notes)[slot] = 0
         args = (z, n, o, grid, dout, q, k, v, out, lse, mask, scale, dq, dk, dv, notes, scratch, scratch_bytes)
         parallel_for(retrace, z.b * z.hk * grid[0], nthreads, args)
-        return all_finite(notes, nthreads)
+        return noted(nthreads, notes) == 0
 
     return _Kernels(forward, backward, ncols, nlanes)
-
-
-def _rows(a: Array) -> tuple[Array, tuple[int, int, int]]:
-    """`a` with its last axis in one piece (copied where it is not), and its strides in elements."""
-    size = a.itemsize
-    if (a.strides[3] != size and a.shape[3] > 1) or not a.flags.aligned:
-        a = np.array(a, order="C")
-    b, h, t, _ = a.strides
-    return a, (b // size, h // size, t // size)
-
-
-def _laid_as(a: Array, shape: tuple[int, ...], stretches: int = 1) -> tuple[Array, tuple[int, int, int, int]]:
-    """`stretches` new arrays, (stretches, *shape), and their steps in elements: (batch, head, row, stretch).
-
-    Their axes lie in memory in the order of a's, so that heads that were cut from rows of all heads go back without
-    a copy; but the last axis is in one piece.
-    """
-    order = sorted(range(3), key=lambda axis: -a.strides[axis])
-    made = np.empty((stretches, *(shape[axis] for axis in order), shape[3]), a.dtype)
-    made = made.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4)
-    stretch, b, h, t, _ = made.strides
-    size = a.itemsize
-    return made, (b // size, h // size, t // size, stretch // size)
-
-
-def _mask_strides(mask: Array | None, full: tuple[int, ...]) -> tuple[Array | None, int, tuple[int, int, int, int]]:
-    """The mask, its kind, and its strides in bytes as if broadcast to (B, H, T, S)."""
-    if mask is None:
-        return None, 0, (0, 0, 0, 0)
-    mask = mask if mask.flags.aligned else mask.copy()
-    b, h, t, s = np.broadcast_to(mask, full).strides
-    return mask, 1 if mask.dtype == bool else 2, (b, h, t, s)
 
 
 # Multiply-adds below which waking a second thread costs more than it saves.
@@ -388,48 +279,44 @@ def _threads(work: int) -> int:
     return threads.get_num_threads() if work >= SMALL else 1
 
 
-def _scale(q: Array, scale: float | None) -> Any:
-    d = q.shape[3]
-    return q.dtype.type((1 / math.sqrt(d) if d else 1.0) if scale is None else scale)
-
-
-def _round(n: int, to: int) -> int:
-    return -(-n // to) * to
-
-
 def attention(
     q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float | None
 ) -> tuple[Array, Array]:
     """out, lse"""
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
-    (out,), steps = _laid_as(q, (b, h, t, e))
+    (out,), steps = laid_as(q, (b, h, t, e))
     lse, finite = np.empty((b, h, t), q.dtype), True
     if lse.size:
-        kernels = _kernels(gather.name(q), machine.floats())
-        qs, q_strides = _rows(q)
-        ks, k_strides = _rows(k)
-        vs, v_strides = _rows(v)
-        ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
-        sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
-        tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
+        qs, q_strides = rows(q)
+        ks, k_strides = rows(k)
+        vs, v_strides = rows(v)
+        ms, kind, m_strides = mask_strides(mask, (b, h, t, s))
+        sizes = Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
         nthreads = _threads(b * h * t * s * (d + e))
-        scratch = _round((d + kernels.nlanes + 2 * KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
-        with workspace.borrow(NOTES + nthreads * scratch) as at:
-            finite = kernels.forward(
-                sizes,
-                tables,
-                steps[:3],
-                address(qs),
-                address(ks),
-                address(vs),
-                address(ms),
-                _scale(q, scale),
-                address(out),
-                address(lse),
-                at,
-                scratch,
-                nthreads,
-            )
+        found = tiles.DISTRUST
+        if tiles.serves(q, sizes):
+            found = tiles.forward(sizes, steps[:3], scale_of(q, scale), nthreads, qs, ks, vs, ms, out, lse)
+        finite = found == 0
+        if found == tiles.DISTRUST:
+            kernels = _kernels(gather.name(q), machine.floats())
+            tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], kernels.ncols, 0, 0)
+            scratch = rounded((d + kernels.nlanes + 2 * KEYS + e + 2 * PAD + 3) * kernels.ncols * q.itemsize, 64)
+            with workspace.borrow(NOTES + nthreads * scratch) as at:
+                finite = kernels.forward(
+                    sizes,
+                    tables,
+                    steps[:3],
+                    address(qs),
+                    address(ks),
+                    address(vs),
+                    address(ms),
+                    scale_of(q, scale),
+                    address(out),
+                    address(lse),
+                    at,
+                    scratch,
+                    nthreads,
+                )
     if not finite:
         # NaN or Inf among the inputs: by the definition, a masked key takes no part; blocks of keys cannot tell.
         return reference.attention(q, k, v, mask, causal, scale)
@@ -451,49 +338,47 @@ def attention_backward(
     (b, h, t, d), (hk, s), e = q.shape, k.shape[1:3], v.shape[3]
     if not (b and h and t and s):
         return np.zeros(q.shape, q.dtype), np.zeros(k.shape, q.dtype), np.zeros(v.shape, q.dtype)
-    kernels = _kernels(gather.name(q), machine.floats())
-    ncols, size = kernels.ncols, q.itemsize
-    stretches = min(-(-TASKS // (b * hk)), -(-s // (2 * KEYS)))
-    length = _round(-(-s // stretches), KEYS)
-    stretches = -(-s // length)
-    parts, dq_steps = _laid_as(q, q.shape, stretches)
-    (dk,), dk_steps = _laid_as(k, k.shape)
-    (dv,), dv_steps = _laid_as(v, v.shape)
-    douts, dout_strides = _rows(dout)
-    outs, out_strides = _rows(out)
+    stretches, length = stretches_of(b * hk, s)
+    parts, dq_steps = laid_as(q, q.shape, stretches)
+    (dk,), dk_steps = laid_as(k, k.shape)
+    (dv,), dv_steps = laid_as(v, v.shape)
+    douts, dout_strides = rows(dout)
+    outs, out_strides = rows(out)
     losses = np.ascontiguousarray(lse)
-    steps = _Steps(out_strides, dout_strides, dq_steps, dk_steps[:3], dv_steps[:3])
-    qs, q_strides = _rows(q)
-    ks, k_strides = _rows(k)
-    vs, v_strides = _rows(v)
-    ms, kind, m_strides = _mask_strides(mask, (b, h, t, s))
-    sizes = _Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
-    d_pad, e_pad = _round(d, kernels.nlanes), _round(e, kernels.nlanes)
-    tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
+    steps = Gradients(out_strides, dout_strides, dq_steps, dk_steps[:3], dv_steps[:3])
+    qs, q_strides = rows(q)
+    ks, k_strides = rows(k)
+    vs, v_strides = rows(v)
+    ms, kind, m_strides = mask_strides(mask, (b, h, t, s))
+    sizes = Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
     nthreads = _threads(2 * b * h * t * s * (d + e))
-    numbers = (2 * (KEYS + PAD) + KEYS + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols
-    scratch = _round((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
-    with workspace.borrow(NOTES + nthreads * scratch) as at:
-        finite = kernels.backward(
-            sizes,
-            tables,
-            steps,
-            (stretches, length, d_pad, e_pad),
-            address(douts),
-            address(qs),
-            address(ks),
-            address(vs),
-            address(outs),
-            address(losses),
-            address(ms),
-            _scale(q, scale),
-            address(parts),
-            address(dk),
-            address(dv),
-            at,
-            scratch,
-            nthreads,
-        )
+    arrays = (douts, qs, ks, vs, outs, losses, ms)
+    found = tiles.DISTRUST
+    if tiles.serves(q, sizes):
+        found = tiles.backward(sizes, steps, scale_of(q, scale), nthreads, *arrays, parts, dk, dv)
+    finite = found == 0
+    if found == tiles.DISTRUST:
+        kernels = _kernels(gather.name(q), machine.floats())
+        ncols, size = kernels.ncols, q.itemsize
+        d_pad, e_pad = rounded(d, kernels.nlanes), rounded(e, kernels.nlanes)
+        tables, _held = _tables(s, d, e, k_strides[2], v_strides[2], ncols, d_pad, e_pad)
+        numbers = (2 * (KEYS + PAD) + KEYS + d + PAD + 3 + 2 * (d_pad + e_pad)) * ncols
+        scratch = rounded((numbers + (length + KEYS + PAD) * (d_pad + e_pad)) * size, 64)
+        with workspace.borrow(NOTES + nthreads * scratch) as at:
+            finite = kernels.backward(
+                sizes,
+                tables,
+                steps,
+                (stretches, length, d_pad, e_pad),
+                *map(address, arrays),
+                scale_of(q, scale),
+                address(parts),
+                address(dk),
+                address(dv),
+                at,
+                scratch,
+                nthreads,
+            )
     dq = parts[0]
     for part in parts[1:]:
         dq += part

@@ -92,6 +92,55 @@ def leave(typing: Any) -> Any:
     return types.void(), emit
 
 
+def _sums(
+    builder: ir.IRBuilder, t: Tile, blocks: ir.Value, a: ir.Value, b: ir.Value, high: int = 2, wide: int = 2
+) -> None:
+    """Add the product of two panels of `blocks` blocks to the sums i, j in register 2 * i + j; tiles of A in 4 and 5,
+    of B in 6 and 7.
+    """
+    for one_pass in PASSES[t.kind]:
+        with counting(builder, blocks) as block:
+            at = builder.mul(block, I64(2 * BYTES * PLANES[t.kind]))
+            at_a, at_b = builder.add(a, at), builder.add(b, at)
+            held_a = held_b = -1
+            for of_a, of_b in one_pass:
+                for i in range(high if of_a != held_a else 0):
+                    place = pointer_to(builder, at_a, (2 * of_a + i) * BYTES)
+                    call(builder, "tileloadd64", I8(4 + i), place, I64(64))
+                for j in range(wide if of_b != held_b else 0):
+                    place = pointer_to(builder, at_b, 2 * of_b * BYTES + 64 * j)
+                    call(builder, "tileloadd64", I8(6 + j), place, I64(128))
+                for j in range(wide):
+                    for i in range(high):
+                        instruction = "tdpbssd" if t.kind == "s8s8" else "tdpbf16ps"
+                        call(builder, instruction, I8(2 * i + j), I8(4 + i), I8(6 + j))
+                held_a, held_b = of_a, of_b
+
+
+@functools.cache
+def dense(t: Tile) -> Any:
+    """The micro-kernel `f(blocks, a, b, c)` for panels that are used where they lie, as attention's are: C, 32 x 32
+    without gaps, becomes their product over `blocks` blocks of k; between `enter` and `leave`.
+    """
+
+    @intrinsic
+    def product(typing: Any, blocks: Any, a: Any, b: Any, c: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            blocks, a, b, c = args
+            for i in range(4):
+                call(builder, "tilezero", I8(i))
+            _sums(builder, t, blocks, a, b)
+            for i in range(2):
+                for j in range(2):
+                    place = pointer_to(builder, c, 128 * SIDE * i + 64 * j)
+                    call(builder, "tilestored64", I8(2 * i + j), place, I64(128))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), emit
+
+    return product
+
+
 @functools.cache
 def multiply(t: Tile) -> Any:
     """The micro-kernel of tile.multiply, for the tile unit; between `enter` and `leave`.
@@ -99,7 +148,6 @@ def multiply(t: Tile) -> Any:
     Panels hold whole blocks of k, zeros behind the last one.
     """
     planes = PLANES[t.kind]
-    instruction = "tdpbssd" if t.kind == "s8s8" else "tdpbf16ps"
     element = I32 if t.kind == "s8s8" else F32
 
     @intrinsic
@@ -115,23 +163,7 @@ def multiply(t: Tile) -> Any:
             v = Vectors(builder, element, SIDE)
 
             def sums_of(high: int, wide: int) -> None:
-                """Sums i, j in register 2 * i + j; tiles of A in 4 and 5, of B in 6 and 7."""
-                for one_pass in PASSES[t.kind]:
-                    with counting(builder, blocks) as block:
-                        at = builder.mul(block, I64(2 * BYTES * planes))
-                        at_a, at_b = builder.add(a, at), builder.add(b, at)
-                        held_a = held_b = -1
-                        for of_a, of_b in one_pass:
-                            for i in range(high if of_a != held_a else 0):
-                                place = pointer_to(builder, at_a, (2 * of_a + i) * BYTES)
-                                call(builder, "tileloadd64", I8(4 + i), place, I64(64))
-                            for j in range(wide if of_b != held_b else 0):
-                                place = pointer_to(builder, at_b, 2 * of_b * BYTES + 64 * j)
-                                call(builder, "tileloadd64", I8(6 + j), place, I64(128))
-                            for j in range(wide):
-                                for i in range(high):
-                                    call(builder, instruction, I8(2 * i + j), I8(4 + i), I8(6 + j))
-                            held_a, held_b = of_a, of_b
+                _sums(builder, t, blocks, a, b, high, wide)
 
             def whole() -> None:
                 """Sums start from `add` and are stored where they belong."""

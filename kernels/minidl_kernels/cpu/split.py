@@ -98,7 +98,7 @@ class _Parts:
 @functools.cache
 def pack(t: Tile, operand: str) -> Any:
     """The packer of amx.pack: squares of 16 x 16 floats are brought into registers, with k along the lanes (A) or along
-    the columns (B), split, and stored plane by plane.
+    the columns (B), split, and stored plane by plane; panels are whole, with zeros behind the last lane.
     """
     column = t.column
 
@@ -128,7 +128,7 @@ def pack(t: Tile, operand: str) -> Any:
                 """`square(start, outer, inner)`: the vectors of a square with that many rows and columns inside."""
                 with counting(builder, k, step=I64(t.block)) as p:
                     place = builder.add(to, builder.mul(p, I64(column)))
-                    with counting(builder, lanes, step=I64(SIDE)) as lane:
+                    with counting(builder, I64(2 * SIDE), step=I64(SIDE)) as lane:
                         start = builder.add(source, builder.mul(lane, lane_step))
                         wide = builder.sub(lanes, lane)
                         halves = []
