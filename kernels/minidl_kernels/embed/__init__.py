@@ -19,6 +19,10 @@ def _wide(x: Any, *rest: Any) -> bool:
     return x.dtype in ("float32", "float64", "int32", "int64")
 
 
+def _known(x: Any, *rest: Any) -> bool:
+    return x.itemsize <= 8
+
+
 OPS = (
     Op(
         "scatter_rows",
@@ -31,9 +35,11 @@ OPS = (
                 note="row after row, by numpy.add.at",
             ),
             Variant(
-                "sorted",
+                "columns",
                 load="minidl_kernels.embed.cpu:scatter_rows",
-                note="rows of one place brought together by sorting, then summed run by run",
+                accepts=_known,
+                needs="numbers of at most 8 bytes",
+                note="row after row, a share of the columns for each thread",
             ),
             Variant(
                 "sorted",
