@@ -161,6 +161,8 @@ def shape_of(x: Any) -> tuple[int, ...]:
 
 def pair(value: Any, name: str = "argument") -> tuple[int, int]:
     """(height, width) from an int or a pair of ints."""
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int is type(value[1]):
+        return value
     if isinstance(value, tuple | list):
         if len(value) == 1:
             return int(value[0]), int(value[0])

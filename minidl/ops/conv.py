@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class _Conv2d(Op):
         ctx.how = (stride, padding, dilation, groups)
         if isinstance(w, Packed) and w.ndim == 3:  # conv1d's, as it is
             w = w.tall()
-        size = _Conv2d.shape(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
+        size = _size(x.shape, w.shape, None if b is None else b.shape, *ctx.how)
         ctx.x_size = x.shape
         if isinstance(w, Packed):
             ctx.packed = w
@@ -92,6 +93,7 @@ class _Conv2d(Op):
         )
 
 
+_size = functools.lru_cache(maxsize=1024)(_Conv2d.shape)  # the rule takes longer than a small kernel
 _Conv2d.__name__ = "conv2d"
 conv2d_op = _Conv2d
 

@@ -231,8 +231,8 @@ def evaluated(x: Any, parts: Any, eps: float, f: str = "", out: Any = None) -> A
     mean, var, w, b = parts
     scale = 1 / np.sqrt(var + eps)
     scale = scale if w is None else scale * w
-    shift = -mean * scale
-    return kernels.channel_affine(x, scale, shift if b is None else shift + b, f, out)
+    shift = mean * scale
+    return kernels.channel_affine(x, scale, -shift if b is None else b - shift, f, out)
 
 
 @op(namespace="nn.functional")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from kernel_testing import LAYOUTS, laid_out, same_bits, unmodified
 
@@ -31,6 +31,8 @@ def settings(draw):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@example(setting=((2, 3, 9, 7), (3, 3), (2, 2), (1, 1), (1, 1)), seed=0, dtype="float32", layout="plain")
+@example(setting=((3, 2, 8, 12), (2, 2), (2, 2), (0, 0), (1, 1)), seed=1, dtype="float32", layout="plain")
 @given(
     setting=settings(),
     seed=st.integers(0, 99),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -18,34 +19,52 @@ Pair = tuple[int, int]
 GRAIN = 1 << 14  # elements in a task: some tens of microseconds
 
 
-@jit(inner=True)
-def _pool_planes(task, slot, each, x, y, index, rs, ss, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w):  # type: ignore[no-untyped-def]
-    planes, h, w = x.shape
-    p, q = y.shape[1:]
-    for n in range(task * each, min((task + 1) * each, planes)):
-        for i in range(p):
-            top = i * stride_h - pad_h
-            for j in range(q):
-                left = j * stride_w - pad_w
-                best, at = x.dtype.type(0), -1
-                for r in range(rs):
-                    row = top + r * dil_h
-                    if row < 0 or row >= h:
-                        continue
-                    for s in range(ss):
-                        col = left + s * dil_w
-                        if col < 0 or col >= w:
-                            continue
-                        v = x[n, row, col]
-                        if at < 0 or v > best or v != v:
-                            best, at = v, row * w + col
-                y[n, i, j], index[n, i, j] = best, at
+@functools.cache
+def _max_pool(rs: int, ss: int, sh: int, sw: int) -> Any:
+    """The kernel for windows of rs x ss at that stride, whose taps it knows and compares without a jump (of numbers in
+    no order every second would be guessed wrong); of zeros: for any.
+    """
+
+    @jit(inner=True)
+    def some(task, slot, each, x, y, index, window, stride, padding, dilation):  # type: ignore[no-untyped-def]
+        planes, h, w = x.shape
+        p, q = y.shape[1:]
+        down, right = (sh, sw) if rs else stride
+        for n in range(task * each, min((task + 1) * each, planes)):
+            for i in range(p):
+                top = i * down - padding[0]
+                for j in range(q):
+                    left = j * right - padding[1]
+                    if rs and top >= 0 and left >= 0 and top + rs <= h and left + ss <= w:
+                        best, at = x[n, top, left], top * w + left
+                        for r in range(rs):
+                            for s in range(ss):
+                                v = x[n, top + r, left + s]
+                                taken = (v > best) | (v != v)
+                                best, at = v if taken else best, (top + r) * w + left + s if taken else at
+                    else:
+                        best, at = x.dtype.type(0), -1
+                        for r in range(window[0]):
+                            row = top + r * dilation[0]
+                            if row < 0 or row >= h:
+                                continue
+                            for s in range(window[1]):
+                                col = left + s * dilation[1]
+                                if col < 0 or col >= w:
+                                    continue
+                                v = x[n, row, col]
+                                if at < 0 or v > best or v != v:
+                                    best, at = v, row * w + col
+                    y[n, i, j], index[n, i, j] = best, at
+
+    @jit(tag=f"max pool {rs} {ss} {sh} {sw}")
+    def kernel(each, tasks, nthreads, x, y, index, window, stride, padding, dilation):  # type: ignore[no-untyped-def]
+        parallel_for(some, tasks, nthreads, (each, x, y, index, window, stride, padding, dilation))
+
+    return kernel
 
 
-@jit
-def _max_pool(each, tasks, nthreads, x, y, index, window, stride, padding, dilation):  # type: ignore[no-untyped-def]
-    (rs, ss), (sh, sw), (ph, pw), (dh, dw) = window, stride, padding, dilation
-    parallel_for(_pool_planes, tasks, nthreads, (each, x, y, index, rs, ss, sh, sw, ph, pw, dh, dw))
+USUAL = {(2, 2, 2, 2), (3, 3, 2, 2)}  # window and stride of what has its own kernel
 
 
 def max_pool2d(x: Array, window: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> tuple[Array, Array]:
@@ -55,7 +74,9 @@ def max_pool2d(x: Array, window: Pair, stride: Pair, padding: Pair, dilation: Pa
     if y.size:
         each, tasks = _share(n * c, math.prod(size) * math.prod(window))
         plain = np.ascontiguousarray(x).reshape(n * c, h, w)
-        _max_pool(each, tasks, threads.get_num_threads(), plain, y, index, window, stride, padding, dilation)
+        taps = (*window, *stride)
+        kernel = _max_pool(*(taps if taps in USUAL and dilation == (1, 1) else (0, 0, 0, 0)))
+        kernel(each, tasks, threads.get_num_threads(), plain, y, index, window, stride, padding, dilation)
     return y.reshape(n, c, *size), index.reshape(n, c, *size)
 
 
