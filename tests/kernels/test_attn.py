@@ -26,7 +26,7 @@ from kernel_testing import (
 )
 
 import minidl_kernels as mk
-from minidl_kernels.attn import blocks, cpu, softmax, tiles
+from minidl_kernels.attn import blocks, cpu, few, softmax, tiles
 from minidl_kernels.cpu import gather, machine, threads
 from minidl_kernels.cpu.jit import jit
 
@@ -193,6 +193,49 @@ def test_exponential_is_within_one_unit_in_the_last_place(dtype, exact):
     assert_close(exp(special), expected, rtol=float(np.finfo(dtype).eps))
 
 
+# --- a few queries ---
+
+DECODE = (2, 6, 2, 1, 1100, 64, 33, "bool", False)  # three stretches of keys
+WORDS = (1, 2, 2, 7, 600, 5, 70, "float", False)
+FIRST = (1, 3, 1, 2, 70, 16, 16, "padding", True)
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
+@pytest.mark.parametrize("setting", [DECODE, WORDS, FIRST, (1, 2, 1, 3, 9, 5, 5, "row", True)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_few_queries_are_as_good_as_the_reference(monkeypatch, tier, setting, dtype):
+    arguments = operands(setting, 4, dtype)[:5]
+    served, kernel = [], few.forward
+    monkeypatch.setattr(few, "forward", lambda *args: served.append(kernel(*args)) or served[-1])
+    with machine.use_tier(tier):
+        found = mk.attention(*arguments)
+    assert served == [True]
+    with mk.use(attention="reference"):
+        plain, exact = mk.attention(*arguments), mk.attention(*wide(*arguments))
+    for name, y, p, e in zip(NAMES, found, plain, exact):
+        assert_as_good(y, p, e, what=name)
+
+
+@pytest.mark.parametrize("setting", [DECODE, WORDS, FIRST])
+def test_a_few_queries_do_not_depend_on_threads_or_scratch_memory(setting):
+    arguments = operands(setting, 4)[:5]
+    plain = mk.attention(*arguments)
+    for n in (1, 2, 3):
+        with pytest.MonkeyPatch.context() as patch, threads.threads(n), guarded(patch, blocks, cpu):
+            assert same_bits(mk.attention(*arguments), plain)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("which", range(3))
+def test_a_few_queries_have_nan_where_the_reference_has(which, value):
+    arguments = operands(DECODE, 0, "float64")
+    arguments[which].ravel()[-100:] = value
+    with mk.use(attention="reference"):
+        plain = mk.attention(*arguments[:5])
+    for y, p in zip(mk.attention(*arguments[:5]), plain):
+        assert_close(y, p, rtol=1e-9, atol=1e-9)
+
+
 # --- the tile unit ---
 
 with_tiles = pytest.mark.skipif(
@@ -318,7 +361,10 @@ def test_nothing_is_read_outside(least):
 import sys
 from minidl_kernels.attn import cpu, tiles
 tiles.LENGTH = tiles.WIDTH = int(sys.argv[1])
-sizes = (1, 2, 1, 9, 70, 5, 7), (2, 2, 2, 33, 65, 8, 33), (1, 1, 1, 1, 1, 1, 1), (1, 1, 1, 32, 64, 64, 64)
+sizes = (
+    (1, 2, 1, 9, 70, 5, 7), (1, 2, 1, 1, 70, 5, 77), (2, 2, 2, 33, 65, 8, 33), (1, 1, 1, 1, 1, 1, 1),
+    (1, 1, 1, 32, 64, 64, 64),
+)
 for b, h, hk, t, s, d, e in sizes:
     shapes = (b, h, t, d), (b, hk, s, d), (b, hk, s, e), (b, h, t, e)
     q, k, v, dout = (at_end_of_page(np.ones(shape, np.float32)) for shape in shapes)
@@ -401,7 +447,8 @@ def test_default_choice():
     out, lse = mk.attention(q, k, k, causal=True)
     assert mk.which("attention", q, k, k, causal=True) == "streaming"
     assert mk.which("attention_backward", out, q, k, k, out, lse, causal=True) == "streaming"
-    assert mk.which("attention", q[:, :, :1], k, k) == "blas"  # one query: no block to fill
+    out, lse = mk.attention(q[:, :, :1], k, k)
+    assert mk.which("attention_backward", out, q[:, :, :1], k, k, out, lse) == "blas"  # one query: no block to fill
 
 
 @pytest.mark.parametrize(

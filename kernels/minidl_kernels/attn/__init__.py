@@ -23,10 +23,6 @@ def _few_queries(q: Any, k: Any, *rest: Any) -> bool:
     return t == 1 or (t <= 4 and s < 512)
 
 
-def _forward_cost(q: Any, k: Any, *rest: Any) -> float:
-    return 1.0 if _few_queries(q, k) else 3.0
-
-
 def _backward_cost(dout: Any, q: Any, k: Any, *rest: Any) -> float:
     return 1.0 if _few_queries(q, k) else 3.0
 
@@ -79,7 +75,7 @@ OPS = tuple(
         ),
     )
     for name, check, cost, fits in (
-        ("attention", checks.attention, _forward_cost, _fits_forward),
+        ("attention", checks.attention, 3.0, _fits_forward),
         ("attention_backward", checks.attention_backward, _backward_cost, _fits_backward),
     )
 )

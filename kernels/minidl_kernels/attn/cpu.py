@@ -7,6 +7,8 @@ the same kind.
 
 Milakov and Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
 
+Of long sequences the products are the tile unit's (tiles.py); a few queries have kernels of their own (few.py).
+
 Every output is one sum over keys (or queries) in their order, and what a task does depends on shapes only.
 """
 
@@ -22,7 +24,7 @@ from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from . import blocks, reference, softmax, tiles
+from . import blocks, few, reference, softmax, tiles
 from .blocks import (
     KEYS,
     NOTES,
@@ -293,9 +295,11 @@ def attention(
         ms, kind, m_strides = mask_strides(mask, (b, h, t, s))
         sizes = Sizes(b, h, hk, t, s, d, e, q_strides, k_strides, v_strides, int(causal), kind, m_strides)
         nthreads = _threads(b * h * t * s * (d + e))
-        found = tiles.DISTRUST
-        if tiles.serves(q, sizes):
-            found = tiles.forward(sizes, steps[:3], scale_of(q, scale), nthreads, qs, ks, vs, ms, out, lse)
+        found, arrays = tiles.DISTRUST, (qs, ks, vs, ms, out, lse)
+        if few.serves(sizes):
+            found = 0 if few.forward(sizes, steps[:3], scale_of(q, scale), nthreads, *arrays) else tiles.ODD
+        elif tiles.serves(q, sizes):
+            found = tiles.forward(sizes, steps[:3], scale_of(q, scale), nthreads, *arrays)
         finite = found == 0
         if found == tiles.DISTRUST:
             kernels = _kernels(gather.name(q), machine.floats())

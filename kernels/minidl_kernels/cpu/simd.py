@@ -101,6 +101,18 @@ class Vectors:
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.fadd(a, b) if self.element in (F32, F64) else self.builder.add(a, b)
 
+    def total(self, x: ir.Value) -> ir.Value:
+        """The sum of the lanes: halves onto each other."""
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            order = [list(range(lanes)), list(range(lanes, 2 * lanes))]
+            low, high = (
+                self.builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, lanes), half)) for half in order
+            )
+            x = self.builder.fadd(low, high)
+        return self.builder.extract_element(x, I32(0))
+
     def prefetch(self, address: ir.Value, offset: int = 0, write: bool = False) -> None:
         """Ask for the cache line."""
         pointer = I8.as_pointer()

@@ -24,7 +24,7 @@ from ..cpu import machine, threads
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import SMALL, address
-from ..cpu.simd import I32, I64, Vectors, counting
+from ..cpu.simd import I64, Vectors, counting
 from ..cpu.tile import tile
 
 Array = NDArray[Any]
@@ -33,19 +33,6 @@ ROWS = 4  # rows that are summed at a time
 FEW = 4  # x at a time
 MOST = 8  # x for which packing S does not pay, where rows lie without gaps
 DEEP = 8  # columns of S that are added to y at a time, where columns lie without gaps
-
-
-def _total(v: Vectors, sums: ir.Value) -> ir.Value:
-    """The sum of the lanes: halves onto each other."""
-    lanes = v.lanes
-    while lanes > 1:
-        lanes //= 2
-        order = [list(range(lanes)), list(range(lanes, 2 * lanes))]
-        low, high = (
-            v.builder.shuffle_vector(sums, sums, ir.Constant(ir.VectorType(I32, lanes), half)) for half in order
-        )
-        sums = v.builder.fadd(low, high)
-    return v.builder.extract_element(sums, I32(0))
 
 
 @functools.cache
@@ -101,7 +88,7 @@ def _rows(tier: str, kind: str, many: int) -> Any:
                     with builder.if_then(inside):
                         value = functools.reduce(v.add, [builder.load(part) for part in total])
                         place = builder.add(y, builder.mul(y_step, I64(q)))
-                        one.store(one.splat(_total(v, value)), place, i * t.size)
+                        one.store(one.splat(v.total(value)), place, i * t.size)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), emit
