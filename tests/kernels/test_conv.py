@@ -29,9 +29,12 @@ import minidl_kernels as mk
 from minidl_kernels.conv import (
     accepts_depthwise,
     accepts_winograd,
+    bands,
+    columns,
     cpu,
     depthwise,
     dilated,
+    dots,
     filters,
     plan,
     reference,
@@ -41,7 +44,9 @@ from minidl_kernels.conv import (
 from minidl_kernels.cpu import machine, threads
 
 FAST = [
-    v for v in mk.variants("conv2d", "cpu") if v not in ("reference", "winograd", "dilated", "depthwise")
+    v
+    for v in dict.fromkeys(v for op in ("conv2d", "conv2d_dw") for v in mk.variants(op, "cpu"))
+    if v not in ("reference", "winograd", "dilated", "depthwise", "columns")
 ]  # which accept everything
 
 
@@ -159,7 +164,7 @@ def test_every_tier_is_the_reference(tier, setting):
     with machine.use_tier(tier):
         for op, (args, depth, magnitude) in cases(setting, x, w, b, dy).items():
             bound = sum_bound(depth + 1, getattr(reference, op)(*magnitude), "float32")
-            for variant in {"tiled", "filters"}.intersection(mk.variants(op, "cpu")):
+            for variant in {"tiled", "filters", "dots", "bands"}.intersection(mk.variants(op, "cpu")):
                 with mk.use(**{op: variant}):
                     assert_close(getattr(mk, op)(*args), exact(op, args).astype("float32"), bound=bound, what=op)
 
@@ -178,6 +183,62 @@ def test_a_large_image_is_cut_into_strips_and_chunks_without_a_seam(monkeypatch)
         assert same_bits(getattr(cpu, op)(*args), whole[op]), op
     for cached in (plan.forward, plan.backward, cpu._gradient_plan):
         cached.cache_clear()
+
+
+@pytest.mark.parametrize("setting", [
+    ((5, 6, 61, 47), (22, 3, 3, 3), (1, 2), (1, 1), (1, 1), 2),
+    ((19, 10, 7, 7), (15, 2, 3, 3), (1, 1), (1, 1), (1, 1), 5),
+    ((3, 3, 50, 50), (33, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+    ((9, 8, 1, 40), (36, 8, 1, 7), (1, 1), (0, 3), (1, 1), 1),
+    ((2, 3, 33, 70), (16, 3, 4, 4), (4, 4), (0, 0), (1, 1), 1),
+])  # fmt: skip
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_gradients_of_small_filters_in_strips_chunks_and_parts(setting, tier):
+    x, w, b, dy = operands(setting, 0, "float32")
+    args, depth, magnitude = cases(setting, x, w, b, dy)["conv2d_dw"]
+    bound = sum_bound(depth + 1, reference.conv2d_dw(*magnitude), "float32")
+    with machine.use_tier(tier):
+        for way in (dots, bands):
+            found = []
+            for n in (1, 2, 3):
+                with threads.threads(n):
+                    found.append(way.conv2d_dw(*args))
+            assert_close(found[0], exact("conv2d_dw", args).astype("float32"), bound=bound, what=way.__name__)
+            assert all(same_bits(found[0], dw) for dw in found)
+
+
+FEW_OUTPUTS = (
+    ((1, 64, 7, 7), (24, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((3, 40, 5, 6), (19, 40, 3, 2), (2, 1), (2, 1), (1, 2), 1),
+    ((2, 66, 3, 3), (6, 33, 1, 1), (1, 1), (0, 0), (1, 1), 2),
+    ((5, 7, 1, 90), (3, 7, 1, 7), (1, 1), (0, 3), (1, 1), 1),
+    ((1, 35, 4, 4), (9, 35, 3, 3), (3, 3), (0, 2), (1, 1), 1),
+)
+
+
+@pytest.mark.parametrize("setting", FEW_OUTPUTS)
+@pytest.mark.parametrize("tier", machine.tiers())
+def test_dx_by_columns(setting, tier):
+    x, w, b, dy = operands(setting, 0, "float32")
+    args, depth, magnitude = cases(setting, x, w, b, dy)["conv2d_dx"]
+    bound = sum_bound(depth + 1, reference.conv2d_dx(*magnitude), "float32")
+    with machine.use_tier(tier), mk.use(conv2d_dx="columns"), unmodified(w, dy):
+        found = []
+        for n in (1, 2, 3):
+            with threads.threads(n):
+                found.append(mk.conv2d_dx(*args))
+        assert_close(found[0], exact("conv2d_dx", args).astype("float32"), bound=bound, what="dx")
+        assert all(same_bits(found[0], dx) for dx in found)
+        with pytest.MonkeyPatch.context() as patch, guarded(patch, columns):
+            assert same_bits(columns.conv2d_dx(*args), found[0])
+    w[0, 0, 0, 0] = np.inf
+    with machine.use_tier(tier), np.errstate(invalid="ignore"):
+        assert_close(columns.conv2d_dx(*args), reference.conv2d_dx(*args), rtol=1e-3, atol=1e-3)  # the places of inf
+
+
+def test_columns_refuses_filters_that_are_too_short():
+    with mk.use(conv2d_dx="columns"), pytest.raises(RuntimeError, match="'columns' cannot run"):
+        mk.conv2d_dx(normal(0, 1, 4, 5, 5), normal(1, 4, 2, 1, 1), (1, 2, 5, 5))
 
 
 # --- Winograd ---
@@ -561,6 +622,11 @@ def test_nothing_is_written_outside_and_everything_inside(setting, seed, dtype):
                 assert same_bits(getattr(filters, op)(*args), plain), op
                 with guarded(patch, filters):
                     assert same_bits(getattr(filters, op)(*args), plain), op
+                continue
+            for way in (dots, bands):
+                plain = way.conv2d_dw(*args)
+                with guarded(patch, way):
+                    assert same_bits(way.conv2d_dw(*args), plain), way
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
@@ -570,7 +636,8 @@ def test_nothing_is_read_outside():
         GUARD_PAGE
         + """
 from minidl_kernels.conv import (
-    accepts_depthwise, accepts_winograd, cpu, depthwise, filters, reference, winograd, winograd_dw,
+    accepts_columns, accepts_depthwise, accepts_winograd, bands, columns, cpu, depthwise, dots, filters, reference,
+    winograd, winograd_dw,
 )
 for setting in (
     ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -580,6 +647,7 @@ for setting in (
     ((1, 2, 7, 7), (3, 2, 1, 1), (3, 2), (1, 2), (1, 1), 1),
     ((2, 3, 9, 33), (3, 1, 5, 5), (1, 1), (2, 2), (1, 1), 3),
     ((2, 18, 9, 19), (35, 18, 3, 3), (1, 1), (1, 2), (1, 1), 1),
+    ((3, 12, 7, 7), (24, 4, 3, 3), (2, 2), (1, 1), (1, 1), 3),
 ):
     x_shape, w_shape, *rest = setting
     y_shape = reference.geometry(*setting).y_shape
@@ -589,6 +657,10 @@ for setting in (
     cpu.conv2d_dw(dy, x, w_shape, *rest)
     filters.conv2d(x, w, b, *rest)
     filters.conv2d_dx(dy, w, x_shape, *rest)
+    dots.conv2d_dw(dy, x, w_shape, *rest)
+    bands.conv2d_dw(dy, x, w_shape, *rest)
+    if accepts_columns(reference.geometry(*setting), 4):
+        columns.conv2d_dx(dy, w, x_shape, *rest)
     if accepts_depthwise("conv2d_dx", reference.geometry(*setting)):
         depthwise.conv2d(x, w, b, *rest)
         depthwise.conv2d_dx(dy, w, x_shape, *rest)
@@ -652,9 +724,9 @@ def test_default_choice():
     for dtype, stride, fast in (("float32", 1, "winograd"), ("float64", 1, "filters"), ("float32", 2, "filters")):
         a, f, z = x.astype(dtype), w.astype(dtype), y[:, :, ::stride, ::stride].astype(dtype)
         assert mk.which("conv2d", a, f, None, stride, 1) == fast
-        # Where dx has gaps, few channels are not worth turning.
-        assert mk.which("conv2d_dx", z, f, a.shape, stride, 1) == (fast if stride == 1 else "tiled")
-        assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == ("winograd" if fast == "winograd" else "tiled")
+        # Where few outputs meet a filter, it is not worth turning.
+        assert mk.which("conv2d_dx", z, f, a.shape, stride, 1) == (fast if stride == 1 else "columns")
+        assert mk.which("conv2d_dw", z, a, f.shape, stride, 1) == ("winograd" if fast == "winograd" else "bands")
     # Few channels, few windows.
     assert mk.which("conv2d", x[:, :8], w[:, :8], padding=1) == "tiled"
     assert mk.which("conv2d", x[:1], w, padding=1) == "tiled"

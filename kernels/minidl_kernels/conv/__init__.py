@@ -88,6 +88,66 @@ def _filters(op: str, of: Callable[..., Geometry]) -> Variant:
     )
 
 
+# Bytes of partial sums beyond which dot products leave the second-level cache.
+SUMS_BYTES = 640 << 10
+
+
+def prefer_dots(g: Geometry) -> bool:
+    """Whether pixels are better lanes than filters for the gradient of filters: where these leave vectors of 16, or
+    pairs of them, idle, or where there are so few channels and taps that dy is turned more than multiplied. Measured on
+    a Xeon with AVX-512, 1 and 2 threads: groups of 4 to 64 filters on 7 x 7 to 56 x 56, first layers.
+    """
+    k, depth = g.k // g.groups, g.c // g.groups * g.r * g.s
+    if not k * depth:
+        return False
+    wide = 16 if k <= 16 else 32
+    full = k / (-(-k // wide) * wide) * depth / (-(-depth // 8) * 8)
+    return full < 0.72 and k * depth * 64 <= SUMS_BYTES
+
+
+def prefer_bands(g: Geometry) -> bool:
+    """Whether the gradient of filters is better summed a block of filters at a time: everywhere but for windows of 1,
+    where NumPy's product has nothing to lay out, unless it were one for each of many groups.
+    """
+    return g.groups > 1 or g.r * g.s > 1
+
+
+def _small(name: str, prefer: Callable[[Geometry], bool], cost: float, note: str) -> Callable[..., Variant]:
+    return lambda op, of: Variant(
+        name,
+        load=f"minidl_kernels.conv.{name}:{op}",
+        cost=lambda *args: cost if prefer(of(*args)) else 3.9,
+        note=note,
+    )
+
+
+_dots = _small("dots", prefer_dots, 0.7, "dot products of pixels: for few filters, or few channels")
+_bands = _small("bands", prefer_bands, 0.75, "a product over pixels for some filters at a time, near the caches")
+
+
+def accepts_columns(g: Geometry, itemsize: int) -> bool:
+    """Whether a filter fills the widest tile, of 128 bytes, and there are outputs."""
+    return min(g.n, g.k, g.p, g.q) > 0 and g.c // g.groups * g.r * g.s * itemsize >= 128
+
+
+def prefer_columns(g: Geometry) -> bool:
+    """Whether the filters of dx meet so few outputs that turning them takes longer than the product. Measured as above:
+    64 to 2048 channels on 2 x 2 to 14 x 14, batches of 1 to 8.
+    """
+    return g.groups == 1 and g.n * g.p * g.q <= 100
+
+
+def _columns(op: str, of: Callable[..., Geometry]) -> Variant:
+    return Variant(
+        "columns",
+        load=f"minidl_kernels.conv.columns:{op}",
+        accepts=lambda *args: accepts_columns(of(*args), args[0].dtype.itemsize),
+        needs="filters of at least 128 bytes, and outputs",
+        cost=lambda *args: 0.45 if prefer_columns(of(*args)) else 3.9,
+        note="columns of products, added up; filters are read where they lie: for few outputs",
+    )
+
+
 # Bytes of windows beyond which they are not worth gathering.
 PATCHES_BYTES = 16 << 20
 
@@ -98,6 +158,16 @@ def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
     3 x 3 and 4 x 4 at stride 2.
     """
     depth, pixels = g.c * g.r * g.s, g.n * g.p * g.q
+    if op == "conv2d_dw":  # of few images, too: what else there is reads the windows, or dy, again and again
+        return (
+            itemsize == 4
+            and g.groups == 1
+            and machine.multiplies_bfloat16()
+            and g.r * g.s > 1
+            and g.c >= 128
+            and g.k >= 256
+            and depth * pixels * itemsize <= PATCHES_BYTES
+        )
     return (
         itemsize == 4
         and g.groups == 1
@@ -105,7 +175,7 @@ def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
         and machine.multiplies_bfloat16()
         and g.r * g.s > 1
         and g.c >= (128 if op == "conv2d" else 64)
-        and g.k >= 128
+        and g.k >= (128 if pixels < 600 else 256)
         and min(depth, pixels) >= 64
         and depth * g.k * pixels >= 1 << 24
         and depth * pixels * itemsize <= PATCHES_BYTES
@@ -271,7 +341,8 @@ OPS = tuple(
                 cost=2.0,
                 note="an implicit matrix product: the register tile reads the padded image through a table of offsets",
             ),
-            *(() if name == "conv2d_dw" else (_filters(name, of),)),
+            *([_dots(name, of), _bands(name, of)] if name == "conv2d_dw" else [_filters(name, of)]),
+            *([_columns(name, of)] if name == "conv2d_dx" else []),
             _patches(name, of),
             _winograd(name, of),
             _dilated(name, of),

@@ -17,7 +17,7 @@ from ..cpu import gather, machine, threads, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from . import FEW, im2col
+from . import FEW, im2col, lines
 from . import plan as plans
 from .geometry import Geometry, Pair, geometry
 from .plan import (
@@ -63,40 +63,35 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _fill(dtype: str) -> Any:
-    """Copy rows [first, first + count) of one channel's planes out of the source, zeros where they leave it."""
-    pointer = gather.pointer(dtype)
+def _fill(dtype: str, nlanes: int) -> Any:
+    """Copy rows [first, first + count) of some channels' planes out of the source, zeros where they leave it."""
+    size, pointer = np.dtype(dtype).itemsize, gather.pointer(dtype)
+    near, apart = lines.plane(dtype, nlanes, 1), lines.plane(dtype, nlanes, 2)
 
     @jit(inner=True)
-    def fill(numbers, bases, source, first, count, planes):
+    def fill(numbers, bases, source, channels, first, count, planes):
         height, width, pitch = numbers[SRC_H], numbers[SRC_W], numbers[PITCH]
         step_h, step_w = numbers[SRC_STEP_H], numbers[SRC_STEP_W]
-        src, dst = pointer(source), pointer(planes)
-        to = 0
+        area, after = height * width * size, numbers[PLANES] * size
         for f in range(numbers[PHASES]):
-            # Columns [left, right) of the plane come from the source: 0 <= base + j * step < width.
-            base = bases[1, f]
-            left = min(pitch, max(0, (-base + step_w - 1) // step_w))
-            right = max(left, min(pitch, (width - base + step_w - 1) // step_w))
-            for i in range(first, first + count):
-                row = bases[0, f] + i * step_h
-                if row < 0 or row >= height:
-                    for j in range(pitch):
-                        dst[to + j] = 0
-                else:
-                    at = row * width + base
-                    for j in range(left):
-                        dst[to + j] = 0
-                    if step_w == 1:
-                        for j in range(left, right):
-                            dst[to + j] = src[at + j]
-                    else:
-                        for j in range(left, right):
-                            dst[to + j] = src[at + j * step_w]
-                    for j in range(right, pitch):
-                        dst[to + j] = 0
-                to += pitch
+            row, base, to = bases[0, f] + first * step_h, bases[1, f], planes + f * count * pitch * size
+            if step_w == 1:
+                near((source, area, channels, height, width, row, base, step_h, to, after, count, pitch))
+            elif step_w == 2:
+                apart((source, area, channels, height, width, row, base, step_h, to, after, count, pitch))
+            else:
+                # Columns [left, right) of the plane come from the source: 0 <= base + j * step < width.
+                left = min(pitch, max(0, (-base + step_w - 1) // step_w))
+                right = max(left, min(pitch, (width - base + step_w - 1) // step_w))
+                for c in range(channels):
+                    for i in range(count):
+                        src = pointer(source + c * area + (row + i * step_h) * width * size)
+                        dst = pointer(to + c * after + i * pitch * size)
+                        inside = 0 <= row + i * step_h < height
+                        for j in range(pitch):
+                            dst[j] = src[base + j * step_w] if inside and left <= j < right else nothing
 
+    nothing = np.dtype(dtype).type(0)
     return fill
 
 
@@ -108,26 +103,36 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
     ncols = nvectors * lanes
     pointer = gather.pointer(dtype)
     wide, narrow = gather.product(dtype, nrows, nvectors, lanes), gather.product(dtype, nrows, 1, lanes)
-    fill = _fill(dtype)
+    fill = _fill(dtype, lanes)
+    out_of, out_apart = lines.unload(dtype, lanes, 1), lines.unload(dtype, lanes, 2)
+    turn, pick = gather.turn(dtype, lanes, False), lines.pick(dtype, lanes)
 
     @jit(inner=True)
-    def pack(panel, slot, numbers, taps, weights, packed):
+    def pack(panel, slot, numbers, taps, ordered, weights, packed):
         """Weights as the tile reads them: (panel of nrows outputs, channel, tap, row), short panels end in zeros."""
         c_in, c_out, ntaps = numbers[C_IN], numbers[C_OUT], numbers[TAPS]
         npanels = (c_out + nrows - 1) // nrows
         group, first = panel // npanels, panel % npanels * nrows
-        w = pointer(weights + group * numbers[W_GROUP] * size)
-        to = pointer(packed + panel * nrows * c_in * ntaps * size)
+        w, to = weights + group * numbers[W_GROUP] * size, packed + panel * nrows * c_in * ntaps * size
         full = min(nrows, c_out - first)
-        i = 0
+        if full < nrows:
+            clear = pointer(to)
+            for i in range(nrows * c_in * ntaps):
+                clear[i] = 0
+        step = numbers[W_OUT] * size
+        if ordered and numbers[W_IN] == ntaps:
+            for r in range(0, full, lanes):
+                source = w + (first + r) * step
+                turn((source, step, min(lanes, full - r), c_in * ntaps, to + r * size, nrows * size))
+            return
         for c in range(c_in):
-            for t in range(ntaps):
-                at = first * numbers[W_OUT] + c * numbers[W_IN] + taps[t]
-                for r in range(full):
-                    to[i + r] = w[at + r * numbers[W_OUT]]
-                for r in range(full, nrows):
-                    to[i + r] = 0
-                i += nrows
+            at = first * numbers[W_OUT] + c * numbers[W_IN]
+            for r in range(0, full, lanes):
+                here, line = to + (c * ntaps * nrows + r) * size, nrows * size
+                if ordered:
+                    turn((w + at * size + r * step, step, min(lanes, full - r), ntaps, here, line))
+                else:
+                    pick((w + at * size + r * step, step, min(lanes, full - r), taps, ntaps, here, line))
 
     @jit(inner=True)
     def strip(task, slot, numbers, bases, cols, rows, source, weights, packed, bias, out, scratch):
@@ -140,16 +145,8 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
         count = min(numbers[STRIP_ROWS], numbers[ROWS] - first)
         ncol = numbers[COLS]
         held = scratch + slot * numbers[SCRATCH]
-        for c in range(c_in):
-            channel = (image * groups + group) * c_in + c
-            fill(
-                numbers,
-                bases,
-                source + channel * numbers[SRC_H] * numbers[SRC_W] * size,
-                first,
-                numbers[STRIP_ROWS] + numbers[REACH],
-                held + c * planes * size,
-            )
+        at = source + (image * groups + group) * c_in * numbers[SRC_H] * numbers[SRC_W] * size
+        fill(numbers, bases, at, c_in, first, numbers[STRIP_ROWS] + numbers[REACH], held)
         # The last tile may read beyond the last plane; what it finds there is not written, but must be a number that
         # costs no time.
         slack = pointer(held + c_in * planes * size)
@@ -185,37 +182,37 @@ def _kernels(dtype: str, tier: str, nrows: int, nvectors: int) -> _Kernels:
                 else:
                     narrow(depth, a, lines, along, held + j * size, cols, products + j * size, width, 0)
                     j += lanes
-            for r in range(full):
-                to, at = start + r * area, r * width
-                if flat:
-                    for q in range(written, run):
-                        y[to + q] = made[at + q]
-                    if bias != 0:
-                        add = biases[channel + r]
-                        for q in range(run):
-                            y[to + q] += add
-                    continue
-                add = biases[channel + r] if bias != 0 else no_bias
-                for _ in range(count):
-                    if step == 1 and bias == 0:
-                        for q in range(ncol):
-                            y[to + q] = made[at + q]
-                    elif step == 1:
-                        for q in range(ncol):
-                            y[to + q] = made[at + q] + add
-                    else:
+            add = bias + channel * size if bias != 0 else 0
+            if flat:
+                from_, to, rest = products + written * size, out + (start + written) * size, run - written
+                out_of((from_, width * size, 0, to, area * size, 0, full, 1, rest, add))
+                if bias != 0:
+                    for r in range(full if written else 0):
+                        for q in range(written):
+                            y[start + r * area + q] += biases[channel + r]
+            elif step <= 2:
+                to, line = out + start * size, numbers[OUT_STEP_H] * numbers[OUT_W] * size
+                job = (products, width * size, pitch * size, to, area * size, line, full, count, ncol, add)
+                if step == 1:
+                    out_of(job)
+                else:
+                    out_apart(job)
+            else:
+                for r in range(full):
+                    to, at = start + r * area, r * width
+                    for _ in range(count):
                         for q in range(ncol):
                             y[to + q * step] = made[at + q]
-                    to += numbers[OUT_STEP_H] * numbers[OUT_W]
-                    at += pitch
-
-    no_bias = np.dtype(dtype).type(0)
+                        to += numbers[OUT_STEP_H] * numbers[OUT_W]
+                        at += pitch
 
     @jit(tag=tag)
-    def convolve(images, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads):
+    def convolve(
+        images, numbers, bases, taps, ordered, cols, rows, source, weights, bias, out, packed, scratch, nthreads,
+    ):  # fmt: skip
         npanels = (numbers[C_OUT] + nrows - 1) // nrows
         if packed != 0:
-            parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, weights, packed))
+            parallel_for(pack, numbers[GROUPS] * npanels, nthreads, (numbers, taps, ordered, weights, packed))
         tasks = images * numbers[GROUPS] * numbers[STRIPS] * numbers[CUTS]
         job = (numbers, bases, cols, rows, source, weights, packed, bias, out, scratch)
         parallel_for(strip, tasks, nthreads, job)
@@ -240,8 +237,8 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
     size, lanes, nrows = np.dtype(dtype).itemsize, gather.lanes(dtype, tier), gather.rows(tier)
     ncols = nvectors * lanes
     pointer = gather.pointer(dtype)
-    tile = gather.product(dtype, nrows, nvectors, lanes)
-    fill = _fill(dtype)
+    tile, across = gather.product(dtype, nrows, nvectors, lanes), gather.turn(dtype, lanes, False)
+    fill = _fill(dtype, lanes)
 
     @jit(inner=True)
     def spread(task, slot, numbers, bases, x, first, planes):
@@ -249,7 +246,8 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
         held = planes + task * numbers[PLANES] * size
         area = numbers[SRC_H] * numbers[SRC_W]
         channels = numbers[GROUPS] * numbers[C_IN]
-        fill(numbers, bases, x + (first * channels + task) * area * size, 0, numbers[ROWS] + numbers[REACH], held)
+        at = x + (first * channels + task) * area * size
+        fill(numbers, bases, at, 1, 0, numbers[ROWS] + numbers[REACH], held)
 
     @jit(inner=True)
     def turn(task, slot, numbers, dy, first, turned):
@@ -259,15 +257,16 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
         group_of_image, block = task // blocks, task % blocks
         full = min(ncols, c_out - block * ncols)
         area = numbers[ROWS] * ncol
-        src = pointer(dy + ((first * numbers[GROUPS] + group_of_image) * c_out + block * ncols) * area * size)
-        to = pointer(turned + task * numbers[ROWS] * pitch * ncols * size)
+        src = dy + ((first * numbers[GROUPS] + group_of_image) * c_out + block * ncols) * area * size
+        held = turned + task * numbers[ROWS] * pitch * ncols * size
+        to = pointer(held)
         for i in range(numbers[ROWS]):
-            # A row of one filter is read in one piece; what is written, a row of all filters, stays in the first cache.
+            # What is written, a row of all filters, stays in the first cache.
             at = i * pitch * ncols
-            for k in range(full):
-                for q in range(ncol):
-                    to[at + q * ncols + k] = src[k * area + i * ncol + q]
-            for q in range(ncol):
+            for k in range(0, full, lanes):
+                source, target = src + (k * area + i * ncol) * size, held + (at + k) * size
+                across((source, area * size, min(lanes, full - k), ncol, target, ncols * size))
+            for q in range(ncol if full < ncols else 0):
                 for k in range(full, ncols):
                     to[at + q * ncols + k] = 0
             for q in range(ncol * ncols, pitch * ncols):
@@ -287,14 +286,16 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
 
     @jit(inner=True)
     def write(task, slot, numbers, depth, sums, dw):
-        """One filter of dw, out of the turned sums."""
+        """Some filters of dw, out of the turned sums."""
         c_out = numbers[C_OUT]
         blocks, bands = (c_out + ncols - 1) // ncols, (depth + nrows - 1) // nrows
-        group, k = task // c_out, task % c_out
-        src = pointer(sums + (group * blocks + k // ncols) * bands * nrows * ncols * size)
-        to = pointer(dw + task * depth * size)
-        for i in range(depth):
-            to[i] = src[i * ncols + k % ncols]
+        group, block = task // blocks, task % blocks
+        full = min(ncols, c_out - block * ncols)
+        src = sums + task * bands * nrows * ncols * size
+        to = dw + (group * c_out + block * ncols) * depth * size
+        for i in range(0, depth, lanes):
+            count = min(lanes, depth - i)
+            across((src + i * ncols * size, ncols * size, count, full, to + i * size, depth * size))
 
     @jit(tag=f"{dtype} {tier} {nvectors}")
     def sums(images, chunk, numbers, bases, depth, rows, cols, dy, x, dw, planes, turned, totals, nthreads):
@@ -306,7 +307,7 @@ def _gradient(dtype: str, tier: str, nvectors: int) -> _Gradient:
             parallel_for(turn, some * groups * blocks, nthreads, (numbers, dy, first, turned))
             args = (some, numbers, depth, rows, cols, planes, turned, totals, first)
             parallel_for(multiply, groups * blocks * bands, nthreads, args)
-        parallel_for(write, groups * c_out, nthreads, (numbers, depth, totals, dw))
+        parallel_for(write, groups * blocks, nthreads, (numbers, depth, totals, dw))
 
     return _Gradient(sums, ncols)
 
@@ -316,7 +317,7 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
     """dw where a group has one filter: dot products of dy, laid out as the planes are, with x under each tap."""
     size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
     pointer = gather.pointer(dtype)
-    dots, fill = gather.dots(dtype, DOTS, lanes), _fill(dtype)
+    dots, fill = gather.dots(dtype, DOTS, lanes), _fill(dtype, lanes)
 
     @jit(inner=True)
     def filters(task, slot, images, numbers, bases, depth, rows, dy, x, dw, scratch, scratch_bytes):
@@ -333,9 +334,8 @@ def _depthwise_gradient(dtype: str, tier: str) -> Any:
         for j in range(run):
             to[j] = 0
         for i in range(images):
-            for c in range(c_in):
-                at = x + ((i * groups + task) * c_in + c) * area_x * size
-                fill(numbers, bases, at, 0, numbers[ROWS] + numbers[REACH], held + c * planes * size)
+            at = x + (i * groups + task) * c_in * area_x * size
+            fill(numbers, bases, at, c_in, 0, numbers[ROWS] + numbers[REACH], held)
             src = pointer(dy + (i * groups + task) * area_y * size)
             for p in range(numbers[ROWS]):
                 for q in range(ncol):
@@ -394,7 +394,8 @@ def _run(kernels: _Kernels, plan: Plan, images: int, source: Array, w: Array, b:
             images,
             plan.numbers,
             plan.bases,
-            plan.taps,
+            address(plan.taps),
+            plan.ordered,
             address(plan.cols),
             address(rows),
             address(source),
@@ -458,7 +459,7 @@ class _GradientPlan(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _gradient_plan(g: Geometry, itemsize: int, nrows: int, ncols: int) -> _GradientPlan:
-    plan = plans.forward(g, itemsize, (nrows, ncols), whole=True)
+    plan = plans.forward(g, itemsize, (nrows, ncols), g.p)
     depth = len(plan.cols)
     rows = plan.cols[np.minimum(np.arange(-(-depth // nrows) * nrows), depth - 1)]
     return _GradientPlan(plan, depth, rows, np.arange(g.p * int(plan.numbers[PITCH]), dtype=np.int64) * ncols)

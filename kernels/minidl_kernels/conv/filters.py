@@ -18,7 +18,7 @@ from ..cpu import gather, machine, workspace
 from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
-from . import cpu, im2col
+from . import cpu, im2col, lines
 from . import plan as plans
 from .geometry import Geometry, Pair, geometry
 from .plan import (
@@ -59,25 +59,29 @@ def kernels(dtype: str, tier: str) -> Any:
     size, lanes, nrows = np.dtype(dtype).itemsize, gather.lanes(dtype, tier), gather.rows(tier)
     wide = 2 * lanes
     pointer, tile = gather.pointer(dtype), gather.product_of_rows(dtype, nrows, 2, lanes)
-    outward, fill = gather.turn(dtype, lanes, False), cpu._fill(dtype)
+    turn, pick = gather.turn(dtype, lanes, False), lines.pick(dtype, lanes)
+    outward, fill, out_apart = turn, cpu._fill(dtype, lanes), lines.unload(dtype, lanes, 2)
 
     @jit(inner=True)
-    def pack(task, slot, numbers, taps, weights, packed):
+    def pack(task, slot, numbers, taps, ordered, weights, packed):
         """One channel's filters as the tile reads them: (panel of filters, channel, tap, filter), then zeros."""
         c_in, c_out, ntaps = numbers[C_IN], numbers[C_OUT], numbers[TAPS]
         panel, c = task // c_in, task % c_in
         npanels = (c_out + wide - 1) // wide
         group, first = panel // npanels, panel % npanels * wide
-        w = pointer(weights + group * numbers[W_GROUP] * size)
-        to = pointer(packed + task * ntaps * wide * size)
+        w = weights + (group * numbers[W_GROUP] + first * numbers[W_OUT] + c * numbers[W_IN]) * size
+        to, step, line = packed + task * ntaps * wide * size, numbers[W_OUT] * size, wide * size
         full = min(wide, c_out - first)
-        for r in range(full):
-            at = (first + r) * numbers[W_OUT] + c * numbers[W_IN]
-            for t in range(ntaps):
-                to[t * wide + r] = w[at + taps[t]]
-        for t in range(ntaps):
-            for r in range(full, wide):
-                to[t * wide + r] = 0
+        if full < wide:
+            clear = pointer(to)
+            for i in range(ntaps * wide):
+                clear[i] = 0
+        for r in range(0, full, lanes):
+            count = min(lanes, full - r)
+            if ordered:
+                turn((w + r * step, step, count, ntaps, to + r * size, line))
+            else:
+                pick((w + r * step, step, count, taps, ntaps, to + r * size, line))
 
     @jit(inner=True)
     def strip(task, slot, images, each, room, numbers, bases, cols, rows, source, packed, bias, out, scratch):
@@ -90,16 +94,16 @@ def kernels(dtype: str, tier: str) -> Any:
         some = min(each, images - image)
         held = scratch + slot * room
         for i in range(some):
-            for c in range(c_in):
-                at = source + (((image + i) * groups + group) * c_in + c) * numbers[SRC_H] * numbers[SRC_W] * size
-                to = held + (i * c_in + c) * planes * size
-                fill(numbers, bases, at, first, numbers[STRIP_ROWS] + numbers[REACH], to)
+            at = source + ((image + i) * groups + group) * c_in * numbers[SRC_H] * numbers[SRC_W] * size
+            to = held + i * c_in * planes * size
+            fill(numbers, bases, at, c_in, first, numbers[STRIP_ROWS] + numbers[REACH], to)
         products = held + each * c_in * planes * size
         made, biases, y = pointer(products), pointer(bias), pointer(out)
         area, step = numbers[OUT_H] * numbers[OUT_W], numbers[OUT_STEP_W]
         # Where a strip's outputs are one run of memory, they are turned as one row.
         flat = ncol == numbers[OUT_W] and step == 1 and numbers[OUT_STEP_H] == 1
-        lines, length = (1, count * ncol) if flat else (count, ncol)
+        number, length = (1, count * ncol) if flat else (count, ncol)
+        turned = held + room - lanes * numbers[STRIP_ROWS] * ncol * size
         npanels = (c_out + wide - 1) // wide
         for panel in range(npanels):
             b = packed + (group * npanels + panel) * depth * wide * size
@@ -107,7 +111,7 @@ def kernels(dtype: str, tier: str) -> Any:
             # Images of a strip that is not full lie further apart in the table than in the products.
             each_pixels = numbers[STRIP_ROWS] * ncol
             for t in range(0, (some - 1) * each_pixels + count * ncol, nrows):
-                tile(depth, held, rows + t * 8, cols, b, products + t * wide * size)
+                tile(depth, held, rows + t * 8, cols, b, products + t * wide * size, 0)
             for i in range(some):
                 channel = group * c_out + panel * wide
                 start = ((image + i) * groups * c_out + channel) * area
@@ -117,27 +121,40 @@ def kernels(dtype: str, tier: str) -> Any:
                     for t in range(count * ncol):
                         for r in range(full):
                             made[base + t * wide + r] += biases[channel + r]
-                for line in range(lines):
-                    at = base + line * ncol * wide
-                    to = start + line * numbers[OUT_STEP_H] * numbers[OUT_W]
-                    if step == 1:
-                        for half in range(0, full, lanes):
+                if step == 1:
+                    for half in range(0, full, lanes):
+                        for line in range(number):
+                            at = base + line * ncol * wide + half
+                            to = start + line * numbers[OUT_STEP_H] * numbers[OUT_W] + half * area
                             for q in range(0, length, lanes):
-                                pixels, filters = min(lanes, length - q), min(lanes, full - half)
-                                turned = products + (at + q * wide + half) * size
-                                target = out + (to + half * area + q) * size
-                                outward((turned, wide * size, pixels, filters, target, area * size))
-                    else:
+                                job = (min(lanes, length - q), min(lanes, full - half), out + (to + q) * size)
+                                outward((products + (at + q * wide) * size, wide * size, *job, area * size))
+                elif step == 2:
+                    # Turned, and then set apart.
+                    pixels, line = count * ncol, numbers[OUT_STEP_H] * numbers[OUT_W] * size
+                    for half in range(0, full, lanes):
+                        filters = min(lanes, full - half)
+                        for q in range(0, pixels, lanes):
+                            at = products + (base + q * wide + half) * size
+                            target, across = turned + q * size, min(lanes, pixels - q)
+                            outward((at, wide * size, across, filters, target, pixels * size))
+                        to = out + (start + half * area) * size
+                        out_apart((turned, pixels * size, ncol * size, to, area * size, line, filters, count, ncol, 0))
+                else:
+                    for line in range(count):
+                        at = base + line * ncol * wide
+                        to = start + line * numbers[OUT_STEP_H] * numbers[OUT_W]
                         for r in range(full):
-                            for q in range(length):
+                            for q in range(ncol):
                                 y[to + r * area + q * step] = made[at + q * wide + r]
 
     @jit(tag=f"{dtype} {tier}")
     def convolve(
-        images, each, room, numbers, bases, taps, cols, rows, source, weights, bias, out, packed, scratch, nthreads,
+        images, each, room, numbers, bases, taps, ordered, cols, rows, source, weights, bias, out, packed, scratch,
+        nthreads,
     ):  # fmt: skip
         panels = numbers[GROUPS] * ((numbers[C_OUT] + wide - 1) // wide)
-        parallel_for(pack, panels * numbers[C_IN], nthreads, (numbers, taps, weights, packed))
+        parallel_for(pack, panels * numbers[C_IN], nthreads, (numbers, taps, ordered, weights, packed))
         tasks = (images + each - 1) // each * numbers[GROUPS] * numbers[STRIPS]
         job = (images, each, room, numbers, bases, cols, rows, source, packed, bias, out, scratch)
         parallel_for(strip, tasks, nthreads, job)
@@ -161,7 +178,8 @@ def _layout(plan: Plan, images: int, size: int, wide: int, nrows: int) -> _Layou
     one = t // n[COLS] * n[PITCH] + t % n[COLS]
     rows = (np.arange(each, dtype=np.int64)[:, None] * per_image + one).ravel()
     rows = np.append(rows, np.full(-len(rows) % nrows, rows[-1]))
-    room = (each * per_image + len(rows) * wide) * size
+    # `turned` as well, for which there are never more filters than half a panel
+    room = (each * per_image + len(rows) * wide + wide // 2 * pixels) * size
     return _Layout(plan, each, rows, room + -room % 64)
 
 
@@ -178,9 +196,9 @@ def _run(layout: _Layout, images: int, source: Array, w: Array, b: Array | None,
     packed = -(-plan.packed * source.itemsize // 64) * 64
     with workspace.borrow(packed + nthreads * layout.room) as scratch:
         kernels(dtype, tier)(
-            images, layout.each, layout.room, plan.numbers, plan.bases, plan.taps, address(plan.cols),
-            address(layout.rows), address(source), address(w), address(b), address(out), scratch, scratch + packed,
-            nthreads,
+            images, layout.each, layout.room, plan.numbers, plan.bases, address(plan.taps), plan.ordered,
+            address(plan.cols), address(layout.rows), address(source), address(w), address(b), address(out), scratch,
+            scratch + packed, nthreads,
         )  # fmt: skip
 
 

@@ -115,4 +115,5 @@ def conv2d_dw(
     if _together(g):
         return _matmul(as_one(dy), as_one(_columns(x, g)[:, 0]).T).reshape(g.w_shape)
     dyg = dy.reshape(g.n, g.groups, g.k // g.groups, g.p * g.q)
-    return np.add.reduce(_matmul(dyg, _columns(x, g).swapaxes(2, 3)), axis=0).reshape(g.w_shape)
+    each = _matmul(dyg, _columns(x, g).swapaxes(2, 3))
+    return (each if g.n == 1 else np.add.reduce(each, axis=0)).reshape(g.w_shape)

@@ -71,6 +71,7 @@ class Plan(NamedTuple):
     cols     (C_IN * TAPS,): offsets in the planes
     packed   elements of the packed weights
     direct   whether the weights of an output lie in the order of `cols`
+    ordered  whether taps are the numbers from 0 on
     """
 
     numbers: Ints
@@ -79,6 +80,7 @@ class Plan(NamedTuple):
     cols: Ints
     packed: int
     direct: bool
+    ordered: bool
 
 
 def _plan(
@@ -96,9 +98,9 @@ def _plan(
     w_strides: tuple[int, int, int],
     itemsize: int,
     tile: tuple[int, int],
-    whole: bool = False,
+    strip: int = 0,
 ) -> Plan:
-    """Cut the work into strips (`whole`: one per image) and lay out the memory.
+    """Cut the work into strips (of `strip` rows of outputs, if given) and lay out the memory.
 
     phases: source (row, column) of each plane's first element; taps: (phase, row, column, offset in a filter); tile:
     its rows and columns.
@@ -108,9 +110,9 @@ def _plan(
     reach = max((t[1] for t in taps), default=0)
     pitch = cols + max((t[2] for t in taps), default=0)
     per_row = max(1, c_in * len(phases) * pitch * itemsize)
-    strip = min(rows, max(1, STRIP_BYTES // per_row - reach))
-    strip = min(strip, max(4, -(-rows * g.n * g.groups // TASKS)))
-    strip = rows if whole else strip
+    if not strip:
+        strip = min(rows, max(1, STRIP_BYTES // per_row - reach))
+        strip = min(strip, max(4, -(-rows * g.n * g.groups // TASKS)))
     strips = -(-rows // strip)
     strip = -(-rows // strips)  # of even size
     planes = len(phases) * (strip + reach) * pitch
@@ -134,6 +136,7 @@ def _plan(
         (np.arange(c_in, dtype=np.int64)[:, None] * planes + np.array(offsets, np.int64)).ravel(),
         g.groups * -(-c_out // tile[0]) * tile[0] * c_in * len(taps),
         places == list(range(w_strides[2])),
+        places == list(range(len(places))),
     )
 
 
@@ -151,8 +154,8 @@ def _forward_taps(g: Geometry) -> tuple[list[tuple[int, int]], list[tuple[int, i
 
 
 @lru_cache(maxsize=512)
-def forward(g: Geometry, itemsize: int, tile: tuple[int, int], whole: bool = False) -> Plan:
-    """The plan of y = conv2d(x, w); `whole`: of x alone, as the gradient for w reads it."""
+def forward(g: Geometry, itemsize: int, tile: tuple[int, int], strip: int = 0) -> Plan:
+    """The plan of y = conv2d(x, w), in strips of so many rows if that is given."""
     phases, taps = _forward_taps(g)
     window = g.r * g.s
     return _plan(
@@ -169,7 +172,7 @@ def forward(g: Geometry, itemsize: int, tile: tuple[int, int], whole: bool = Fal
         w_strides=(g.k // g.groups * (g.c // g.groups) * window, g.c // g.groups * window, window),
         itemsize=itemsize,
         tile=tile,
-        whole=whole,
+        strip=strip,
     )
 
 

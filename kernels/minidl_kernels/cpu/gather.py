@@ -136,17 +136,17 @@ def product(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
 
 @functools.cache
 def product_of_rows(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
-    """The tile with the table on the other side, for kernels: f(k, a, rows, taps, b, c), addresses.
+    """The tile with the table on the other side, for kernels: f(k, a, rows, taps, b, c, add), addresses.
 
-    C[r, j] = sum over i < k of A[rows[r] + taps[i]] * B[i, j], where B and C have rows of V * lanes elements.
+    C[r, j] (+)= sum over i < k of A[rows[r] + taps[i]] * B[i, j], where B and C have rows of V * lanes elements.
     """
     size = np.dtype(dtype).itemsize
     width = nvectors * nlanes * size
 
     @intrinsic
-    def tile(typing: Any, k: Any, a: Any, rows: Any, taps: Any, b: Any, c: Any) -> Any:
+    def tile(typing: Any, k: Any, a: Any, rows: Any, taps: Any, b: Any, c: Any, add: Any) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            k, a, rows, taps, b, c = args
+            k, a, rows, taps, b, c, add = args
             v = Vectors(builder, element(dtype), nlanes)
             row = [_table(builder, a, rows, I64(r), size) for r in range(nrows)]
             sums = _sums(v, nrows * nvectors)
@@ -158,11 +158,14 @@ def product_of_rows(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
                     x = v.broadcast(builder.add(start, along))
                     for y, s in zip(bs, sums[r * nvectors : (r + 1) * nvectors]):
                         builder.store(v.multiply_add(x, y, builder.load(s)), s)
+            with builder.if_then(builder.icmp_signed("!=", add, I64(0))):
+                for n, s in enumerate(sums):
+                    builder.store(v.add(v.load(c, n * nlanes * size), builder.load(s)), s)
             for n, s in enumerate(sums):
                 v.store(builder.load(s), c, n * nlanes * size)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), emit
+        return types.void(*[types.int64] * 7), emit
 
     return tile
 

@@ -149,11 +149,11 @@ class Vectors:
         if len(rows) == 1:
             return rows
         pairs = list(zip(rows[::2], rows[1::2]))
-        even = self._columns([self._alternate(a, b, unit, segment, 0) for a, b in pairs], unit, segment)
-        odd = self._columns([self._alternate(a, b, unit, segment, 1) for a, b in pairs], unit, segment)
+        even = self._columns([self.alternate(a, b, unit, segment, 0) for a, b in pairs], unit, segment)
+        odd = self._columns([self.alternate(a, b, unit, segment, 1) for a, b in pairs], unit, segment)
         return [column for pair in zip(even, odd) for column in pair]
 
-    def _alternate(self, a: ir.Value, b: ir.Value, unit: int, segment: int, odd: int) -> ir.Value:
+    def alternate(self, a: ir.Value, b: ir.Value, unit: int, segment: int, odd: int) -> ir.Value:
         """In every segment: the even (or odd) units of a, then those of b."""
         order = [
             source + start + at + i
