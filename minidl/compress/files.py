@@ -156,6 +156,8 @@ def decode(record: dict[str, Any], error: Callable[[str], Exception], max_bytes:
     """The Tensor or packed storage that a record stands for; raises error(reason) for whatever is wrong with it."""
     kind = record.get("kind")
     whole = {cls.kind: cls for cls in (Codes, Int4, Codebook, NM, Scaled)}
+    if not isinstance(kind, str):
+        raise error(f"is of kind {kind!r}")
     if kind in whole:
         storage, masked = record.get("storage"), record.get("masked")
         told = not masked or (kind == "nm" and "bits" not in record)  # the mask is what is stored

@@ -7,15 +7,17 @@ weights packed). Of the ops in a file only those of minidl itself are known, by 
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
+from minidl.autograd import no_grad
 from minidl.compress.files import decode, encode
+from minidl.compress.net_checks import check_flow, check_layers, check_sizes, fit_fields
 from minidl.compress.quantize.static import Float, IntegerNet
 from minidl.compress.quantize.steps import Quant, pair, plain, steps_by_name
 from minidl.compress.record import Const, Recorded, State, Step, Value, ops
@@ -28,6 +30,7 @@ from minidl.tensors import Tensor, wrap
 __all__ = ["load_net", "save_net"]
 
 Path = str | os.PathLike[str]
+SMALLEST, LARGEST = (float(v) for v in (np.finfo(np.float32).smallest_normal, np.finfo(np.float32).max))
 
 
 def save_net(net: Recorded | IntegerNet, path: Path) -> int:
@@ -80,16 +83,18 @@ def load_net(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     """The network in a file of `save_net`, ready to run; nothing of the code that made it is needed.
 
     Raises CheckpointError, naming the file and the reason, for a file that is missing, truncated or inconsistent, holds
-    no network, or asks for an op that minidl does not have.
+    no network, asks for an op that minidl does not have, or whose network does not run: it runs once, on zeros.
     """
     content = load(path, max_bytes=max_bytes)
     if not isinstance(content, dict) or content.get("net") not in ("recorded", "integer"):
         raise CheckpointError(f"{path}: holds no network; load_model reads the state of a model into it")
     try:
-        return _network(content, path, max_bytes)
+        net = _network(content, path, max_bytes)
+        _run_once(net, max_bytes)
+        return net
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as problem:
         raise CheckpointError(f"{path}: its network is inconsistent ({problem!r})") from problem
 
 
@@ -107,10 +112,11 @@ def _network(content: dict[str, Any], path: Path, max_bytes: int) -> Any:
         state[name] = made[key]
     for name, value in content["buffers"].items():
         state[name] = Buffer(value.array if isinstance(value, Tensor) else value)
-    sample, known = tuple(content["sample"]), ops()
+    sample, known = check_sizes("its sample", content["sample"]), ops()
     net: Any
     if content["net"] == "recorded":
         steps = [_step(record, known) for record in content["steps"]]
+        check_flow(steps, content["output"])
         net = Recorded(steps, Value(content["output"]), state, sample)
         read = [ref for step in steps for ref in step.refs()]
     else:
@@ -122,27 +128,44 @@ def _network(content: dict[str, Any], path: Path, max_bytes: int) -> Any:
             if name == "Float":
                 built.append(Float(_step(record["call"], known), record["out"], _quant(record["y"])))
                 continue
-            wanted = {f.name: f.default for f in fields(kinds[name]) if f.name != "ready"}
-            needed = {n for n, default in wanted.items() if default is MISSING}
-            if not needed <= set(record) <= set(wanted):
-                raise ValueError(f"a step {name} has {sorted(record)}, not {sorted(wanted)}")
             if "quants" in record:
                 record["quants"] = tuple(_quant(q) for q in record["quants"])
             for part in ("x_quant", "b_quant", "y"):
                 if part in record:
                     record[part] = _quant(record[part])
+            fit_fields(kinds[name], record)
             built.append(kinds[name](**record))
         quants = {int(i): _quant(q) for i, q in content["quants"].items()}
+        if None in quants.values():
+            raise ValueError(f"its scales are {content['quants']!r}")
         tables = content.get("tables", {})
         if not all(type(b) is int and 2 <= b <= 8 and name in state for name, b in tables.items()):
             raise ValueError(f"its tables are {tables!r}")
+        check_flow(built, content["output"], quants)  # type: ignore[arg-type]
         net = IntegerNet(built, content["output"], quants, state, sample, tables)  # type: ignore[arg-type]
         read = [ref for s in built if isinstance(s, Float) for ref in s.call.refs()]
         read += [State(n) for s in net.layers() for n in (s.weight, s.bias) if n is not None]
     missing = {ref.name for ref in read if not isinstance(ref, Value)} - set(state)
     if missing:
         raise ValueError(f"its steps read {sorted(missing)}, which are not there")
+    if isinstance(net, IntegerNet):
+        check_layers(net.layers(), state, content["parameters"])
     return net.eval()
+
+
+def _run_once(net: Any, max_bytes: int) -> None:
+    """Raises ValueError for a network that does not run: on one input of zeros, floats or, for tokens, integers."""
+    if 8 * math.prod(net.sample) > max_bytes:
+        raise ValueError(f"it takes inputs of shape {net.sample}, more than the limit of {max_bytes} bytes")
+    problems = []
+    for dtype in (np.float32, np.int64):
+        try:
+            with no_grad(), np.errstate(all="ignore"):
+                net(wrap(np.zeros((1, *net.sample), dtype)))
+            return
+        except Exception as problem:  # whatever an op makes of arguments that are not its own
+            problems.append(problem)
+    raise ValueError(f"it does not run: {problems[0]!r}")
 
 
 def _damaged(path: Path, name: str, reason: str) -> CheckpointError:
@@ -162,7 +185,7 @@ def _quant(values: Any) -> Quant | None:
     scale, zero, *bits = values
     bits = bits or [8]
     whole = len(bits) == 1 and type(bits[0]) is int and 2 <= bits[0] <= 8 and type(zero) is int
-    if not (whole and isinstance(scale, float) and 0 < scale < float("inf") and -128 <= zero <= 127):
+    if not (whole and isinstance(scale, float) and SMALLEST <= scale <= LARGEST and -128 <= zero <= 127):
         raise ValueError(f"{values!r} is no scale and zero point")
     return Quant(scale, zero, bits[0])
 
@@ -177,7 +200,11 @@ def _call(step: Step) -> dict[str, Any]:
 def _step(record: dict[str, Any], known: dict[str, Any]) -> Step:
     if record["op"] not in known:
         raise ValueError(f"minidl has no op {record['op']!r}")
-    return Step(record["op"], _args(record["args"]), _args(record["kwargs"]), tuple(record["outs"]), record["scope"])
+    args, kwargs, outs, where = (record[key] for key in ("args", "kwargs", "outs", "scope"))
+    args, kwargs = _args(args), _args(kwargs)
+    if not (isinstance(args, tuple) and isinstance(kwargs, dict) and isinstance(where, str)):
+        raise ValueError(f"op {record['op']} is called with {args!r}, {kwargs!r} in {where!r}")
+    return Step(record["op"], args, kwargs, tuple(outs), where)
 
 
 def _plain(tree: Any, step: Step) -> Any:
