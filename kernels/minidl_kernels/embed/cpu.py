@@ -1,4 +1,4 @@
-"""Rows added one after the other, as the definition says: threads share out the columns, so nobody waits for anybody."""
+"""Rows added one after another, as the definition says: threads share out the columns, so nobody waits for anybody."""
 
 from __future__ import annotations
 
