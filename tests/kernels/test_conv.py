@@ -27,9 +27,11 @@ from kernel_testing import (
 
 import minidl_kernels as mk
 from minidl_kernels.conv import (
+    accepts_channels,
     accepts_depthwise,
     accepts_winograd,
     bands,
+    channels,
     columns,
     cpu,
     depthwise,
@@ -46,7 +48,7 @@ from minidl_kernels.cpu import machine, threads
 FAST = [
     v
     for v in dict.fromkeys(v for op in ("conv2d", "conv2d_dw") for v in mk.variants(op, "cpu"))
-    if v not in ("reference", "winograd", "dilated", "depthwise", "columns")
+    if v not in ("reference", "winograd", "dilated", "depthwise", "columns", "channels")
 ]  # which accept everything
 
 
@@ -487,7 +489,7 @@ def test_dilated_refuses_what_it_cannot_do():
 
 # --- depthwise ---
 
-few = hypothesis.settings(max_examples=12)  # a kernel is compiled for every window and stride
+few = hypothesis.settings(max_examples=5)  # a kernel is compiled for every window and stride
 
 
 @st.composite
@@ -504,8 +506,11 @@ def of_one_channel(draw):
 
 
 def depthwise_cases(setting, x, w, b, dy):
+    """Variant and operation with what `cases` tells of it."""
     g = reference.geometry(*setting)
-    return {op: case for op, case in cases(setting, x, w, b, dy).items() if accepts_depthwise(op, g)}
+    every = cases(setting, x, w, b, dy).items()
+    found = [("depthwise", op, case) for op, case in every if accepts_depthwise(op, g)]
+    return found + [("channels", op, case) for op, case in every if op != "conv2d_dw" and accepts_channels(op, g)]
 
 
 LANES = ((40, 3, 7, 7), (3, 1, 3, 3), (1, 1), (1, 1), (1, 1), 3)  # more images than one lot of planes
@@ -514,10 +519,10 @@ TALL = ((1, 2, 40, 70), (6, 1, 5, 7), (2, 1), (4, 0), (1, 1), 2)
 
 def check_depthwise(setting, seed, dtype, layout="plain"):
     x, w, b, dy = (laid_out(a, layout) for a in operands(setting, seed, dtype))
-    for op, (args, depth, magnitude) in depthwise_cases(setting, x, w, b, dy).items():
+    for way, op, (args, depth, magnitude) in depthwise_cases(setting, x, w, b, dy):
         bound = sum_bound(depth + 1, getattr(reference, op)(*magnitude), dtype) * (2 if dtype == "float64" else 1)
-        with mk.use(**{op: "depthwise"}), unmodified(x, w, b, dy):
-            assert mk.which(op, *args) == "depthwise"
+        with mk.use(**{op: way}), unmodified(x, w, b, dy):
+            assert mk.which(op, *args) == way
             y = getattr(mk, op)(*args)
         assert_close(y, exact(op, args).astype(dtype), bound=bound, what=op)
 
@@ -542,13 +547,13 @@ def test_depthwise_on_every_tier(tier):
 def test_depthwise_has_the_same_bits_for_any_number_of_threads_and_stays_inside(setting, monkeypatch):
     monkeypatch.setattr(cpu, "SMALL", 0)
     x, w, b, dy = operands(setting, 0, "float32")
-    for op, (args, *_) in depthwise_cases(setting, x, w, b, dy).items():
-        found = []
+    for way, op, (args, *_) in depthwise_cases(setting, x, w, b, dy):
+        found, page = [], {"depthwise": depthwise, "channels": channels}[way]
         for n in (1, 2, 3):
             with threads.threads(n):
-                found.append(getattr(depthwise, op)(*args))
-                with guarded(monkeypatch, depthwise):
-                    found.append(getattr(depthwise, op)(*args))
+                found.append(getattr(page, op)(*args))
+                with guarded(monkeypatch, page):
+                    found.append(getattr(page, op)(*args))
         assert all(same_bits(found[0], y) for y in found[1:]), op
 
 
@@ -562,8 +567,10 @@ def test_depthwise_nan_and_inf_are_where_the_reference_has_them(setting, seed, v
     target = (x, w, dy)[which]
     target.ravel()[seed % target.size] = value
     with np.errstate(invalid="ignore"):
-        for op, (args, *_) in depthwise_cases(setting, x, w, b, dy).items():
-            assert_close(getattr(depthwise, op)(*args), getattr(reference, op)(*args), rtol=1e-9, atol=1e-9, what=op)
+        for way, op, (args, *_) in depthwise_cases(setting, x, w, b, dy):
+            with mk.use(**{op: way}):
+                y = getattr(mk, op)(*args)
+            assert_close(y, getattr(reference, op)(*args), rtol=1e-9, atol=1e-9, what=op)
 
 
 def test_depthwise_refuses_what_it_cannot_do():
@@ -574,8 +581,9 @@ def test_depthwise_refuses_what_it_cannot_do():
         (np.ones((4, 1, 3, 3)), (1, 1, 2, 4)),
         (np.ones((4, 2, 3, 3)), (1, 1, 1, 2)),
     ):
-        with mk.use(conv2d="depthwise"), pytest.raises(RuntimeError, match="'depthwise' cannot run"):
-            mk.conv2d(x, w.astype(np.float32), None, *rest)
+        for way in ("depthwise", "channels"):
+            with mk.use(conv2d=way), pytest.raises(RuntimeError, match=f"'{way}' cannot run"):
+                mk.conv2d(x, w.astype(np.float32), None, *rest)
 
 
 # --- promises ---
@@ -636,8 +644,8 @@ def test_nothing_is_read_outside():
         GUARD_PAGE
         + """
 from minidl_kernels.conv import (
-    accepts_columns, accepts_depthwise, accepts_winograd, bands, columns, cpu, depthwise, dots, filters, reference,
-    winograd, winograd_dw,
+    accepts_channels, accepts_columns, accepts_depthwise, accepts_winograd, bands, channels, columns, cpu, depthwise,
+    dots, filters, reference, winograd, winograd_dw,
 )
 for setting in (
     ((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -648,6 +656,7 @@ for setting in (
     ((2, 3, 9, 33), (3, 1, 5, 5), (1, 1), (2, 2), (1, 1), 3),
     ((2, 18, 9, 19), (35, 18, 3, 3), (1, 1), (1, 2), (1, 1), 1),
     ((3, 12, 7, 7), (24, 4, 3, 3), (2, 2), (1, 1), (1, 1), 3),
+    ((2, 19, 7, 7), (19, 1, 5, 5), (2, 2), (2, 2), (1, 1), 19),
 ):
     x_shape, w_shape, *rest = setting
     y_shape = reference.geometry(*setting).y_shape
@@ -665,6 +674,9 @@ for setting in (
         depthwise.conv2d(x, w, b, *rest)
         depthwise.conv2d_dx(dy, w, x_shape, *rest)
         depthwise.conv2d_dw(dy, x, w_shape, *rest)
+    if accepts_channels("conv2d_dx", reference.geometry(*setting)):
+        channels.conv2d(x, w, b, *rest)
+        channels.conv2d_dx(dy, w, x_shape, *rest)
     if accepts_winograd(reference.geometry(*setting), 4):
         winograd.conv2d(x, w, b, *rest)
         winograd.conv2d_dx(dy, w, x_shape, *rest)
@@ -734,7 +746,8 @@ def test_default_choice():
     # One output per image: there is no run of pixels to walk along. Windows of 1 are a product as they stand.
     assert mk.which("conv2d", x, normal(1, 32, 32, 8, 8)) == "im2col"
     assert mk.which("conv2d", x, normal(1, 32, 32, 1, 1)) == "im2col"
-    assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "depthwise"
+    assert mk.which("conv2d", x, normal(1, 32, 1, 3, 3), groups=32) == "channels"
+    assert mk.which("conv2d", normal(0, 1, 32, 20, 20), normal(1, 32, 1, 3, 3), groups=32) == "depthwise"
     # Long sums over many pixels: for the tile unit where there is one.
     x, w = normal(0, 8, 128, 16, 16), normal(1, 128, 128, 3, 3)
     wanted = "patches" if machine.multiplies_bfloat16() else "filters"

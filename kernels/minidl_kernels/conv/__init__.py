@@ -300,6 +300,30 @@ def _depthwise(op: str, of: Callable[..., Geometry]) -> Variant:
     )
 
 
+def accepts_channels(op: str, g: Geometry) -> bool:
+    """Whether channels as lanes are a way: one filter for each channel."""
+    return accepts_depthwise(op, g) and g.k == g.groups
+
+
+def prefer_channels(g: Geometry) -> bool:
+    """Whether rows are so short that vectors of pixels would stay half empty, or their windows so large that the
+    turning of the images does not matter. Measured as above: 3 x 3 to 7 x 7 windows on 7 x 7 to 14 x 14.
+    """
+    return g.groups >= 16 and (g.q <= 8 or (g.q <= 14 and g.r * g.s >= 49))
+
+
+def _channels(op: str, of: Callable[..., Geometry]) -> Variant:
+    return Variant(
+        "channels",
+        load=f"minidl_kernels.conv.channels:{op}",
+        accepts=lambda *args: accepts_channels(op, of(*args)),
+        needs="one channel and one filter in a group, for dx padding less than the window, windows up to 7 x 7, "
+        "strides up to 2, dilation 1",
+        cost=lambda *args: 0.4 if prefer_channels(of(*args)) else 4.0,
+        note="depthwise, with channels as the lanes of vectors: for small images",
+    )
+
+
 def _depthwise_cuda(op: str, of: Callable[..., Geometry]) -> Variant:
     """Its cost is a rank, not a measurement: no GPU was at hand. A tile of 64 filters would stay empty but for one."""
     return Variant(
@@ -347,6 +371,7 @@ OPS = tuple(
             _winograd(name, of),
             _dilated(name, of),
             _depthwise(name, of),
+            *([] if name == "conv2d_dw" else [_channels(name, of)]),
             Variant(
                 "implicit",
                 load=f"minidl_kernels.conv.cuda:{name}",

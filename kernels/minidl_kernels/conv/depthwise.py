@@ -25,7 +25,8 @@ from ..cpu.jit import jit
 from ..cpu.pool import parallel_for
 from ..cpu.product import address
 from ..cpu.simd import I32, I64, Vectors, counting
-from . import cpu
+from . import cpu, lines
+from .dots import fold
 from .geometry import Geometry, Pair, geometry
 
 Array = NDArray[Any]
@@ -76,30 +77,29 @@ def frame(dtype: str, nlanes: int, sh: int, sw: int) -> Any:
 
 @functools.cache
 def windows(dtype: str, nlanes: int, r: int, s: int, sh: int, sw: int) -> Any:
-    """All outputs of one channel: f((plane, pitch, filter, bias, to, rows, columns)).
+    """All outputs of one channel: f((plane, pitch, odd, filter, bias, to, rows, columns)).
 
-    plane, pitch: rows of the plane and bytes between them; filter: address of R * S weights, bias of one number; to:
-    the result, without gaps. sw is 1 or 2.
+    plane, pitch: rows of the plane and bytes between them; odd: bytes to the plane of the odd columns where sw is 2,
+    while the first has the even ones; filter: address of R * S weights, bias of one number; to: the result, without
+    gaps.
     """
     size = np.dtype(dtype).itemsize
 
     def body(builder: ir.IRBuilder, *args: ir.Value) -> None:
-        plane, pitch, filters, bias, to, rows, columns = args
+        plane, pitch, odd, filters, bias, to, rows, columns = args
         v = Vectors(builder, gather.element(dtype), nlanes)
-        even = ir.Constant(ir.VectorType(I32, nlanes), list(range(0, 2 * nlanes, 2)))
         with (
             counting(builder, rows, step=I64(ROWS)) as p,
             counting(builder, columns, step=I64(nlanes)) as q,
         ):
             start = builder.add(plane, builder.mul(builder.mul(p, I64(sh)), pitch))
-            start = builder.add(start, builder.mul(q, I64(sw * size)))
+            start = builder.add(start, builder.mul(q, I64(size)))
             sums = [v.broadcast(bias)] * ROWS
             for i in range((ROWS - 1) * sh + r):
                 line = builder.add(start, builder.mul(pitch, I64(i)))
+                lines_of = [line, builder.add(line, odd)]
                 for j in range(s):
-                    x = v.load(line, j * size)
-                    if sw == 2:
-                        x = builder.shuffle_vector(x, v.load(line, (j + nlanes) * size), even)
+                    x = v.load(lines_of[j % sw], j // sw * size)
                     for k in range(ROWS):
                         if 0 <= i - k * sh < r:
                             w = v.broadcast(filters, ((i - k * sh) * s + j) * size)
@@ -111,19 +111,19 @@ def windows(dtype: str, nlanes: int, r: int, s: int, sh: int, sw: int) -> Any:
                 at = builder.add(builder.mul(row, columns), q)
                 v.masked_store(total, mask, builder.add(to, builder.mul(at, I64(size))))
 
-    return gather.outlined(f"depthwise_{dtype}_{nlanes}_{r}_{s}_{sh}_{sw}", 7, body)
+    return gather.outlined(f"depthwise_{dtype}_{nlanes}_{r}_{s}_{sh}_{sw}", 8, body)
 
 
 @functools.cache
 def dots(dtype: str, nlanes: int, r: int, s: int, sh: int, sw: int) -> Any:
-    """The gradient for one filter: f((plane, pitch, dy, rows, columns, sums)) adds to R * S vectors of partial sums."""
+    """The gradient for one filter: f((plane, pitch, odd, dy, rows, columns, sums)) adds to R * S vectors of partial
+    sums."""
     size = np.dtype(dtype).itemsize
     high = max(1, SUMS // s)  # rows of the window at once
 
     def body(builder: ir.IRBuilder, *args: ir.Value) -> None:
-        plane, pitch, dy, rows, columns, sums = args
+        plane, pitch, odd, dy, rows, columns, sums = args
         v = Vectors(builder, gather.element(dtype), nlanes)
-        even = ir.Constant(ir.VectorType(I32, nlanes), list(range(0, 2 * nlanes, 2)))
         for first in range(0, r, high):
             taps = [(i, j) for i in range(first, min(r, first + high)) for j in range(s)]
             held = [cgutils.alloca_once(builder, v.type) for _ in taps]
@@ -134,19 +134,40 @@ def dots(dtype: str, nlanes: int, r: int, s: int, sh: int, sw: int) -> Any:
                 counting(builder, columns, step=I64(nlanes)) as q,
             ):
                 start = builder.add(plane, builder.mul(builder.mul(p, I64(sh)), pitch))
-                start = builder.add(start, builder.mul(q, I64(sw * size)))
+                start = builder.add(start, builder.mul(q, I64(size)))
                 at = builder.add(dy, builder.mul(builder.add(builder.mul(p, columns), q), I64(size)))
                 d = v.masked_load(v.first(builder.sub(columns, q)), at)
                 for (i, j), place in zip(taps, held):
                     line = builder.add(start, builder.mul(pitch, I64(i)))
-                    x = v.load(line, j * size)
-                    if sw == 2:
-                        x = builder.shuffle_vector(x, v.load(line, (j + nlanes) * size), even)
+                    x = v.load(builder.add(line, odd) if j % sw else line, j // sw * size)
                     builder.store(v.multiply_add(d, x, builder.load(place)), place)
             for (i, j), place in zip(taps, held):
                 v.store(builder.load(place), sums, (i * s + j) * nlanes * size)
 
-    return gather.outlined(f"depthwise_dw_{dtype}_{nlanes}_{r}_{s}_{sh}_{sw}", 6, body)
+    return gather.outlined(f"depthwise_dw_{dtype}_{nlanes}_{r}_{s}_{sh}_{sw}", 7, body)
+
+
+@functools.cache
+def planes_of(dtype: str, nlanes: int, sw: int, apart: tuple[int, int]) -> Any:
+    """Some images, `next` bytes from one to the other, into planes: f(job, source, next, count, planes)."""
+    size = np.dtype(dtype).itemsize
+    copy, spread = lines.plane(dtype, nlanes, sw), frame(dtype, nlanes, *apart)
+    gaps = apart != (1, 1)
+
+    @jit(inner=True)
+    def fill(job, source, next, count, planes):
+        pitch = job.vectors * nlanes
+        if gaps:
+            for c in range(count):
+                to = planes + c * job.plane
+                spread((source + c * next, job.h, job.w, job.top, job.left, to, job.rows, job.vectors))
+            return
+        for phase in range(sw):
+            to = planes + phase * job.rows * pitch * size
+            image = (source, next, count, job.h, job.w, -job.top, phase - job.left, 1)
+            copy((*image, to, job.plane, job.rows, pitch))
+
+    return fill
 
 
 # `planes`: images times channels; `each`: channels in a task; outputs per channel of x; the image, its place in the
@@ -158,7 +179,7 @@ Job = namedtuple("Job", "planes channels each outputs h w top left rows vectors 
 def kernels(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int], apart: tuple[int, int]) -> Any:
     """The compiled convolution for one window and stride, of images whose pixels are set `apart`."""
     size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
-    pointer, fill = gather.pointer(dtype), frame(dtype, lanes, *apart)
+    pointer, fill = gather.pointer(dtype), planes_of(dtype, lanes, stride[1], apart)
     run = windows(dtype, lanes, r, s, *stride)
     nothing = np.dtype(dtype).type(0)
 
@@ -172,9 +193,7 @@ def kernels(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int], apar
         image, first = task // cuts, task % cuts * job.each
         count = min(job.each, job.channels - first)
         # All planes, then all results: vectors that cross a line are not read while it is being written.
-        for c in range(count):
-            at = x + (image * job.channels + first + c) * job.h * job.w * size
-            fill((at, job.h, job.w, job.top, job.left, planes + c * job.plane, job.rows, job.vectors))
+        fill(job, x + (image * job.channels + first) * job.h * job.w * size, job.h * job.w * size, count, planes)
         for c in range(count):
             for k in range((first + c) * job.outputs, (first + c + 1) * job.outputs):
                 taps = pointer(w + k * r * s * size)
@@ -183,7 +202,7 @@ def kernels(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int], apar
                 filters[r * s] = pointer(bias)[k] if bias != 0 else nothing
                 to = y + (image * job.channels * job.outputs + k) * job.p * job.q * size
                 pitch = job.vectors * lanes * size
-                run((planes + c * job.plane, pitch, held, held + r * s * size, to, job.p, job.q))
+                run((planes + c * job.plane, pitch, job.rows * pitch, held, held + r * s * size, to, job.p, job.q))
 
     @jit(tag=f"{dtype} {tier} {r} {s} {stride} {apart}")
     def convolve(
@@ -201,9 +220,8 @@ def kernels(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int], apar
 def gradient(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int]) -> Any:
     """The compiled gradient for the filters."""
     size, lanes = np.dtype(dtype).itemsize, gather.lanes(dtype, tier)
-    pointer, fill = gather.pointer(dtype), frame(dtype, lanes, 1, 1)
-    add = dots(dtype, lanes, r, s, *stride)
-    nothing = np.dtype(dtype).type(0)
+    pointer, fill = gather.pointer(dtype), planes_of(dtype, lanes, stride[1], (1, 1))
+    add, add_up = dots(dtype, lanes, r, s, *stride), fold(dtype, lanes)
 
     @jit(inner=True)
     def body(task, slot, job, dy, x, dw, scratch):
@@ -219,9 +237,8 @@ def gradient(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int]) -> 
             sums[i] = 0
         for first in range(0, images, job.each):
             count = min(job.each, images - first)
-            for i in range(count):
-                at = x + ((first + i) * job.channels + task) * job.h * job.w * size
-                fill((at, job.h, job.w, job.top, job.left, planes + i * job.plane, job.rows, job.vectors))
+            at = x + (first * job.channels + task) * job.h * job.w * size
+            fill(job, at, job.channels * job.h * job.w * size, count, planes)
             if count < job.each:
                 after = pointer(planes + count * job.plane)
                 for i in range(4 * lanes):
@@ -230,13 +247,18 @@ def gradient(dtype: str, tier: str, r: int, s: int, stride: tuple[int, int]) -> 
                 for m in range(job.outputs):
                     at = dy + ((first + i) * job.channels * job.outputs + task * job.outputs + m) * job.p * job.q * size
                     pitch = job.vectors * lanes * size
-                    add((planes + i * job.plane, pitch, at, job.p, job.q, held + m * r * s * lanes * size))
-        made = pointer(dw + task * job.outputs * r * s * size)
-        for t in range(job.outputs * r * s):
-            total = nothing
-            for i in range(lanes):
-                total += sums[t * lanes + i]
-            made[t] = total
+                    add(
+                        (
+                            planes + i * job.plane,
+                            pitch,
+                            job.rows * pitch,
+                            at,
+                            job.p,
+                            job.q,
+                            held + m * r * s * lanes * size,
+                        )
+                    )
+        add_up((held, job.outputs * r * s, dw + task * job.outputs * r * s * size))
 
     @jit(tag=f"{dtype} {tier} {r} {s} {stride}")
     def sums(
@@ -263,12 +285,12 @@ def _plan(g: Geometry, size: int, lanes: int, op: str) -> tuple[int, ...]:
     sh, sw = (1, 1) if turned else g.stride
     # All rows and columns that some output reads, the last ones of a block of rows included.
     rows = (-(-p // ROWS) * ROWS - 1) * sh + g.r
-    vectors = -(-((q - 1) * sw + g.s) // lanes)
-    plane = rows * vectors * lanes * size
+    vectors = -(-(q + (g.s - 1) // sw) // lanes)
+    plane = sw * rows * vectors * lanes * size
     outputs = g.k // g.c
     most = g.n if op == "conv2d_dw" else max(1, g.n * g.c // 16)
     each = min(max(1, min(MOST, NEAR // plane)), most)
-    kept = outputs * g.r * g.s * lanes if op == "conv2d_dw" else g.r * g.s + 1
+    kept = -(-outputs * g.r * g.s // lanes) * lanes * lanes if op == "conv2d_dw" else g.r * g.s + 1
     room = each * plane + (4 * lanes + kept) * size
     return g.n * g.c, g.c, each, outputs, h, w, top, left, rows, vectors, p, q, int(turned), plane, room + -room % 64
 
