@@ -21,8 +21,7 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl.data import load_images
-from minidl.examples import figure, picture, run, stage
+from minidl.examples import figure, labelled_images, picture, run, stage
 from minidl.models import mnist_cnn
 from minidl.train import evaluate, fit, predict
 
@@ -55,7 +54,7 @@ def grad_cam(model, x, layers=4):
 
 
 def main(args):
-    data = load_images(args.data, seed=args.seed).scaled()
+    data = labelled_images(args)
     minidl.manual_seed(args.seed)
     model = mnist_cnn(data.num_classes, data.x_train.shape[1:])
     count = sum(p.numel() for p in model.parameters())
@@ -99,10 +98,10 @@ def draw(path, model, data, columns=8):
     """Images of each class and what the network was wrong about, with the places that its word hung on."""
     guess = predict(model, data.x_test).numpy().argmax(1)
     wrong = np.flatnonzero(guess != data.y_test)[: columns // 2]
-    right = [np.flatnonzero(data.y_test == c)[0] for c in range(min(data.num_classes, columns))]
+    right = [np.flatnonzero(data.y_test == c)[0] for c in np.unique(data.y_test)[:columns]]
     shown = np.array([*wrong, *right][:columns])
     x = data.x_test[shown]
-    with picture(path, 3, columns, (1.35 * columns, 4.6)) as axes:
+    with picture(path, 3, len(shown), (1.35 * len(shown), 4.6)) as axes:
         rows = {"image": x[:, 0], "saliency": saliency(model, x), "Grad-CAM": grad_cam(model, x)}
         for row, (name, images) in zip(axes, rows.items()):
             for place, image in zip(row, images):

@@ -55,6 +55,8 @@ def read(path):
     names = sorted(name for name, theirs in owners.items() if len(theirs) == 1 and name)
     labels = [next(iter(owners[name])) for name in names]
     classes, y = np.unique(labels, return_inverse=True)
+    if len(classes) < 2 or len(names) < 50:
+        raise DataError(f"{path}: {len(names)} texts of {len(classes)} classes; at least 50 of two are needed")
     return np.array(names), y, classes.tolist()
 
 
@@ -195,9 +197,11 @@ def draw_norms(axes, norms):
 
 
 def draw_confusion(axes, counts, languages):
-    axes.imshow(counts / counts.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
+    share = counts / counts.sum(1, keepdims=True)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.argwhere(counts):
-        axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=7, color="white" if i == j else "black")
+        color = "white" if share[i, j] > 0.5 else "black"
+        axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(languages)), languages, rotation=45, ha="right")
     axes.set_yticks(range(len(languages)), languages)
     axes.set(xlabel="told", ylabel="true", title="test names")

@@ -72,6 +72,8 @@ def main(args):
     times, values = read(args.data)
     n = len(values)
     cut = n - round(TEST_SHARE * n)
+    if not np.diff(values[cut - 1 :]).any():
+        raise DataError(f"{args.data}: the last {n - cut + 1} values are all the same: persistence makes no error")
     scale = Scale(values[:cut])
     z = scale.to(values)
     x, y = windows(z, WINDOW, cut, WINDOW)[..., None], z[WINDOW:cut, None]  # N, T, 1; N, 1

@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 import minidl
 from minidl import optim
-from minidl.data import DataError, DataLoader, TensorDataset, load_images
-from minidl.examples import figure, judge, nearest, picture, run, stage, tiles
+from minidl.data import DataLoader, TensorDataset
+from minidl.examples import figure, judge, labelled_images, nearest, picture, run, stage, tiles
 from minidl.models import Discriminator, Generator
 from minidl.nn.functional import binary_cross_entropy_with_logits
 
@@ -150,9 +150,7 @@ def play(x, rules, epochs, file):
 
 def main(args):
     minidl.manual_seed(args.seed)
-    data = load_images(args.data, seed=args.seed).scaled()
-    if any(edge % 4 for edge in data.x_train.shape[2:]):
-        raise DataError(f"{args.data}: edges must be multiples of 4, got images of {data.x_train.shape[1:]}")
+    data = labelled_images(args, 4)
     x = 2 * data.x_train - 1  # in -1 ... 1, as tanh gives
     says = judge(data)
     sure, unsure = says(data.x_test)[0], says(minidl.random.uniform(data.x_test.shape))[0]

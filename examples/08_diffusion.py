@@ -17,8 +17,7 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl.data import DataError, load_images
-from minidl.examples import figure, judge, nearest, picture, run, stage, tiles
+from minidl.examples import figure, judge, labelled_images, nearest, picture, run, stage, tiles
 from minidl.models import Diffusion, UNet
 from minidl.models.unet import TimeEmbedding
 from minidl.nn.functional import silu
@@ -132,9 +131,7 @@ def points(args):
 
 
 def main(args):
-    data = load_images(args.data, seed=args.seed).scaled()
-    if any(edge % 2 for edge in data.x_train.shape[2:]):
-        raise DataError(f"{args.data}: edges must be even, got images of {data.x_train.shape[1:]}")
+    data = labelled_images(args, 2)
     minidl.manual_seed(args.seed)
     samples = points(args)
 

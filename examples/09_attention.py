@@ -25,8 +25,8 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl.data import Dataset, load_images
-from minidl.examples import figure, picture, run, stage
+from minidl.data import DataError, Dataset
+from minidl.examples import figure, labelled_images, picture, run, stage
 from minidl.nn.functional import cross_entropy, unfold
 from minidl.train import fit, predict
 
@@ -143,9 +143,9 @@ def milliseconds(model, x, repeats=20):
 
 def main(args):
     minidl.manual_seed(args.seed)
-    data = load_images(args.data, seed=args.seed).scaled()
+    data = labelled_images(args)
     if data.x_train.shape[1:] != (1, 8, 8):
-        raise minidl.data.DataError(f"{args.data}: the canvas is made for grey images of 8 x 8 pixels")
+        raise DataError(f"{args.data}: the canvas is made for grey images of 8 x 8 pixels")
     training, test = Canvases(data.x_train, data.y_train), Canvases(data.x_test, data.y_test)
     x, at = test.paint(np.arange(len(test)))
     chance = np.mean([in_window(test.x, at, np.full(len(at), s)) for s in range(EDGE**2)])

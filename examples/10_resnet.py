@@ -107,10 +107,10 @@ def main(args):
         for skip in (True, False):
             minidl.manual_seed(args.seed)
             net = resnet_cifar(depth, in_channels=1, width=8, skip=skip)
-            history = train(net, digits, 2 if args.quick else 4, 4e-3)
+            how = "with skips" if skip else "without"
+            history = train(net, digits, 2 if args.quick else 4, 4e-3, **stage(args, f"{depth} {how}"))
             curves[depth, skip] = history.steps["loss"]
             scores[depth, skip] = accuracy(net, x_test, y_test)
-            how = "with skips" if skip else "without"
             print(
                 f"  {depth} layers, {how:10}  loss {history['loss'][-1]:.3f}  test accuracy {scores[depth, skip]:.3f}"
             )
@@ -145,5 +145,5 @@ if __name__ == "__main__":
         quick="a third of the epochs, two depths",
         plot="draw the features, and the losses with and without skips",
         save="write the weights of the network for textures to a .safetensors or .npz file",
-        resume="keep the state of the training on textures there (FILE-digits: on digits), and go on from it",
+        resume="keep the state of the training on textures there, of the others in FILE-NAME, and go on from it",
     )

@@ -39,8 +39,7 @@ from minidl.compress import (
     snip,
     sparsity,
 )
-from minidl.data import load_images
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, labelled_images, picture, run
 from minidl.models import DigitsCNN
 from minidl.train import Prune, evaluate, fit
 
@@ -78,7 +77,7 @@ def size(model):
 
 
 def main(args):
-    data = load_images(args.data, seed=args.seed).scaled()
+    data = labelled_images(args)
     minidl.manual_seed(args.seed)
     model = DigitsCNN(data.x_train.shape[1:], data.num_classes)
     early = copy.deepcopy(model.state_dict())

@@ -24,8 +24,7 @@ import tempfile
 import minidl
 from minidl import nn, optim
 from minidl.compress import gptq_, latencies, load_net, quantize_, quantize_static, save_model, save_net
-from minidl.data import load_images
-from minidl.examples import figure, picture, run
+from minidl.examples import figure, labelled_images, picture, run
 from minidl.nn import functional as F
 from minidl.train import fit
 
@@ -72,7 +71,7 @@ def train(model, data, epochs, rate):
 
 
 def main(args):
-    data = load_images(args.data, seed=args.seed).scaled()
+    data = labelled_images(args)
     calibration = data.x_train[:256]
     minidl.manual_seed(args.seed)
     model = train(ResidualCNN(data.x_train.shape[1], data.num_classes), data, 2 if args.quick else 8, 5e-3)
@@ -117,7 +116,7 @@ def draw(path, found):
         for i, (name, (right, size, _)) in enumerate(found.items()):
             axes.plot(size / 1000, 100 * right, "os^vDPX*h"[i], mfc="none", ms=9, color=f"C{i}", label=name)
         axes.set(xlabel="kB on disk", ylabel="% of test images right", xscale="log")
-        axes.set_xticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
+        axes.set_xticks([30, 50, 100, 200, 400], ["30", "50", "100", "200", "400"])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc="lower right")

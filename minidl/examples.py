@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl.cli import UserError, seed_number
-from minidl.data.errors import DataError
+from minidl.data import DataError, ImageData, load_images
 from minidl.io import CheckpointError, atomic_write
 from minidl.outputs import check_outputs, try_writing
 
@@ -28,6 +28,7 @@ __all__ = [
     "figure",
     "folder",
     "judge",
+    "labelled_images",
     "letter_pairs",
     "nearest",
     "pages",
@@ -141,11 +142,27 @@ def picture(path: str, rows: int = 1, columns: int = 1, size: tuple[float, float
     print(f"wrote {path}")
 
 
+def labelled_images(args: argparse.Namespace, multiple: int = 1) -> ImageData:
+    """The images of ``--data`` or the shipped digits, scaled, for a page that tells classes apart.
+
+    Raises DataError if there is but one class, or if the edges are no multiples of what the page's network wants.
+
+    >>> labelled_images(argparse.Namespace(data=None, seed=0), 4).x_train.shape
+    (1438, 1, 8, 8)
+    """
+    data = load_images(args.data, seed=args.seed).scaled()
+    if (data.y_train == data.y_train[0]).all():
+        raise DataError(f"{args.data}: all images are of class {data.y_train[0]}; at least two classes are needed")
+    if any(edge % multiple for edge in data.x_train.shape[2:]):
+        raise DataError(f"{args.data}: edges must be multiples of {multiple}, got images of {data.x_train.shape[1:]}")
+    return data
+
+
 def judge(data: Any, epochs: int = 12) -> Callable[[Any], tuple[float, Any]]:
     """A classifier trained on real images, for pages that make images.
 
     Args: data: scaled ImageData. Returns a function of images (N, C, H, W) in 0 ... 1, which says how sure the
-    classifier is of them (the mean of its highest probability) and how many it takes for each class (C,).
+    classifier is of them (the mean of its highest probability) and how many it takes for each class that occurs (C,).
     """
     import numpy as np
 
@@ -155,12 +172,12 @@ def judge(data: Any, epochs: int = 12) -> Callable[[Any], tuple[float, Any]]:
 
     model = DigitsCNN(data.x_train.shape[1:], data.num_classes)
     optimizer = optim.AdamW(model.parameters(), lr=2e-3)
-    training = (data.x_train, data.y_train)
+    training, known = (data.x_train, data.y_train), np.unique(data.y_train)
     fit(model, training, loss=nn.functional.cross_entropy, optimizer=optimizer, epochs=epochs, progress=False)
 
     def of(images: Any) -> tuple[float, Any]:
         p = nn.functional.softmax(predict(model, np.float32(images)), -1).numpy()  # N, C
-        return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=data.num_classes)
+        return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=data.num_classes)[known]
 
     return of
 

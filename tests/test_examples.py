@@ -303,11 +303,13 @@ def test_gradient_descent_equals_the_closed_form_for_other_starts(example):
 
 
 def test_digits_of_the_users_own(example, tmp_path):
-    """Another size and only three classes, from an npz file."""
+    """Another size and only three classes, which are not numbered from 0, from an npz file."""
     images, labels = digits()
-    few = labels < 3
+    few = np.isin(labels, (1, 2, 6))
     np.savez(tmp_path / "mine.npz", images=images[few, 1:], labels=labels[few])
-    printed = example(2, "--quick", "--seed", 3, "--data", tmp_path / "mine.npz")
+    picture = tmp_path / "picture.png"
+    printed = example(2, "--quick", "--seed", 3, "--data", tmp_path / "mine.npz", "--plot", picture)
+    assert picture.exists()
     assert figures(printed)["test accuracy"][0] > 0.93
 
 
@@ -407,3 +409,26 @@ def test_pairs_of_the_users_own(example, tmp_path):
     (tmp_path / "pairs.csv").write_text("low,high\n" + "\n".join(rows) + "\n")
     printed = example(5, "--quick", "--data", tmp_path / "pairs.csv")
     assert set(figures(printed)) == {"translation, exactly right", "translation, BLEU"}
+
+
+@pytest.mark.parametrize(
+    ("number", "rows", "words"),
+    [
+        (2, None, "all images are of class 3"),
+        (3, [f"w{i},a" for i in range(60)], "60 texts of 1 classes"),
+        (3, ["Ada,x", "Bob,y"], "2 texts of 2 classes"),
+        (4, [f"{i},5" for i in range(200)], "the last 41 values are all the same"),
+    ],
+)
+def test_data_that_there_is_nothing_to_learn_from(number, rows, words, example, tmp_path, capsys):
+    path = tmp_path / ("one.npz" if rows is None else "rows.csv")
+    if rows is None:
+        np.savez(path, images=np.zeros((40, 8, 8), np.uint8), labels=np.full(40, 3))
+    else:
+        path.write_text("a,b\n" + "\n".join(rows) + "\n")
+    with pytest.raises(SystemExit) as caught:
+        example(number, "--quick", "--data", path)
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.out == ""
