@@ -138,14 +138,14 @@ def main(args):
     if args.save:
         save_model(sparse, args.save)
     if args.plot:
-        with picture(args.plot, size=(8, 4.5)) as axes:
+        with picture(args.plot, size=(9.5, 4.5)) as axes:
             for (name, values), color in zip(curves.items(), ("#bbbbbb", "#d1580c", "#8250df", "#1f6feb")):
                 axes.plot(np.arange(len(SHARES)), values, marker="o", markersize=4, color=color, label=name)
             axes.axhline(dense, color="#222222", linewidth=1, linestyle="--", label="dense")
             axes.set_xticks(np.arange(len(SHARES)), [f"{share:.0%}" for share in SHARES])
             axes.set(xlabel="weights that are zero", ylabel="test accuracy", ylim=(0, 1.02))
             axes.grid(alpha=0.3)
-            axes.legend(frameon=False, loc="center left")
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 if __name__ == "__main__":

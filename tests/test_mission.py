@@ -1,7 +1,49 @@
-"""What the source documents name exists under that name (rows S0-3, S0-21 of docs/mission.md)."""
+"""docs/mission.md: every row has a command, and what the commands name exists. Row S0-3 and the names of S0-21."""
+
+import pathlib
+import pkgutil
+import re
+import shlex
+
+import pytest
 
 import minidl
 from minidl import nn, optim
+from minidl.cli import _parser
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROWS = re.findall(r"^\| (S\d-\d+)(?:, \w+)? \| .* \| (.*) \| .*?\|$", (ROOT / "docs" / "mission.md").read_text(), re.M)
+
+
+def test_every_row_of_both_documents_is_there():
+    for document, count in (("S0", 21), ("S1", 44)):
+        rows = list(dict.fromkeys(row for row, _ in ROWS if row.startswith(document)))
+        assert rows == [f"{document}-{n}" for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("commands", [pytest.param(commands, id=row) for row, commands in ROWS])
+def test_what_its_commands_name_exists(commands):
+    named = re.findall(r"`([^`]+)`", commands)
+    assert named
+    for command in named:
+        first, *words = shlex.split(command) if command[:3] in ("min", "pyt") and " " in command else (command,)
+        if first == "minidl":
+            arguments, _ = _parser().parse_known_args(words)
+            if words[0] == "examples":
+                assert list((ROOT / "examples").glob(f"{int(arguments.page):02}_*.py")), command
+        elif first == "python":
+            path = pathlib.Path(*words[1].split(".")).with_suffix(".py") if words[0] == "-m" else pathlib.Path(words[0])
+            assert (ROOT / path).is_file(), command
+        elif first == "pytest":
+            paths = [ROOT / word for word in words if word.startswith("tests/")]
+            files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*.py"))]
+            assert paths
+            assert all(path.exists() for path in paths), command
+            wanted = words[words.index("-k") + 1] if "-k" in words else ""
+            text = "".join(file.read_text() for file in files)
+            assert all(word in text for word in re.findall(r"\w+", wanted) if word != "or"), command
+        elif first.startswith("minidl."):
+            assert pkgutil.resolve_name(first.partition("(")[0])
 
 
 def test_gradient_descent_of_the_document_is_the_closed_form():
