@@ -20,7 +20,7 @@ WIDEST = 1 << 12  # of windows, strides, dilations and borders: a hostile one wo
 APART = 1e30  # scales of what is read and of the result: the quotient is to be a float32
 
 RANGES: dict[str, tuple[int, int]] = {
-    "x": (0, LONGEST), "b": (0, LONGEST), "xs": (0, LONGEST), "out": (1, LONGEST), "dim": (-4, 3),
+    **dict.fromkeys(("x", "b", "xs", "out"), (-LONGEST, LONGEST)), "dim": (-4, 3),
     "shape": (-1, LONGEST), "low": (-128, 127), "high": (-128, 127), "bits": (2, 8), "groups": (1, LONGEST),
     "size": (0, LONGEST), "padding": (0, WIDEST), "border": (-WIDEST, WIDEST), "window": (1, WIDEST),
     "stride": (1, WIDEST), "dilation": (1, WIDEST),
@@ -87,8 +87,8 @@ def check_flow(steps: Iterable[Any], output: Any, quants: dict[int, Quant] | Non
         call = step if recorded else getattr(step, "call", None)
         if call is not None and all(isinstance(r, Value) and r.index == -1 for r in call.refs()):
             raise ValueError(f"step {i}, {call.op}, reads no tensor")
-        if not outs or any(not _whole(n, 1, LONGEST) or n in made for n in outs):
-            raise ValueError(f"step {i} makes results {outs}: numbers from 1, each made once")
+        if not outs or any(not _whole(n, -LONGEST, LONGEST) or n in made for n in outs):
+            raise ValueError(f"step {i} makes results {outs}: other numbers than 0 and -1, each made once")
         if isinstance(step, Float) and step.out not in step.call.outs:
             raise ValueError(f"step {i} gives result {step.out}, its op makes {step.call.outs}")
         if not recorded and not isinstance(step, Float) and not codes.issuperset(read):
