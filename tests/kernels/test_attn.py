@@ -248,7 +248,7 @@ LATER = (1, 1, 1, 600, 600, 32, 32, "float", True)
 @pytest.fixture
 def small_tiles(monkeypatch):
     """The tile unit serves small arrays, too; what it said of them."""
-    monkeypatch.setattr(tiles, "LENGTH", 1)
+    monkeypatch.setattr(tiles, "AREA", 0)
     monkeypatch.setattr(tiles, "WIDTH", 1)
     said = []
     for name in ("forward", "backward"):
@@ -275,7 +275,7 @@ def test_tile_unit_is_as_good_as_the_reference(small_tiles, setting, layout, sca
 def test_tile_unit_on_any_sizes(setting, seed):
     arguments = operands(setting, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "LENGTH", 1)
+        patch.setattr(tiles, "AREA", 0)
         patch.setattr(tiles, "WIDTH", 1)
         found = both("streaming", *arguments)
         with threads.threads(2), guarded(patch, blocks, cpu):
@@ -360,7 +360,7 @@ def test_nothing_is_read_outside(least):
         + """
 import sys
 from minidl_kernels.attn import cpu, tiles
-tiles.LENGTH = tiles.WIDTH = int(sys.argv[1])
+tiles.AREA = tiles.WIDTH = int(sys.argv[1])
 sizes = (
     (1, 2, 1, 9, 70, 5, 7), (1, 2, 1, 1, 70, 5, 77), (2, 2, 2, 33, 65, 8, 33), (1, 1, 1, 1, 1, 1, 1),
     (1, 1, 1, 32, 64, 64, 64),

@@ -97,6 +97,11 @@ def steps(dtype: str, tier: str) -> Steps:
             y = pointer(turned_mask)
             for i in range(count * ncols):
                 x[i] = low if y[i] == low else x[i] + y[i]
+        elif z.mask_kind == 1 and z.mask[2] == 0:  # keys that no query may see
+            for i in range(count):
+                if flags(start + i * z.mask[3])[0] == 0:
+                    for lane in range(ncols):
+                        x[i * ncols + lane] = low
         elif z.mask_kind:
             for i in range(count):
                 for lane in range(some):

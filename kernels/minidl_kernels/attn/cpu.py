@@ -111,6 +111,18 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
             narrow(count, a, rows, 1, b + j * size, cols, c + j * size, width, 1)
 
     @jit(inner=True)
+    def score(count, a, rows, turned, lanes, to, behind):
+        """A tile of scores; where keys lie behind the queries of the first vector, of the second alone."""
+        if behind < nlanes:
+            tile(count, a, rows, 1, turned, lanes, to, ncols, 0)
+        else:
+            narrow(count, a, rows, 1, turned + nlanes * size, lanes, to + nlanes * size, ncols, 0)
+            x = pointer(to)
+            for i in range(nrows):
+                for lane in range(nlanes):
+                    x[i * ncols + lane] = zero
+
+    @jit(inner=True)
     def attend(task, slot, z, n, o, q, k, v, mask, scale, out, lse, notes, scratch, scratch_bytes):
         """One block of queries of one head."""
         down = (z.t + ncols - 1) // ncols  # blocks of queries
@@ -135,15 +147,24 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         for s0 in range(0, stop, KEYS):
             count = min(KEYS, stop - s0)
             for i in range(0, count, nrows):
-                tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned, n.lanes, scores + i * ncols * size, ncols, 0)
+                behind = s0 + i - t0 if z.causal else 0
+                score(z.d, keys, n.k_rows + (s0 + i) * 8, turned, n.lanes, scores + i * ncols * size, behind)
             if z.mask_kind or (z.causal and s0 + count > t0):
                 forbid(z, image, head, t0, some, s0, count, mask, scores, alpha + ncols * size)
             absorb(count, scores, m, l, alpha)
             if s0:
                 shrink(z.e, sums, alpha)
+            # Of a causal block's last keys the queries of the second vector alone know.
+            whole = max(0, min(count, t0 + nlanes - s0)) if z.causal else count
+            at_v, late = values + s0 * z.v[2] * size, scores + whole * ncols * size + nlanes * size
             for i in range(0, z.e, nrows):
                 at = sums + i * ncols * size
-                tile(count, values + s0 * z.v[2] * size, n.e + i * 8, z.v[2], scores, n.lanes, at, ncols, 1)
+                tile(whole, at_v, n.e + i * 8, z.v[2], scores, n.lanes, at, ncols, 1)
+                if whole < count:
+                    to = at + nlanes * size
+                    narrow(
+                        count - whole, at_v + whole * z.v[2] * size, n.e + i * 8, z.v[2], late, n.lanes, to, ncols, 1
+                    )
         logs = pointer(lse + ((image * z.h + head) * z.t + t0) * size)
         for lane in range(ncols):
             factors[lane] = one / total[lane] if total[lane] != zero else zero
@@ -195,8 +216,10 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
         mean, factor = per_lane + ncols * size, per_lane + 2 * ncols * size
         factors, made = pointer(factor), pointer(turned_dq)
         total_k, total_v = pointer(sums_k), pointer(sums_v)
-        for i in range((length + KEYS + PAD) * (d_pad + e_pad)):
+        for i in range((last - first + PAD) * d_pad):
             total_k[i] = zero
+        for i in range((last - first + PAD) * e_pad):
+            total_v[i] = zero
         for head in range(kv_head * share, (kv_head + 1) * share):
             row = (image * z.h + head) * z.t
             for t0 in range(0, z.t, ncols):
@@ -232,8 +255,9 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                     count = min(KEYS, stop - s0)
                     for i in range(0, count, nrows):
                         to_row = i * ncols * size
-                        tile(z.d, keys, n.k_rows + (s0 + i) * 8, 1, turned_q, n.lanes, scores + to_row, ncols, 0)
-                        tile(z.e, values, n.v_rows + (s0 + i) * 8, 1, turned_o, n.lanes, slopes + to_row, ncols, 0)
+                        behind = s0 + i - t0 if z.causal else 0
+                        score(z.d, keys, n.k_rows + (s0 + i) * 8, turned_q, n.lanes, scores + to_row, behind)
+                        score(z.e, values, n.v_rows + (s0 + i) * 8, turned_o, n.lanes, slopes + to_row, behind)
                     if z.mask_kind or (z.causal and s0 + count > t0):
                         forbid(z, image, head, t0, some, s0, count, mask, scores, turned_mask)
                     differentiate(count, scores, slopes, per_lane, mean, factor)
@@ -245,9 +269,11 @@ def _kernels(dtype: str, tier: str) -> _Kernels:
                         at = turned_dq + i * ncols * size
                         tile(count, keys + s0 * z.k[2] * size, n.d + i * 8, z.k[2], slopes, n.lanes, at, ncols, 1)
                     for i in range(0, count, nrows):
-                        line = s0 - first + i
-                        add_rows(some, slopes, n.lanes + i * 8, lines_q, n.q_lines, sums_k + line * d_pad * size, d_pad)
-                        add_rows(some, scores, n.lanes + i * 8, lines_o, n.e_lines, sums_v + line * e_pad * size, e_pad)
+                        line, skip = s0 - first + i, max(0, s0 + i - t0) if z.causal else 0  # queries before these keys
+                        rows_k, rows_v = sums_k + line * d_pad * size, sums_v + line * e_pad * size
+                        ds_here, p_here = slopes + skip * size, scores + skip * size
+                        add_rows(some - skip, ds_here, n.lanes + i * 8, lines_q, n.q_lines + skip * 8, rows_k, d_pad)
+                        add_rows(some - skip, p_here, n.lanes + i * 8, lines_o, n.e_lines + skip * 8, rows_v, e_pad)
                 odd |= strange(z.d * VECTORS, turned_dq)
                 turn_back(turned_dq, some, z.d, at_dq, o.dq[2])
         odd |= strange((last - first) * d_pad // nlanes, sums_k) | strange((last - first) * e_pad // nlanes, sums_v)

@@ -404,13 +404,13 @@ def _kernels() -> _Kernels:
     return _Kernels(forward, backward)
 
 
-# Least numbers of queries and of keys, and of features: below, packing costs more than the unit wins. Measured.
-LENGTH, WIDTH = 65, 32
+# T S / (T + S) and features: up to the one, and below the other, packing costs more than the unit wins. Measured.
+AREA, WIDTH = 42, 32
 
 
 def serves(q: Array, z: Sizes) -> bool:
     """Whether the tile unit is there and faster."""
-    large = min(z.t, z.s) >= LENGTH and min(z.d, z.e) >= WIDTH
+    large = z.t * z.s > AREA * (z.t + z.s) and min(z.d, z.e) >= WIDTH
     return large and q.itemsize == 4 and machine.multiplies_bfloat16()
 
 
