@@ -115,6 +115,8 @@ def pack(t: Tile, operand: str) -> Any:
             # Of a square: vector i along `outer`, lanes along `inner`.
             outer_step, inner_step = (lane_step, k_step) if operand == "a" else (k_step, lane_step)
 
+            ahead = builder.mul(k_step, I64(t.block))
+
             def vectors(start: ir.Value, step: ir.Value, count: ir.Value, mask: ir.Value) -> list[ir.Value]:
                 """`count` vectors, `step` bytes apart, and zeros: read from elsewhere, which is cheaper than a mask."""
                 found = []
@@ -122,6 +124,7 @@ def pack(t: Tile, operand: str) -> Any:
                     inside = builder.icmp_signed("<", I64(i), count)
                     here = builder.add(start, builder.mul(step, I64(i)))
                     found.append(v.masked_load(mask, builder.select(inside, here, zeros)))
+                    v.prefetch(builder.add(here, ahead))
                 return found
 
             def blocks(square: Callable[[ir.Value, ir.Value, ir.Value], list[ir.Value]]) -> None:
