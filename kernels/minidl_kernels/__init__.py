@@ -55,6 +55,7 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "linear",
+    "linear_backward",
     "listen",
     "log_softmax",
     "log_softmax_backward",
@@ -136,6 +137,22 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     [3.0, 4.0]
     """
     return call("linear", (x, w, b))
+
+
+def linear_backward(
+    dy: Array, x: Array, w: Array, needs: tuple[bool, bool, bool] = (True, True, True)
+) -> tuple[Array | None, Array | None, Array | None]:
+    """dx = dy @ w, dw = dy.T @ x, db = the sum of dy's rows.    dy (..., N), x (..., K), w (N, K)
+
+    None in place of each that `needs` has no need of. Raises ValueError for shapes that do not fit, TypeError for
+    dtypes.
+
+    >>> import numpy as np
+    >>> dx, dw, db = linear_backward(np.ones((2, 1)), np.array([[1.0], [2.0]]), np.array([[3.0]]), (True, True, False))
+    >>> dx.tolist(), dw.tolist(), db
+    ([[3.0], [3.0]], [[3.0]], None)
+    """
+    return call("linear_backward", (dy, x, w, needs))
 
 
 def conv2d(

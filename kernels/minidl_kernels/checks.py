@@ -126,6 +126,20 @@ def linear(x: Any, w: Any, b: Any) -> None:
     same_float("linear", x=x, w=w, b=b)
 
 
+def linear_backward(dy: Any, x: Any, w: Any, needs: Any) -> None:
+    """dy (..., N), x (..., K), w (N, K), and three flags."""
+    op = "linear_backward"
+    array(op, "x", x)
+    array(op, "w", w, 2, "(N, K)")
+    _rows(op, x, w)
+    array(op, "dy", dy)
+    if tuple(dy.shape) != (*x.shape[:-1], w.shape[0]):
+        raise ValueError(f"{op}: dy must have shape {(*x.shape[:-1], w.shape[0])}, got {tuple(dy.shape)}")
+    same_float(op, dy=dy, x=x, w=w)
+    if not isinstance(needs, tuple) or len(needs) != 3:
+        raise ValueError(f"{op}: needs must be three flags, for x, w and b, got {needs!r}")
+
+
 def _rows(op: str, x: Any, w: Any) -> None:
     if x.ndim < 1 or x.shape[-1] != w.shape[1]:
         hint = "; w is (out, in): did you mean w.T?" if x.ndim and x.shape[-1] == w.shape[0] else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy import ndarray
+
 import minidl_kernels as kernels
 from minidl.autograd import Op, ShapeError, op, require
 from minidl.ops import hints
@@ -138,6 +140,9 @@ class linear(Op):
         if len(w.shape) == 1:
             w, dy = reshape(w, (1, -1)), dy[..., None]
             return ctx.wanted(lambda: matmul(dy, w), lambda: reshape(matmul(flat(dy).T, flat(x)), (-1,)))
+        if type(dy) is ndarray and x is not None and dy.dtype.char in "fd":
+            for_x, for_w, for_b = (*ctx.needs, False)[:3]
+            return kernels.linear_backward(dy, x, w, (for_x, for_w, for_b))[: len(ctx.parents)]
         return ctx.wanted(
             lambda: matmul(dy, w),  # (..., N) @ (N, K) -> (..., K)
             lambda: matmul(flat(dy).T, flat(x)),  # (N, R) @ (R, K) -> (N, K)

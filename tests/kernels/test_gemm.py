@@ -349,3 +349,44 @@ def test_what_runs():
     assert mk.which("linear", np.empty((200, 300), "f"), np.empty((100, 300), "f")) == "tiled"
     with pytest.raises(RuntimeError, match="tiled.*float32"), mk.use(matmul="tiled"):
         mk.matmul(np.ones((2, 2), int), np.ones((2, 2), int))
+
+
+@given(
+    lead=st.sampled_from([(), (1,), (7,), (2, 3), (40,), (5, 0), (3, 90)]),
+    n=sizes(32, 70),
+    k=sizes(16, 40),
+    dtype=floats,
+    layout=layouts,
+    needs=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    variant=st.sampled_from([v for v in mk.variants("linear_backward", "cpu") if v != "reference"]),
+    seed=seeds,
+)
+def test_gradients_of_linear_equal_the_definition(lead, n, k, dtype, layout, needs, variant, seed):
+    x, w, dy = (
+        normal(seed, *lead, k, dtype=dtype),
+        normal(seed + 1, n, k, dtype=dtype),
+        normal(seed + 2, *lead, n, dtype=dtype),
+    )
+    x, w, dy = (laid_out(a, layout) for a in (x, w, dy))
+    with mk.use(linear_backward="reference"):
+        right = mk.linear_backward(dy, x, w, needs)
+        sizes_of = mk.linear_backward(abs(dy), abs(x), abs(w), (True, True, True))
+    with unmodified(x, w, dy), mk.use(linear_backward=variant):
+        found = mk.linear_backward(dy, x, w, needs)
+    r = max(1, int(np.prod(lead)))
+    for name, a, b, size, length, need in zip(
+        ("dx", "dw", "db"), found, right, sizes_of, (n, r, r), needs, strict=True
+    ):
+        assert (a is None) == (b is None) == (not need)
+        if need:
+            assert_close(a, b, bound=sum_bound(length, size, a.dtype), what=name)
+
+
+def test_gradients_of_linear_refuse_what_does_not_fit():
+    x, w = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32)
+    with pytest.raises(ValueError, match=r"dy must have shape \(2, 4\), got \(2, 3\)"):
+        mk.linear_backward(x, x, w)
+    with pytest.raises(TypeError, match="dy is float64 but x is float32"):
+        mk.linear_backward(np.ones((2, 4)), x, w)
+    with pytest.raises(ValueError, match="three flags"):
+        mk.linear_backward(np.ones((2, 4), np.float32), x, w, (True, True))

@@ -2,6 +2,7 @@
 
     matmul   (..., M, K) @ (..., K, N) -> (..., M, N)        leading axes broadcast
     linear   x (..., K), w (N, K), b (N,) -> y (..., N)      y = x @ w.T + b
+    linear_backward   dy (..., N), x, w -> dx, dw, db        dx = dy @ w, dw = dy.T @ x, db = sum of dy
 
 Every variant takes any strides (transposed, sliced, reversed, broadcast, unaligned). M, N or K = 0 is legal: an empty
 sum is zero. float32 and float64 are summed in their own precision, in the order of k within stretches that do not
@@ -44,6 +45,10 @@ def _tiled_cost(batch: int, m: int, n: int, k: int) -> float:
 def _matmul_tiled_cost(a: Any, b: Any) -> float:
     batch = math.prod(a.shape[:-2]) if a.ndim >= b.ndim else math.prod(b.shape[:-2])
     return _tiled_cost(batch, a.shape[-2], b.shape[-1], a.shape[-1])
+
+
+def _linear_backward_cost(dy: Any, x: Any, w: Any, needs: Any) -> float:
+    return _tiled_cost(1, math.prod(x.shape[:-1]), *w.shape)
 
 
 def _linear_tiled_cost(x: Any, w: Any, b: Any) -> float:
@@ -152,6 +157,25 @@ OPS = (
                 note="packed panels and a tile in registers that starts from the bias",
             ),
             *_cuda("linear"),
+        ),
+    ),
+    Op(
+        "linear_backward",
+        check=checks.linear_backward,
+        variants=(
+            Variant(
+                "reference",
+                load="minidl_kernels.gemm.reference:linear_backward",
+                cost=REFERENCE,
+                note="the definition",
+            ),
+            Variant("blas", load="minidl_kernels.gemm.backward:blas", cost=2.0, note="NumPy's BLAS"),
+            Variant(
+                "tiled",
+                load="minidl_kernels.gemm.backward:tiled",
+                cost=_linear_backward_cost,
+                note="packed panels and a tile in registers",
+            ),
         ),
     ),
 )

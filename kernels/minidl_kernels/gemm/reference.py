@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,18 @@ def matmul(a: Array, b: Array) -> Array:
         return np.matmul(a, b)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.matmul(a.astype(wide), b.astype(wide)).astype(a.dtype)
+
+
+def linear_backward(
+    dy: Array, x: Array, w: Array, needs: tuple[bool, bool, bool]
+) -> tuple[Array | None, Array | None, Array | None]:
+    wide = WIDER.get(x.dtype.name, x.dtype)
+    count = math.prod(x.shape[:-1])
+    rows, inputs = dy.astype(wide).reshape(count, dy.shape[-1]), x.astype(wide).reshape(count, x.shape[-1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        dx = (rows @ w.astype(wide)).reshape(x.shape).astype(x.dtype) if needs[0] else None
+        dw = (rows.T @ inputs).astype(x.dtype) if needs[1] else None
+        return dx, dw, rows.sum(0).astype(x.dtype) if needs[2] else None
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:
