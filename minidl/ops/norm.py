@@ -25,7 +25,7 @@ from minidl.tensors import Tensor, wrap
 class standardize(Op):
     """y = (x - mean) / sqrt(var + eps), mean and biased var over `dims`, then times w plus b where they are given.
 
-    w and b have the shape of x, or 1 where they broadcast. With g = dy w and h the mean over dims:
+    w and b broadcast to x. With g = dy w and h the mean over dims:
     dx = (g - h(g) - xhat h(g xhat)) / sqrt(var + eps),   dw = sum dy xhat,   db = sum dy
 
     `statistics`, if given, is a list to which mean and var are appended.
@@ -84,8 +84,9 @@ class standardize(Op):
             return ctx.rstd * (g - h - xhat * hx)
 
         def fold(d: Any, like: Any) -> Any:
-            kept = tuple(i for i, n in enumerate(like) if n == 1)
-            return total(d, kept, True)
+            lead = d.ndim - len(like)
+            kept = (*range(lead), *(lead + i for i, n in enumerate(like) if n == 1))
+            return total(d, kept, True).reshape(like)
 
         shape = None if w is None else w.shape
         return ctx.wanted(dx, lambda: fold(dy * xhat, shape), lambda: fold(dy, shape))
@@ -103,12 +104,12 @@ def _kernel(x: Any, w: Any, b: Any, dims: tuple[int, ...]) -> str:
         return ""
     lead = x.ndim - len(dims)
     if dims == tuple(range(lead, x.ndim)):
-        kind, full = "rows", (1,) * lead + x.shape[lead:]
-    elif dims == (0, *range(2, x.ndim)):
-        kind, full = "channels", (1, x.shape[1]) + (1,) * (x.ndim - 2)
-    else:
-        return ""
-    return kind if all(a is None or a.shape == full for a in (w, b)) else ""
+        full = x.shape[lead:]
+        return "rows" if all(a is None or a.shape in (full, (1,) * lead + full) for a in (w, b)) else ""
+    if dims == (0, *range(2, x.ndim)):
+        full = (1, x.shape[1]) + (1,) * (x.ndim - 2)
+        return "channels" if all(a is None or a.shape == full for a in (w, b)) else ""
+    return ""
 
 
 def _as_kernel(kind: str, x: Any, dims: tuple[int, ...]) -> Any:
@@ -174,7 +175,6 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
             f"normalized_shape={tuple(input.shape[-max(n, 1) :])} would take it, if those are the features"
         )
     dims = tuple(range(input.ndim - n, input.ndim))
-    full = (1,) * (input.ndim - n) + shape
     for name, t in (("weight", weight), ("bias", bias)):
         require(
             t is None or tuple(t.shape) == shape,
@@ -183,7 +183,7 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
             shape,
             t is not None and tuple(t.shape),
         )
-    return _scale_and_shift(input, _affine(weight, full), _affine(bias, full), dims, eps)
+    return _scale_and_shift(input, weight, bias, dims, eps)
 
 
 @op(namespace="nn.functional")
