@@ -387,7 +387,7 @@ ROWS: dict[str, Row] = {
         Row("conv2d", "conv2d", _conv2d, _convolution, _taps, faster=_WINOGRAD),
         Row("conv2d_dx", "conv2d", _conv2d_dx, _convolution, _dx_terms, faster=_WINOGRAD),
         Row("conv2d_dw", "conv2d", _conv2d_dw, _convolution, _dw_terms, faster=_WINOGRAD),
-        Row("attention", "attention", _attention, lambda g: 4.0 * g["d"] * _pairs(g), lambda g: g["s"]),
+        Row("attention", "attention", _attention, lambda g: 4.0 * g["d"] * _pairs(g), lambda g: g["s"], kind="product"),
         # Scores again, dp, and the three gradients: five products where the forward has two.
         Row(
             "attention_backward",
@@ -395,6 +395,7 @@ ROWS: dict[str, Row] = {
             _attention_backward,
             lambda g: 10.0 * g["d"] * _pairs(g),
             lambda g: 16 * g["s"],  # differences of sums, times a sum
+            kind="product",
         ),
         Row("quantize", "codes", _quantize, _moved, expect=_as_it_is("quantize")),
         Row("dequantize", "codes", _dequantize, _moved, expect=_as_it_is("dequantize")),
