@@ -182,7 +182,7 @@ def row_major(a: Any) -> Any:
     return a if a.flags.c_contiguous else devices.contiguous(a)
 
 
-_MANY = 1 << 15  # elements from which the columns of a matrix are summed by the product with a row of ones
+_MANY = 1 << 15  # elements from which columns and channels are summed by products with ones
 
 
 def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
@@ -191,16 +191,26 @@ def total(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) ->
     NumPy's ufunc itself: x.sum() passes through NumPy's Python code, which then is where an overflow seems to come
     from, out of reach of minidl's filter of RuntimeWarnings.
     """
+    add: Any = np.add
     if type(x) is not np.ndarray:
         return row_major(x.sum(axis=dims, keepdims=keepdim, dtype=dtype))
-    if dims in (0, (0,)) and x.ndim == 2 and x.size >= _MANY and x.dtype.char in "fd" and dtype in (None, x.dtype):
-        ones = _ones if len(x) <= _MANY else _ones.__wrapped__
-        y = kernels.matmul(ones(len(x), x.dtype.char), x)  # on all threads
-        return y if keepdim else y[0]
-    add: Any = np.add
+    if x.size >= _MANY and x.dtype.char in "fd" and dtype in (None, x.dtype):
+        if dims in (0, (0,)) and x.ndim == 2:
+            y = kernels.matmul(_row_of_ones(len(x), x.dtype.char), x)  # on all threads
+            return y if keepdim else y[0]
+        if x.ndim > 2 and dims == (0, *range(2, x.ndim)) and x.flags.c_contiguous:  # all but the channels
+            n, c = x.shape[:2]
+            size = x.size // (n * c)
+            planes = kernels.matmul(x.reshape(n * c, size), _row_of_ones(size, x.dtype.char).T)
+            y = add.reduce(planes.reshape(n, c), 0)
+            return y.reshape(1, c, *(1,) * (x.ndim - 2)) if keepdim else y
     if dtype is None and x.dtype == np.float16:
         return add.reduce(x, axis=dims, keepdims=keepdim, dtype=np.float32).astype(np.float16)
     return row_major(add.reduce(x, axis=dims, keepdims=keepdim, dtype=dtype))
+
+
+def _row_of_ones(n: int, char: str) -> Any:
+    return (_ones if n <= _MANY else _ones.__wrapped__)(n, char)
 
 
 @functools.lru_cache(maxsize=8)

@@ -137,3 +137,20 @@ def test_half_precision_stays_with_numpy(kernels_run):
     assert minidl.tanh(x).dtype == minidl.float16
     assert F.softmax(x, -1).dtype == minidl.float16
     assert not kernels_run
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(9000, 5), (64, 64, 8, 8), (3, 5, 7, 900), (2, 1, 40000), (40000, 2, 1)])
+def test_sums_over_all_but_the_last_dimension_or_the_channels(shape, dtype):
+    """Large ones are products with ones; in other layouts they are NumPy's."""
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    dims = (0, *range(2, x.ndim))
+    for given in (x, x[::-1], x.swapaxes(0, -1).copy().swapaxes(0, -1)):
+        for keep in (False, True):
+            found = minidl.tensor(given).sum(dims, keepdim=keep).numpy()
+            right = given.sum(dims, dtype=np.longdouble, keepdims=keep)
+            assert found.shape == right.shape
+            assert found.dtype == x.dtype
+            length = x.size // right.size
+            bound = length * np.finfo(dtype).eps * abs(given).sum(dims, keepdims=keep)
+            assert (abs(found - right) <= bound).all()
