@@ -496,6 +496,9 @@ def test_results_lie_in_memory_as_the_heads_do(causal):
         assert got.transpose(0, 2, 1, 3).flags.c_contiguous
         np.testing.assert_array_equal(got, other)
     np.testing.assert_array_equal(lse, want_lse)
+    shared = np.broadcast_to(q[:1], q.shape)
+    with mk.use(attention="streaming"):
+        assert mk.attention(shared, k, v, None, causal)[0].flags.c_contiguous
     turned = np.ascontiguousarray(q.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)  # the last axis is not in one piece
     with mk.use(attention="streaming", attention_backward="streaming"):
         np.testing.assert_array_equal(mk.attention(turned, k, v, None, causal)[0], out)

@@ -145,9 +145,9 @@ def laid_as(a: Array, shape: tuple[int, ...], stretches: int = 1) -> tuple[Array
     """`stretches` new arrays, (stretches, *shape), and their steps in elements: (batch, head, row, stretch).
 
     Their axes lie in memory in the order of a's, so that heads that were cut from rows of all heads go back without
-    a copy; but the last axis is in one piece.
+    a copy; but the last axis is in one piece. Where a is broadcast, rows lie in their usual order.
     """
-    order = sorted(range(3), key=lambda axis: -a.strides[axis])
+    order = sorted(range(3), key=lambda axis: -a.strides[axis]) if all(a.strides) else [0, 1, 2]
     made = np.empty((stretches, *(shape[axis] for axis in order), shape[3]), a.dtype)
     made = made.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4)
     stretch, b, h, t, _ = made.strides
