@@ -59,6 +59,7 @@ def half_the_channels(repeats: int) -> list[tuple[str, ...]]:
         ("DigitsCNN, 256 digits", models.DigitsCNN, (256, 1, 8, 8)),
         ("mnist_cnn, 64 of 28 x 28", models.mnist_cnn, (64, 1, 28, 28)),
         ("ResNet-18, 2 of 64 x 64", models.resnet18, (2, 3, 64, 64)),
+        ("MobileNetV1, 1 of 224 x 224", models.MobileNetV1, (1, 3, 224, 224)),
         ("MobileNetV1, 2 of 64 x 64", models.MobileNetV1, (2, 3, 64, 64)),
     ):
         whole, x = make().eval(), minidl.randn(*size)

@@ -146,6 +146,19 @@ def test_every_layer_that_runs_has_its_operations_and_kernels(looked_at):
     assert made.pass_ms > 0
 
 
+def test_what_runs_in_one_pass_is_timed_in_one_pass():
+    """Batch norm and the relu behind it: looking on changes neither the pass nor the result."""
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3)).eval()
+    x, y = minidl.randn(16, 2, 8, 8), np.zeros(16, np.int64)
+    before = model(x).array
+    rows = {r.name: r for r in report(model, (x, y), repeats=2, sensitivity=False).rows}
+    assert (rows["2"].ms, rows["2"].kernels) == (0.0, ())
+    assert rows["1"].ms > 0
+    assert rows["1"].kernels == ("channel_affine: vectors",)
+    assert (model(x).array == before).all()
+    assert not any("forward" in m.__dict__ for m in model.modules())
+
+
 def test_bytes_and_noise_at_each_precision_are_those_of_the_packed_weight(looked_at, tmp_path):
     model, _, _, made = looked_at
     for row in made.rows:
