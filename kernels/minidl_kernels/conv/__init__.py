@@ -134,7 +134,8 @@ def prefer_columns(g: Geometry) -> bool:
     """Whether the filters of dx meet so few outputs that turning them takes longer than the product. Measured as above:
     64 to 2048 channels on 2 x 2 to 14 x 14, batches of 1 to 8.
     """
-    return g.groups == 1 and g.n * g.p * g.q <= 100
+    most = 36 if g.r == g.s == 1 and g.stride == (1, 1) else 100  # a product as it stands, where there are more
+    return g.groups == 1 and g.n * g.p * g.q <= most
 
 
 def _columns(op: str, of: Callable[..., Geometry]) -> Variant:
@@ -175,7 +176,7 @@ def prefer_patches(op: str, g: Geometry, itemsize: int) -> bool:
         and machine.multiplies_bfloat16()
         and g.r * g.s > 1
         and g.c >= (128 if op == "conv2d" else 64)
-        and g.k >= (128 if pixels < 600 else 256)
+        and g.k >= (128 if pixels < 1000 else 256)
         and min(depth, pixels) >= 64
         and depth * g.k * pixels >= 1 << 24
         and depth * pixels * itemsize <= PATCHES_BYTES

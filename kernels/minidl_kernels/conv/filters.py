@@ -50,6 +50,7 @@ from .plan import (
 Array = NDArray[Any]
 
 PIXELS = 96  # of one task, at least, where there are images enough: they share a panel of filters while it is near
+DEPTH = 256  # channels and taps at a time: with a panel of filters they fit the first-level cache
 TASKS = 4  # fewest tasks that images are put together for
 
 
@@ -110,8 +111,11 @@ def kernels(dtype: str, tier: str) -> Any:
             full = min(wide, c_out - panel * wide)
             # Images of a strip that is not full lie further apart in the table than in the products.
             each_pixels = numbers[STRIP_ROWS] * ncol
-            for t in range(0, (some - 1) * each_pixels + count * ncol, nrows):
-                tile(depth, held, rows + t * 8, cols, b, products + t * wide * size, 0)
+            pixels = (some - 1) * each_pixels + count * ncol
+            for k in range(0, max(1, depth), DEPTH):
+                deep, taps_at, near = min(DEPTH, depth - k), cols + k * 8, b + k * wide * size
+                for t in range(0, pixels, nrows):
+                    tile(deep, held, rows + t * 8, taps_at, near, products + t * wide * size, k)
             for i in range(some):
                 channel = group * c_out + panel * wide
                 start = ((image + i) * groups * c_out + channel) * area
@@ -131,15 +135,17 @@ def kernels(dtype: str, tier: str) -> Any:
                                 outward((products + (at + q * wide) * size, wide * size, *job, area * size))
                 elif step == 2:
                     # Turned, and then set apart.
-                    pixels, line = count * ncol, numbers[OUT_STEP_H] * numbers[OUT_W] * size
+                    strip_pixels, line = count * ncol, numbers[OUT_STEP_H] * numbers[OUT_W] * size
                     for half in range(0, full, lanes):
                         filters = min(lanes, full - half)
-                        for q in range(0, pixels, lanes):
+                        for q in range(0, strip_pixels, lanes):
                             at = products + (base + q * wide + half) * size
-                            target, across = turned + q * size, min(lanes, pixels - q)
-                            outward((at, wide * size, across, filters, target, pixels * size))
+                            target, across = turned + q * size, min(lanes, strip_pixels - q)
+                            outward((at, wide * size, across, filters, target, strip_pixels * size))
                         to = out + (start + half * area) * size
-                        out_apart((turned, pixels * size, ncol * size, to, area * size, line, filters, count, ncol, 0))
+                        out_apart(
+                            (turned, strip_pixels * size, ncol * size, to, area * size, line, filters, count, ncol, 0)
+                        )
                 else:
                     for line in range(count):
                         at = base + line * ncol * wide

@@ -23,8 +23,10 @@ from .geometry import Geometry
 
 Ints = NDArray[np.int64]
 
-# Bytes of planes that one task fills: they should stay in the second-level cache beside a panel of weights.
+# Bytes of planes that one task fills: they should stay in the second-level cache beside a panel of weights,
+# where so many PIXELS need no more.
 STRIP_BYTES = 256 << 10
+PIXELS = 96
 # A call is cut into at least so many tasks where its shape allows, so that several threads share one image.
 TASKS = 8
 
@@ -111,7 +113,8 @@ def _plan(
     pitch = cols + max((t[2] for t in taps), default=0)
     per_row = max(1, c_in * len(phases) * pitch * itemsize)
     if not strip:
-        strip = min(rows, max(1, STRIP_BYTES // per_row - reach))
+        # Few outputs would not pay for a panel of weights, nor a few rows for those around them.
+        strip = min(rows, max(reach, -(-PIXELS // cols), STRIP_BYTES // per_row - reach))
         strip = min(strip, max(4, -(-rows * g.n * g.groups // TASKS)))
     strips = -(-rows // strip)
     strip = -(-rows // strips)  # of even size

@@ -139,6 +139,7 @@ def product_of_rows(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
     """The tile with the table on the other side, for kernels: f(k, a, rows, taps, b, c, add), addresses.
 
     C[r, j] (+)= sum over i < k of A[rows[r] + taps[i]] * B[i, j], where B and C have rows of V * lanes elements.
+    A sum that goes on (add is not 0) has the same bits as one that is not interrupted.
     """
     size = np.dtype(dtype).itemsize
     width = nvectors * nlanes * size
@@ -150,6 +151,9 @@ def product_of_rows(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
             v = Vectors(builder, element(dtype), nlanes)
             row = [_table(builder, a, rows, I64(r), size) for r in range(nrows)]
             sums = _sums(v, nrows * nvectors)
+            with builder.if_then(builder.icmp_signed("!=", add, I64(0))):
+                for n, s in enumerate(sums):
+                    builder.store(v.load(c, n * nlanes * size), s)
             with counting(builder, k) as i:
                 line = builder.add(b, builder.mul(i, I64(width)))
                 along = _table(builder, I64(0), taps, i, size)
@@ -158,9 +162,6 @@ def product_of_rows(dtype: str, nrows: int, nvectors: int, nlanes: int) -> Any:
                     x = v.broadcast(builder.add(start, along))
                     for y, s in zip(bs, sums[r * nvectors : (r + 1) * nvectors]):
                         builder.store(v.multiply_add(x, y, builder.load(s)), s)
-            with builder.if_then(builder.icmp_signed("!=", add, I64(0))):
-                for n, s in enumerate(sums):
-                    builder.store(v.add(v.load(c, n * nlanes * size), builder.load(s)), s)
             for n, s in enumerate(sums):
                 v.store(builder.load(s), c, n * nlanes * size)
             return context.get_dummy_value()
