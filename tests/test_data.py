@@ -33,6 +33,7 @@ from minidl.data import (
     WeightedRandomSampler,
     default_collate,
     digits,
+    load_cifar,
     load_idx,
     load_images,
     load_npz,
@@ -53,6 +54,50 @@ def test_the_shipped_digits_are_those_of_uci():
     assert images.dtype == np.uint8
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_cifar(tmp_path, labels):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (25, 3, 32, 32), dtype=np.uint8), np.arange(25) % 5
+    coarse = [np.zeros((25, labels - 1), np.uint8), y[:, None].astype(np.uint8)]
+    records = np.concatenate([*coarse, x.reshape(25, -1)], 1)
+    names = ["data_batch_1.bin", "data_batch_2.bin", "test_batch.bin"]
+    if labels == 2:
+        names = ["train.bin", "test.bin"]
+        (tmp_path / names[0]).write_bytes(records[:20].tobytes())
+    else:
+        (tmp_path / names[0]).write_bytes(records[:10].tobytes())
+        (tmp_path / names[1]).write_bytes(records[10:20].tobytes())
+    with pytest.raises(DataError, match=f"{names[-1]} is missing"):
+        load_images(tmp_path)
+    (tmp_path / names[-1]).write_bytes(records[20:].tobytes())
+    data = load_images(tmp_path)
+    assert (data.x_train == x[:20]).all()
+    assert (data.y_train == y[:20]).all()
+    assert (data.x_test == x[20:]).all()
+    assert (data.y_test == y[20:]).all()
+    images, classes = load_cifar(tmp_path / names[0], labels)
+    assert (images[0] == x[0]).all()
+    assert classes.dtype == np.int64
+    assert images.flags.writeable
+
+
+def test_what_is_no_cifar(tmp_path):
+    path = tmp_path / "data_batch_1.bin"
+    for content, message in (
+        (b"", "not whole records"),
+        (bytes(3072), "3072 bytes are not"),
+        (b"\x80\4abc", "a pickle"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load_cifar(path)
+    path.write_bytes(bytes(3073))
+    with pytest.raises(DataError, match="limit of 100 bytes"):
+        load_cifar(path, max_bytes=100)
+    with pytest.raises(DataError, match="not whole records of 3074"):
+        load_cifar(path, labels=2)
 
 
 def test_digits_split_and_scaled():

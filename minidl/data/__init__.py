@@ -2,6 +2,7 @@
 
 from minidl.data.any_file import load_data
 from minidl.data.bpe import BPETokenizer
+from minidl.data.cifar import load_cifar
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.csv_files import Table, load_columns, load_csv
 from minidl.data.datasets import (
@@ -63,6 +64,7 @@ __all__ = [
     "texture_patches",
     "load_data",
     "load_images",
+    "load_cifar",
     "load_idx",
     "load_npz",
     "load_csv",

@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from minidl.data.cifar import find_cifar
 from minidl.data.errors import DataError
 from minidl.data.image_folder import ImageFolder
 from minidl.data.splits import train_test_split
@@ -154,8 +155,9 @@ def load_images(
     Args:
         path: an npz archive (see `load_npz`); a folder with MNIST's idx files (train-images-idx3-ubyte,
             train-labels-idx1-ubyte, t10k-..., each also with .gz); an idx file of images, whose labels lie beside it
-            under the name with "labels" for "images"; a folder of pictures of one size, with a folder for each class
-            (`ImageFolder`), or with such folders in train and test; None for the shipped digits.
+            under the name with "labels" for "images"; a folder with the binary files of CIFAR-10 or CIFAR-100
+            (`load_cifar`); a folder of pictures of one size, with a folder for each class (`ImageFolder`), or with such
+            folders in train and test; None for the shipped digits.
         test_size, seed: for data without a test part of its own, how to split one off, by class (`train_test_split`).
         num_classes: labels must lie below it (default: any below 65,536).
         max_bytes: what any one file, or all pictures of a part, may unpack to.
@@ -220,12 +222,15 @@ def _read_folder(folder: Path, max_bytes: int) -> dict[str, np.ndarray]:
         if (x in found) != (y in found):
             missing = _IDX_NAMES[y if x in found else x]
             raise DataError(f"{folder}: {missing} is missing")
+    if not found and (cifar := find_cifar(folder, max_bytes)) is not None:
+        return cifar
     if not found:
         folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
         if folders:
             return _read_pictures(os.fspath(folder), folders, max_bytes)
         raise DataError(
-            f"{folder}: holds none of {', '.join(_IDX_NAMES.values())} (each may end in .gz), nor folders of pictures"
+            f"{folder}: holds none of {', '.join(_IDX_NAMES.values())} (each may end in .gz), nor CIFAR's binary "
+            "files, nor folders of pictures"
         )
     arrays = {key: load_idx(file, max_bytes) for key, file in found.items()}
     if len(arrays) == 2:  # only one of the two parts: split it
