@@ -189,6 +189,21 @@ def test_bands_and_blocks_of_panels(monkeypatch, near):
 
 
 @pytest.mark.parametrize("tier", machine.tiers())
+def test_long_windows_pass_in_stretches(monkeypatch, tier):
+    """Sums wait for the rest of a window while other tiles are summed: of a long row, and of rows of a window."""
+    x, w, last = integers(0, 75, 2048), integers(1, 40, 2048), ends(2, 40, spread(2048))
+    with machine.use_tier(tier):
+        assert same_bits(cpu.static_linear(x, w, *last), reference.static_linear(x, w, *last))
+        monkeypatch.setattr(windows, "DEEP", 4096)
+        windows.planned.cache_clear()
+        for c, groups, k in ((20, 1, 70), (16, 2, 6)):
+            x, w, last = integers(3, 1, 9, 11, c), integers(4, k, 3, 3, c // groups), ends(5, k, spread(9 * c))
+            args = (x, w, *last[:2], 1, 1, 1, groups, -5, *last[2:])
+            assert same_bits(cpu.static_conv2d(*args), reference.static_conv2d(*args)), groups
+    windows.planned.cache_clear()
+
+
+@pytest.mark.parametrize("tier", machine.tiers())
 def test_nothing_is_written_outside(monkeypatch, tier):
     with machine.use_tier(tier):
         for c, k, groups, window, how in (

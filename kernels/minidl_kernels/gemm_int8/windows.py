@@ -32,6 +32,7 @@ from .geometry import Border, Pair, outputs, phases, sides, split
 
 Array = NDArray[Any]
 
+DEEP = 32 << 10  # bytes of a panel's weights that pass at a time: they stay in L1 while tile after tile meets them
 NEAR = 384 << 10  # bytes of a band, staged, and of its outputs: they stay in L2 while panel after panel passes
 TASKS = 4  # per thread: the last one that is waited for is then small
 
@@ -40,11 +41,11 @@ i8, i16, i32, i64, f32 = (pointer(name) for name in ("int8", "int16", "int32", "
 # What does not change from call to call. c: channels; kg: outputs of a group; rows: staged, of each phase; step: bytes
 # from what an output sees to what the next sees; pitch: steps in a row of the image; reach: bytes behind a tile's first
 # number that it may read; band: rows of outputs of a task, bands: of an image; block: panels of a task, blocks: of a
-# group.
+# group; deep: runs that pass at a time, sums: bytes of those that wait for the next.
 Plan = namedtuple(
     "Plan",
     "b h w c p q sh sw top left phases_h rows pitch step groups kg cg runs elements reach staged band bands"
-    " panels block blocks scratch",
+    " panels block blocks deep sums scratch",
 )
 
 
@@ -111,7 +112,7 @@ def kernel(tier: str, as_floats: bool) -> Any:
         count = min(p.band, p.p - row)
         pixels = (count - 1) * p.pitch + p.q
         acc = scratch + slot * p.scratch
-        held = acc + height * cols * 4
+        held = acc + p.sums
         # Where a tile of the image may be read, and from which tile on that is a copy, `held`.
         a, copied = x + (item * p.h + row) * p.w * p.c + group * p.cg, pixels
         if p.staged:
@@ -135,11 +136,18 @@ def kernel(tier: str, as_floats: bool) -> Any:
             each = p.groups * p.panels * cols * 4
             mine = consts + number * cols * 4
             three = (mine, mine + each, mine + 2 * each)
-            for first in range(0, pixels, height):
-                m = min(height, pixels - first)
-                from_ = a + first * p.step if first < copied else held + (first - copied) * p.step
-                sums(m, n, p.runs, table, p.elements, from_, p.step, at, acc)
-                store(p, m, first, n, acc, three, scales, low, out + (group * p.kg + panel * cols) * out_size)
+            for run in range(0, p.runs, p.deep):
+                runs, weights = min(p.deep, p.runs - run), at + run * p.elements * cols * 4
+                for first in range(0, pixels, height):
+                    m = min(height, pixels - first)
+                    from_ = a + first * p.step if first < copied else held + (first - copied) * p.step
+                    here = acc if p.deep >= p.runs else acc + first * cols * 4
+                    sums(
+                        m, n, runs, table + run * 8, p.elements, from_, p.step, weights, here, run > 0,
+                        pixels <= height,
+                    )  # fmt: skip
+                    if run + runs == p.runs:
+                        store(p, m, first, n, here, three, scales, low, out + (group * p.kg + panel * cols) * out_size)
         leave()
 
     @jit(inner=True)
@@ -171,6 +179,11 @@ def kernel(tier: str, as_floats: bool) -> Any:
     return layer
 
 
+def _parts(k: int) -> int:
+    """Equal parts of k numbers, of whole blocks of any tile, short enough for `DEEP`."""
+    return next((n for n in range(1, 65) if k % (64 * n) == 0 and k // n <= DEEP // 32), 1)
+
+
 @functools.lru_cache(maxsize=512)
 def planned(
     tier: str, nthreads: int, x: tuple[int, ...], w: tuple[int, ...],
@@ -187,6 +200,8 @@ def planned(
     step = max(1, sw * c * number.itemsize)
     joined = groups == 1 and dw == 1  # the taps of a row of the window are one run
     runs, run = (r, s * c) if joined else (r * s, cg)
+    parts = _parts(c) if joined and r == s == 1 else 1  # a long run, which nothing interrupts, as several
+    runs, run = runs * parts, run // parts
     elements, kg = rows.whole(t, per, run), k // groups
     panels = -(-kg // t.cols)
     # A band: few enough rows that they stay near, several where threads need work; then several blocks of panels.
@@ -208,13 +223,17 @@ def planned(
             row = of_rows.index(i * dh % sh) * (band + extra) + i * dh // sh
             table[i, j] = row * pitch * step + j * dw * c * number.itemsize
     table = np.ascontiguousarray(table[:, 0] if joined else table.reshape(-1))
+    table = (table[:, None] + np.arange(parts) * (run * number.itemsize)).reshape(-1)
     reach = int(table.max()) + t.rows * step + elements * 4
     planes = len(of_rows) * (band + extra) * pitch * step if staged else t.rows * step
     up = lambda size: size + -size % workspace.ALIGN
-    scratch = up(t.rows * t.cols * 4 + planes + reach + 64)
+    tiles = -(-((band - 1) * pitch + q) // t.rows)
+    deep = runs if tiles == 1 else max(1, min(runs, DEEP // (elements * t.line)))
+    sums = (tiles if deep < runs else 1) * t.rows * t.cols * 4
+    scratch = up(up(sums) + planes + reach + 64)
     plan = Plan(
         b, h, wide, c, p, q, sh, sw, top, left, len(of_rows), band + extra, pitch, step, groups, kg, cg,
-        runs, elements, reach, int(staged), band, bands, panels, block, -(-panels // block), scratch,
+        runs, elements, reach, int(staged), band, bands, panels, block, -(-panels // block), deep, up(sums), scratch,
     )  # fmt: skip
     room = up(3 * groups * panels * t.cols * 4) + nthreads * scratch
     return np.array(plan, np.int64), table, np.array(of_rows, np.int64), runs, room
