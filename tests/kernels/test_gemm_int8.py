@@ -33,7 +33,8 @@ def exact(a, b):
 @example([], 14, 32, 64, "plain", 0)
 @example([2], 15, 33, 65, "transposed", 0)
 @example([], 3, 3, 0, "plain", 0)
-@example([], 20, 70, 68, "plain", 0)  # rows of B woven by the packer
+@example([], 20, 70, 68, "plain", 0)  # rows of B woven by the packer ...
+@example([], 40, 299, 1100, "plain", 0)  # ... several panels at once, group after group, in two stretches of k
 @example([], 1, 130, 260, "plain", 0)  # few rows: B read once, by columns ...
 @example([], 4, 70, 131, "transposed", 0)  # ... and by rows
 def test_product_is_exact(variant, lead, m, n, k, layout, seed):
@@ -100,10 +101,9 @@ def test_quotients_are_those_of_a_division(tier):
         x = (np.arange(-129, 129, 0.5, np.float64) * scales[:, None].astype(np.float64)).astype(np.float32)
         x = np.concatenate([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf))], 1)
     x = np.concatenate([x, np.tile(np.float32([0, np.inf, -np.inf, np.nan, 1e-45, -3e38]), (len(x), 1))], 1)
-    q, spare = np.empty(x.shape[1], np.int8), np.empty(2, np.float32)
+    q, spare = np.empty(x.shape[1], np.int8), np.empty(1, np.float32)
     for row, scale in zip(x, scales):
-        at, end = address(row), address(spare)
-        stages.quantize_rows(tier)(1, len(row), len(row), at, address(q), float(scale), end, end + 4, 1)
+        stages.quantize_rows(tier)(1, len(row), address(row), address(q), float(scale), address(spare), 1)
         assert same_bits(q, quantize.quantize(row[None], float(scale))[0][0]), scale
 
 

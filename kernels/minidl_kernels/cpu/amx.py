@@ -45,6 +45,7 @@ from .tile import Tile
 KINDS = ("s8s8", "f32x6", "f32x3")
 SIDE = 16  # rows of a tile register, and sums in one of its rows
 BYTES = 1024  # of a tile register
+WIDE = {"s8s8": 8}  # panels of B that its packer makes at once, if not 1: of neighbours in memory
 PLANES = {"s8s8": 1, "f32x6": 3, "f32x3": 2}  # parts that a number is split into
 # Products of the parts 0 (h), 1 (m), 2 (l) of A and of B, in passes over k: the small ones first.
 PASSES = {
@@ -232,8 +233,8 @@ def pack(t: Tile, operand: str) -> Any:
     """The packer `f(source, lane_step, k_step, lanes, k, to) -> low` of operand "a" or "b", as in pack.py.
 
     A panel is a sequence of blocks of k, in each of them the planes, in each of those 32 rows of 64 bytes along k (A),
-    or 16 lines of 32 columns, 4 bytes along k of each (B). Behind the last k it is filled with zeros. `low` is what
-    `split.trusted` wants to know, as bits of a float.
+    or 16 lines of 32 columns, 4 bytes along k of each (B; of several panels at once, if `WIDE` says so). Behind the
+    last k it is filled with zeros. `low` is what `split.trusted` wants to know, as bits of a float.
     """
     if t.kind in split.KINDS:
         return split.pack(t, operand)
@@ -241,8 +242,10 @@ def pack(t: Tile, operand: str) -> Any:
 
 
 def _pack_lines(t: Tile) -> Any:
-    """B of integers: as for vectors, and zeros up to a whole block."""
-    copy, line = plain_pack.pack(t, "b"), t.line // 64
+    """B of integers: as for vectors, and zeros up to a whole block. Up to `WIDE` panels at once, one behind the other:
+    where B lies by rows of bytes, whole cache lines of four rows are read and become two panels.
+    """
+    copy, line, cols = plain_pack.pack(t, "b"), t.line // 64, t.cols
 
     @intrinsic
     def clear(typing: Any, to: Any, lines: Any) -> Any:
@@ -254,15 +257,39 @@ def _pack_lines(t: Tile) -> Any:
 
         return types.void(types.int64, types.int64), emit
 
+    @intrinsic
+    def weave(typing: Any, source: Any, row: Any, k: Any, pairs: Any, to: Any, panel: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+            source, row, k, pairs, to, panel = args
+            v, element = Vectors(builder, I8, 64), Vectors(builder, I32, SIDE)
+            with counting(builder, k) as p, counting(builder, pairs) as pair:
+                start = builder.add(source, builder.mul(builder.mul(p, row), I64(4)))
+                start = builder.add(start, builder.mul(pair, I64(64)))
+                out = builder.add(to, builder.mul(p, I64(t.line)))
+                out = builder.add(out, builder.mul(builder.mul(pair, I64(2)), panel))
+                rows = [v.load(builder.add(start, builder.mul(row, I64(r)))) for r in range(4)]
+                for i, value in enumerate(v.woven(rows)):
+                    place = builder.add(out, builder.mul(panel, I64(i // 2)))
+                    element.store(builder.bitcast(value, element.type), place, 64 * (i % 2), align=64)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), emit
+
     block, width = t.block, t.line
 
     @jit(inner=True)
-    def pack_panel(source, lane_step, k_step, lanes, k, to):  # type: ignore[no-untyped-def]
-        copy(source, lane_step, k_step, lanes, k, to)
-        clear(to + k * width, (-k % block) * line)
+    def pack_panels(source, lane_step, k_step, lanes, k, to):  # type: ignore[no-untyped-def]
+        panel = (k + block - 1) // block * block * width
+        done = lanes // 64 if lane_step == 1 else 0
+        weave(source, k_step // 4, k, done, to, panel)
+        for i in range(2 * done, (lanes + cols - 1) // cols):
+            here, at = min(cols, lanes - i * cols), source + i * cols * lane_step
+            copy(at, lane_step, k_step, here, k, to + i * panel)
+        for i in range((lanes + cols - 1) // cols):
+            clear(to + i * panel + k * width, (-k % block) * line)
         return 0
 
-    return pack_panel
+    return pack_panels
 
 
 def _pack_rows(t: Tile) -> Any:

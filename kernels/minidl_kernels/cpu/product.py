@@ -13,6 +13,7 @@ and writes, stay in L2, and so do all panels; the copies that make this possible
 A share is packed, multiplied and summed by one thread. So panels that several shares need are packed several times; but
 nothing packed ever leaves the core, to memory or to another core, and nobody waits. Packing once for all took as long
 for float32 at 1024 x 1024 x 1024 and more, and on the tile unit, for which a packed number is larger, a fifth longer.
+(Integers pass the tile unit so fast that panels of B are packed and multiplied a group at a time, while they are near.)
 Sums go to C when they are complete only: rows of C may lie so that they push each other out of the cache (4096 bytes
 apart), and the lines in which two shares meet would travel between cores at every stretch.
 
@@ -59,6 +60,7 @@ class Plan(NamedTuple):
     tasks: int  # shares
     high: int  # tiles of a share
     wide: int
+    group: int  # panels of B that are packed at a time, and then multiplied
     each: int  # k of a stretch
     room_a: int  # bytes for a share's panels of A
     room_b: int
@@ -71,7 +73,7 @@ def product(t: Tile) -> Any:
     """The kernel of a tile: `kernel` below, compiled on first use."""
     pack_a, pack_b, tile_multiply, enter, leave = _parts(t)
     rows, cols, size, block, column, line = t.rows, t.cols, t.size, t.block, t.column, t.line
-    careful = t.kind in split.KINDS
+    careful, neighbours = t.kind in split.KINDS, amx.WIDE.get(t.kind, 1) * t.cols
 
     @jit(inner=True)
     def share(task, slot, whole, plan, a, b, c, bias, notes, work):  # type: ignore[no-untyped-def]
@@ -94,31 +96,33 @@ def product(t: Tile) -> Any:
                 to = packed_a + i // rows * deep * column
                 low = pack_a(a_here + i * a.row + k0 * a.col, a.row, a.col, min(rows, m - i), k, to)
                 low_a = min(low_a, low)
-            for j in range(0, n, cols):
-                to = packed_b + j // cols * deep * line
-                low = pack_b(b_here + j * b.col + k0 * b.row, b.col, b.row, min(cols, n - j), k, to)
-                low_b = min(low_b, low)
-            if careful and not split.trusted(low_a, low_b):
-                i64(notes)[slot] = 0
-                return
             new = sums
             if k0 + k == whole.k:
                 new = Matrix(c.at + item * c.next + i0 * c.row + j0 * c.col, 0, c.row, c.col)
-            enter()
-            for i in range(0, m, rows):
-                for j in range(0, n, cols):
-                    tile_multiply(
-                        k, packed_a + i // rows * deep * column, packed_b + j // cols * deep * line,
-                        new.at + i * new.row + j * new.col, new.row, old.at + i * old.row + j * old.col, old.row,
-                        min(rows, m - i), min(cols, n - j),
-                    )  # fmt: skip
-            leave()
+            for first in range(0, n, plan.group * cols):
+                end = min(first + plan.group * cols, n)
+                for j in range(first, end, neighbours):
+                    to = packed_b + (j - first) // cols * deep * line
+                    low = pack_b(b_here + j * b.col + k0 * b.row, b.col, b.row, min(neighbours, end - j), k, to)
+                    low_b = min(low_b, low)
+                if careful and not split.trusted(low_a, low_b):
+                    i64(notes)[slot] = 0
+                    return
+                enter()
+                for i in range(0, m, rows):
+                    for j in range(first, end, cols):
+                        tile_multiply(
+                            k, packed_a + i // rows * deep * column, packed_b + (j - first) // cols * deep * line,
+                            new.at + i * new.row + j * new.col, new.row, old.at + i * old.row + j * old.col, old.row,
+                            min(rows, m - i), min(cols, n - j),
+                        )  # fmt: skip
+                leave()
             old = sums
 
     @jit(tag=t.name)
     def kernel(  # type: ignore[no-untyped-def]
         batch, m, n, k, a, a_next, a_row, a_col, b, b_next, b_row, b_col, c, c_next, c_row, bias, bias_col,
-        work, tasks, high, wide, each, room_a, room_b, room_c, room_of_notes, nthreads,
+        work, tasks, high, wide, group, each, room_a, room_b, room_c, room_of_notes, nthreads,
     ):  # fmt: skip
         """c[i] = a[i] @ b[i] + bias for i < batch. Addresses, and steps in bytes; rows of c without gaps; m, n, k >= 1.
 
@@ -126,7 +130,7 @@ def product(t: Tile) -> Any:
         kind is not for these numbers: C is unfinished then.
         """
         whole = Sizes(m, n, k)
-        plan = Plan(tasks, high, wide, each, room_a, room_b, room_c, room_of_notes)
+        plan = Plan(tasks, high, wide, group, each, room_a, room_b, room_c, room_of_notes)
         a, b = Matrix(a, a_next, a_row, a_col), Matrix(b, b_next, b_row, b_col)
         c, bias = Matrix(c, c_next, c_row, size), Matrix(bias, 0, 0, bias_col)
         for slot in range(nthreads):
@@ -173,16 +177,17 @@ def _planned(tier: str, kind: str, nthreads: int, batch: int, m: int, n: int, k:
     # Equal stretches of k rather than a short last one. Where they are cut decides how sums are rounded: by k alone.
     each = blocks(-(-k // -(-k // DEPTH.get(kind, 256))))
     deep = blocks(min(k, each))
+    group = lambda wide: min(wide, amx.WIDE.get(kind, wide))
 
     def rooms(high: int, wide: int) -> tuple[int, int, int]:
         sums = high * t.rows * wide * t.cols * t.size if k > each else 0
-        return up(high * t.column * deep), up(wide * t.line * deep), up(sums)
+        return up(high * t.column * deep), up(group(wide) * t.line * deep), up(sums)
 
     tasks, high, wide = _shares(t, nthreads, batch, -(-m // t.rows), -(-n // t.cols), rooms)
     notes = up(8 * nthreads)
     return (
         product(t),
-        Plan(tasks, high, wide, each, *rooms(high, wide), notes),
+        Plan(tasks, high, wide, group(wide), each, *rooms(high, wide), notes),
         notes + nthreads * sum(rooms(high, wide)),
     )
 

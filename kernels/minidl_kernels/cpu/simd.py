@@ -144,6 +144,30 @@ class Vectors:
         order = [r * n + i for i in range(n) for r in range(4)]
         return self.builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, 4 * n), order))
 
+    def woven(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
+        """`weave`, as four vectors: inside their 128-bit lanes first, then whole lanes."""
+        inner = LANE_BYTES // self.bytes
+
+        def halves(a: ir.Value, b: ir.Value, unit: int) -> list[ir.Value]:
+            """Of the lower half of every 128-bit lane, then of the upper: a unit of a, one of b, the next of a, ..."""
+            orders = [
+                [
+                    source + lane + at + i
+                    for lane in range(0, self.lanes, inner)
+                    for at in range(start, start + inner // 2, unit)
+                    for source in (0, self.lanes)
+                    for i in range(unit)
+                ]
+                for start in (0, inner // 2)
+            ]
+            return [
+                self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, self.lanes), order))
+                for order in orders
+            ]
+
+        (ab, ab_upper), (cd, cd_upper) = halves(rows[0], rows[1], 1), halves(rows[2], rows[3], 1)
+        return self._columns([*halves(ab, cd, 2), *halves(ab_upper, cd_upper, 2)], inner, self.lanes)
+
     def _columns(self, rows: list[ir.Value], unit: int, segment: int) -> list[ir.Value]:
         """Transpose a square of units (of `unit` elements) in every segment: even and odd units apart, recursively."""
         if len(rows) == 1:

@@ -29,7 +29,7 @@ from ..cpu.product import address, multiply_at
 from ..kept import frozen
 from . import vector
 from .stages import finish_rows, quantize_rows, shares
-from .windows import convolve
+from .windows import linear
 
 Array = NDArray[Any]
 
@@ -41,8 +41,6 @@ FORMS = {
     "avx2": ("s16", np.int16, 2, 0),
     "generic": ("i32", np.int32, 1, 0),
 }
-
-AROUND = 96  # rows: more than a tile, its last 64 bytes and a row
 
 i8, i32 = pointer("int8"), pointer("int32")
 
@@ -140,22 +138,17 @@ def plain(a: Array) -> Array:
 
 def int8_linear(x: Array, w_q: Array, w_scale: Array, b: Array | None, x_scale: float | None) -> Array:
     n, k = w_q.shape
-    m = math.prod(x.shape[:-1])
-    floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
-    held = workspace.empty((m + AROUND, k), np.int8)  # a whole tile of rows may be read
-    q, scales, sums = held[:m], np.empty(m, np.float32), np.empty(m, np.int32)
-    quantize_rows(machine.tier())(
-        m, k, k, address(floats), address(q), x_scale or 0.0, address(scales), address(sums), shares(m * k)
-    )
-    if vector.reads(q, w_q) and (m == 1 or not frozen(w_q)):  # two rows are faster with weights that stay packed
-        y = vector.times(q, w_q).view(np.float32)
-        finish_rows(m, n, address(y), 0, address(sums), address(scales), address(w_scale), address(bias), shares(m * n))
-    else:
-        y = workspace.empty((m, n), np.float32)
-        if y.size:
-            rows = q.reshape(1, m, 1, k)
-            convolve(
-                rows, w_q, (1, 1), None, w_scale, 1, 0, 1, 1, y.reshape(1, m, 1, n), bias=bias, scales=scales,
-                beyond=AROUND * k,
-            )  # fmt: skip
-    return y.reshape(*x.shape[:-1], n).astype(x.dtype, copy=False)
+    y = workspace.empty((*x.shape[:-1], n), np.float32)
+    if y.size:
+        floats, w_scale, bias = plain(x), plain(w_scale), None if b is None else plain(b)
+        m = y.size // n
+        if m <= vector.MOST and not frozen(w_q) and vector.reads(floats.reshape(m, k), w_q):
+            q, scales = np.empty((m, k), np.int8), np.empty(m, np.float32)
+            quantize_rows(machine.tier())(
+                m, k, address(floats), address(q), x_scale or 0.0, address(scales), shares(m * k)
+            )
+            y = vector.times(q, w_q).view(np.float32).reshape(y.shape)
+            finish_rows(m, n, address(y), address(scales), address(w_scale), address(bias), shares(m * n))
+        else:
+            linear(floats, w_q, w_scale, bias, x_scale, y)
+    return y if x.dtype == np.float32 else y.astype(x.dtype)

@@ -1,6 +1,6 @@
 """The float stages of an integer layer, compiled: quantize.py has the definition, and the same bits.
 
-quantize   x (rows, K) float32 -> q int8, a scale and the sum of q per row
+quantize   x (rows, K) float32 -> q int8 and a scale per row
 finish     acc (rows, N) int32 -> y float32, in place
 """
 
@@ -71,11 +71,13 @@ def scale_of(n, x, static):  # type: ignore[no-untyped-def]
 
 
 def whole_numbers(
-    v: Vectors, divisor: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None
-) -> Callable[[ir.Value], ir.Value]:
+    v: Vectors, divisor: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None, *, as_bits: bool = False,
+    inside: bool = False,
+) -> Callable[[ir.Value], ir.Value]:  # fmt: skip
     """What makes a vector of floats into floats without fraction: clip(rint(x / divisor), low, high), NaN into 0 first.
 
-    The bounds are whole numbers of up to 2^20, -127 and 127 by default.
+    The bounds are whole numbers of up to 2^20, -127 and 127 by default. `as_bits`: as int32 of which only the lowest
+    byte counts. `inside`: nothing lies outside the bounds, if the divisor is a usual number, nor is NaN.
 
     A division takes as long as a dozen multiplications. With r = 1 / s, rounded, q = x r is x / s but for two
     roundings; x - q s is exact in a fused multiply-add, and adding r times that gives a quotient that is off by less
@@ -102,7 +104,7 @@ def whole_numbers(
         return builder.select(builder.fcmp_ordered("<", value, least), least, value)
 
     def quick(x: ir.Value) -> ir.Value:
-        x = clipped(x, divisor)
+        x = x if inside else clipped(x, divisor)
         q = builder.fmul(x, inverse)
         for _ in range(2):
             rest = builder.call(fma, [builder.fneg(q), scales, x])
@@ -117,7 +119,8 @@ def whole_numbers(
                     builder.store(quick(value), found)
             with otherwise:
                 builder.store(clipped(builder.fdiv(value, scales), None), found)
-        return builder.fsub(builder.fadd(builder.load(found), magic), magic)
+        shifted = builder.fadd(builder.load(found), magic)
+        return builder.bitcast(shifted, ir.VectorType(I32, v.lanes)) if as_bits else builder.fsub(shifted, magic)
 
     return whole
 
@@ -151,82 +154,72 @@ def every_other(lanes: int) -> Any:
 
 
 @functools.cache
-def quantize(tier: str) -> Any:
-    """f(n, x, scale, q) -> sum of q: n floats at x as clip(rint(x / scale), -127, 127), NaN as 0, at q."""
+def quantize(tier: str, inside: bool) -> Any:
+    """f(n, x, scale, q): n floats at x as clip(rint(x / scale), -127, 127), NaN as 0, at q; `inside` as above."""
     lanes = VECTOR_BYTES[tier] // 4
 
     @intrinsic
     def quantize_run(typing: Any, n: Any, x: Any, scale: Any, q: Any) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
             n, x, scale, q = args
-            v, whole, narrow = (Vectors(builder, element, lanes) for element in (F32, I32, I8))
-            rounded = whole_numbers(v, scale)
-            sums = cgutils.alloca_once_value(builder, whole.zero())
-
-            def quantized(value: ir.Value) -> ir.Value:
-                ints = builder.fptosi(rounded(value), whole.type)
-                builder.store(builder.add(builder.load(sums), ints), sums)
-                return builder.trunc(ints, narrow.type)
-
+            v, narrow = (Vectors(builder, element, lanes) for element in (F32, I8))
+            codes = whole_numbers(v, scale, as_bits=True, inside=inside)
             full = builder.mul(builder.sdiv(n, I64(lanes)), I64(lanes))
             with counting(builder, full, step=I64(lanes)) as p:
-                value = v.load(builder.add(x, builder.mul(p, I64(4))))
-                narrow.store(quantized(value), builder.add(q, p))
+                value = codes(v.load(builder.add(x, builder.mul(p, I64(4)))))
+                narrow.store(builder.trunc(value, narrow.type), builder.add(q, p))
             with builder.if_then(builder.icmp_signed("<", full, n)):
                 mask = v.first(builder.sub(n, full))
-                value = v.masked_load(mask, builder.add(x, builder.mul(full, I64(4))))
-                narrow.masked_store(quantized(value), mask, builder.add(q, full))
-            total = builder.load(sums)
-            shape = ir.FunctionType(I32, [whole.type])
-            add = cgutils.get_or_insert_function(builder.module, shape, f"llvm.vector.reduce.add.v{lanes}i32")
-            return builder.call(add, [total])
+                value = codes(v.masked_load(mask, builder.add(x, builder.mul(full, I64(4)))))
+                narrow.masked_store(builder.trunc(value, narrow.type), mask, builder.add(q, full))
+            return context.get_dummy_value()
 
-        return types.int32(types.int64, types.int64, types.float32, types.int64), emit
+        return types.void(types.int64, types.int64, types.float32, types.int64), emit
 
     return quantize_run
 
 
 @functools.cache
 def quantize_rows(tier: str) -> Any:
-    run = quantize(tier)
+    run, run_inside = quantize(tier, False), quantize(tier, True)
 
     @jit(inner=True)
-    def some(task, slot, each, rows, k, room, x, q, static, scales, sums):  # type: ignore[no-untyped-def]
+    def some(task, slot, each, rows, k, x, q, static, scales):  # type: ignore[no-untyped-def]
         for row in range(task * each, min((task + 1) * each, rows)):
             scale = scale_of(k, x + row * k * 4, static)
             f32(scales)[row] = scale
-            i32(sums)[row] = run(k, x + row * k * 4, scale, q + row * room)
-            to = i8(q + row * room)
-            for p in range(k, room):
-                to[p] = 0
+            if static != np.float32(0):
+                run(k, x + row * k * 4, scale, q + row * k)
+            else:  # by the largest of them: NaN or Inf among them make a scale that is no usual number
+                run_inside(k, x + row * k * 4, scale, q + row * k)
 
     @jit(tag=tier)
-    def quantize_rows(rows, k, room, x, q, static, scales, sums, nthreads):  # type: ignore[no-untyped-def]
-        """x (rows, k) -> q (rows, room), padded with zeros; scales and sums of the rows."""
+    def quantize_rows(rows, k, x, q, static, scales, nthreads):  # type: ignore[no-untyped-def]
+        """x (rows, k) -> q (rows, k), and the scales of the rows."""
         each = max(1, 8192 // max(k, 1))
-        job = (each, rows, k, room, x, q, np.float32(static), scales, sums)
+        job = (each, rows, k, x, q, np.float32(static), scales)
         parallel_for(some, (rows + each - 1) // each, nthreads, job)
 
     return quantize_rows
 
 
 @jit(inner=True)
-def _finish_some(task, slot, each, rows, n, y, factor, sums, scales, w_scale, b):  # type: ignore[no-untyped-def]
+def _finish_some(task, slot, each, rows, n, y, scales, w_scale, b):  # type: ignore[no-untyped-def]
     ws, bias = f32(w_scale), f32(b)
     for row in range(task * each, min((task + 1) * each, rows)):
         acc, to = i32(y + row * n * 4), f32(y + row * n * 4)
-        less, scale = factor * i32(sums)[row], f32(scales)[row]
+        scale = f32(scales)[row]
         if b:
             for j in range(n):
-                to[j] = np.float32(np.int32(acc[j] - less)) * (scale * ws[j]) + bias[j]
+                to[j] = np.float32(acc[j]) * (scale * ws[j]) + bias[j]
         else:
             for j in range(n):
-                to[j] = np.float32(np.int32(acc[j] - less)) * (scale * ws[j])
+                to[j] = np.float32(acc[j]) * (scale * ws[j])
 
 
 @jit
-def finish_rows(rows, n, y, factor, sums, scales, w_scale, b, nthreads):  # type: ignore[no-untyped-def]
-    """In place: y[i, j] = (acc[i, j] - factor * sums[i]) * (scales[i] * w_scale[j]) + b[j]"""
+def finish_rows(rows, n, y, scales, w_scale, b, nthreads):  # type: ignore[no-untyped-def]
+    """In place: y[i, j] = acc[i, j] * (scales[i] * w_scale[j]) + b[j]"""
     each = max(1, 8192 // max(n, 1))
-    job = (each, rows, n, y, factor, sums, scales, w_scale, b)
+    job = (each, rows, n, y, scales, w_scale, b)
     parallel_for(_finish_some, (rows + each - 1) // each, nthreads, job)

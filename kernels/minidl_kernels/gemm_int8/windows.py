@@ -29,9 +29,11 @@ from ..cpu.pool import parallel_for
 from ..cpu.product import SMALL, address, nothing
 from . import rows
 from .geometry import Border, Pair, outputs, phases, sides, split
+from .stages import quantize_rows, shares
 
 Array = NDArray[Any]
 
+AROUND = 96  # rows that may be read behind those of a linear layer: more than a tile, its last 64 bytes and a row
 DEEP = 32 << 10  # bytes of a panel's weights that pass at a time: they stay in L1 while tile after tile meets them
 NEAR = 384 << 10  # bytes of a band, staged, and of its outputs: they stay in L2 while panel after panel passes
 TASKS = 4  # per thread: the last one that is waited for is then small
@@ -89,6 +91,13 @@ def kernel(tier: str, as_floats: bool) -> Any:
         offset, factor, bias = consts
         zero, least, most = low
         r = 0
+        if p.pitch == p.q:  # no gaps
+            to = y + first * p.groups * p.kg * out_size
+            if as_floats:
+                finish(m, n, acc, offset, factor, bias, scales + first * 4, to, p.groups * p.kg * 4)
+            else:
+                finish(m, n, acc, offset, factor, zero, least, most, to, p.groups * p.kg)
+            r = m
         while r < m:
             i, j = (first + r) // p.pitch, (first + r) % p.pitch
             count = 0
@@ -133,9 +142,8 @@ def kernel(tier: str, as_floats: bool) -> Any:
             n = min(cols, p.kg - panel * cols)
             number = group * p.panels + panel
             at = packed + number * p.runs * p.elements * cols * 4
-            each = p.groups * p.panels * cols * 4
-            mine = consts + number * cols * 4
-            three = (mine, mine + each, mine + 2 * each)
+            mine, (offset, factor, bias) = number * cols * 4, consts
+            three = (offset + mine, factor + mine, bias + mine)
             for run in range(0, p.runs, p.deep):
                 runs, weights = min(p.deep, p.runs - run), at + run * p.elements * cols * 4
                 for first in range(0, pixels, height):
@@ -153,14 +161,19 @@ def kernel(tier: str, as_floats: bool) -> Any:
     @jit(inner=True)
     def line_up(p, more, offset, factor, bias, consts):  # type: ignore[no-untyped-def]
         """Offset, factor and bias of all outputs, whole panels of each."""
-        each = p.groups * p.panels * cols
+        each = p.groups * p.panels * cols * 4
         for group in range(p.groups):
+            source, to = group * p.kg * 4, consts + group * p.panels * cols * 4
             for k in range(p.kg):
-                source, to = group * p.kg + k, group * p.panels * cols + k
-                i32(consts)[to] = i32(more)[source] + (i32(offset)[source] if offset else np.int32(0))
-                f32(consts)[each + to] = f32(factor)[source]
-                # y + -0.0 is y, for -0.0 as well
-                f32(consts)[2 * each + to] = f32(bias)[source] if bias else np.float32(-0.0)
+                i32(to)[k] = i32(more + source)[k]
+            for k in range(p.kg if offset else 0):
+                i32(to)[k] += i32(offset + source)[k]
+            for k in range(p.kg):
+                f32(to + each)[k] = f32(factor + source)[k]
+            for k in range(p.kg):
+                f32(to + 2 * each)[k] = np.float32(-0.0)  # y + -0.0 is y, for -0.0 as well
+            for k in range(p.kg if bias else 0):
+                f32(to + 2 * each)[k] = f32(bias + source)[k]
 
     @jit(tag=f"{tier} {as_floats}")
     def layer(  # type: ignore[no-untyped-def]
@@ -168,11 +181,17 @@ def kernel(tier: str, as_floats: bool) -> Any:
         nthreads,
     ):  # fmt: skip
         p = read_plan(plan)
-        line_up(p, more, offset, factor, bias, work)
+        each = p.groups * p.panels * cols * 4
+        consts = work, work + each, work + 2 * each
+        # They serve as they are where there are whole panels of them, and nothing is missing or to be added.
+        if p.groups == 1 and p.kg % cols == 0 and (bias != 0 if as_floats else flip == 0):
+            consts = more if as_floats else offset, factor, bias
+        else:
+            line_up(p, more, offset, factor, bias, work)
         scratch = work + (3 * p.groups * p.panels * cols * 4 + 63) // 64 * 64
         end = x + p.b * p.h * p.w * p.c + beyond
         job = (
-            p, x, end, table, phases_h, packed, work, scales, (zero, low, high), border ^ flip, y, scratch,
+            p, x, end, table, phases_h, packed, consts, scales, (zero, low, high), border ^ flip, y, scratch,
         )  # fmt: skip
         parallel_for(some, p.b * p.bands * p.groups * p.blocks, nthreads, job)
 
@@ -228,7 +247,7 @@ def planned(
     planes = len(of_rows) * (band + extra) * pitch * step if staged else t.rows * step
     up = lambda size: size + -size % workspace.ALIGN
     tiles = -(-((band - 1) * pitch + q) // t.rows)
-    deep = runs if tiles == 1 else max(1, min(runs, DEEP // (elements * t.line)))
+    deep = runs if tiles == 1 else max(1, min(runs, DEEP // max(1, elements * t.line)))
     sums = (tiles if deep < runs else 1) * t.rows * t.cols * 4
     scratch = up(up(sums) + planes + reach + 64)
     plan = Plan(
@@ -262,4 +281,48 @@ def convolve(
         kernel(tier, y.itemsize == 4)(
             address(plan), address(x), beyond, address(table), address(phases_h), packed.at, address(packed.more),
             address(offset), address(factor), address(bias), address(scales), *ends, border, address(y), at, nthreads,
+        )  # fmt: skip
+
+
+# -- linear layers of floats ----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _quantized(tier: str) -> Any:
+    quantize, layer = quantize_rows(tier), kernel(tier, True)
+
+    @jit(tag=tier)
+    def quantized(  # type: ignore[no-untyped-def]
+        m, k, x, static, plan, table, phases_h, packed, more, factor, bias, y, work, scales_at, q_at, quantizers,
+        nthreads,
+    ):  # fmt: skip
+        q, scales = work + q_at, work + scales_at
+        quantize(m, k, x, q, static, scales, quantizers)
+        layer(
+            plan, q, AROUND * k, table, phases_h, packed, more, 0, factor, bias, scales, 0, 0, 0, 0, y, work, nthreads
+        )
+
+    return quantized
+
+
+@functools.lru_cache(maxsize=512)
+def _linear(tier: str, count: int, m: int, n: int, k: int) -> tuple[Any, ...]:
+    """What does not change from call to call: kernel, runs, bytes of scratch memory, arguments, and their memory."""
+    nthreads = count if m * n * k >= SMALL else 1
+    plan, table, phases_h, runs, room = planned(tier, nthreads, (1, m, 1, k), (n, 1, 1, k), 1, 0, 1, 1, 4)
+    q_at = room + 4 * m + -(room + 4 * m) % workspace.ALIGN
+    first, last = (address(plan), address(table), address(phases_h)), (room, q_at, shares(m * k), nthreads)
+    return _quantized(tier), runs, q_at + (m + AROUND) * k, first, last, (plan, table, phases_h)
+
+
+def linear(x: Array, w: Array, factor: Array, bias: Array | None, x_scale: float | None, y: Array) -> None:
+    """y (M, N) = the layer of x (M, K) floats, each row quantized by a scale of its own, or by `x_scale`."""
+    n, k = w.shape
+    m, tier = x.size // k if k else y.size // n, machine.tier()
+    run, runs, room, first, last, _ = _linear(tier, threads.get_num_threads(), m, n, k)
+    packed = rows.panels(w, tier, 1, runs)
+    with workspace.borrow(room) as work:
+        run(
+            m, k, address(x), x_scale or 0.0, *first, packed.at, address(packed.more), address(factor), address(bias),
+            address(y), work, *last,
         )  # fmt: skip
