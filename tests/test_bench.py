@@ -15,7 +15,21 @@ import numpy as np
 import pytest
 
 import minidl_kernels as kernels
-from minidl.bench import ceilings, compare, firsts, models, peers, report, rows, selftest, shapes, timing, verify
+from minidl import nn
+from minidl.bench import (
+    ceilings,
+    compare,
+    firsts,
+    footprint,
+    models,
+    peers,
+    report,
+    rows,
+    selftest,
+    shapes,
+    timing,
+    verify,
+)
 from minidl.bench import kernels as bench_kernels
 from minidl.cli import main
 from minidl_kernels import registry
@@ -572,6 +586,19 @@ def test_a_wrong_kernel_is_an_error_of_the_command(capsys, quick_ceilings, tiny_
 
 def a_little_too_large(a, b):
     return a @ b * np.float32(1.001)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_peak_memory_is_that_of_what_is_touched():
+    size, slack = 64 << 20, 4 << 20  # bytes; the interpreter's own
+    assert footprint.rise(lambda: None) < slack
+    assert size <= footprint.rise(lambda: np.ones(size, np.uint8)) < size + slack
+    assert footprint.rise(lambda: [np.ones(size, np.uint8) for _ in range(2)]) >= 2 * size
+    with pytest.raises(RuntimeError, match="torch's no_such did not train"):
+        footprint.peak("no_such", "torch", 1, TIER)
+    weights = 4 * sum(p.numel() for p in models.MODELS["digits_cnn"].build(nn).parameters())
+    # Gradients and two moments at least, and what the backward pass needs of 64 small images.
+    assert 3 * weights < footprint.peak("digits_cnn", "minidl", 1, TIER) < 64 << 20
 
 
 @pytest.mark.parametrize("name", models.MODELS)

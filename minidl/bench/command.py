@@ -247,7 +247,8 @@ def _models(asked: list[str], counts: list[int], tier: str, seconds: float, json
     pages = _peers("torch")
     rng, busy = np.random.default_rng(0), _busy()
     say(_about(tier, pages))
-    say("\ntorch eager's time / ours, above 1 is faster than torch (95 % interval); of int8, our float's / ours")
+    say("\ntorch eager's time / ours, above 1 is faster than torch (95 % interval); of int8, our float's / ours;")
+    say("peak memory of a step, and torch's / ours")
     records = []
     for name in names:
         for n in counts:
@@ -259,12 +260,19 @@ def _models(asked: list[str], counts: list[int], tier: str, seconds: float, json
                     r, low, high = found[what]["ratio"]
                     ours = unit(found[what]["minidl"]["seconds"])
                     line += f"   {what} {ours:>8}  {r:.2f} ({low:.2f}-{high:.2f})"
+            if "memory" in found:
+                ours, theirs = (found["memory"][who] for who in ("minidl", "torch"))
+                line += f"   memory {ours / 1e6:>5.1f} MB  {theirs / ours:.2f}"
             say(line + "".join(f"   FAULT: {f['who']} {f['what']}" for f in found["faults"]))
     for n in counts:
         ratios = [r["step"]["ratio"][0] for r in records if r["threads"] == n and "step" in r]
         if ratios:
             mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
             say(f"training step, {report.threads_text(n)}: geometric mean {mean:.2f}, worst {min(ratios):.2f}")
+        ratios = [r["memory"]["torch"] / r["memory"]["minidl"] for r in records if r["threads"] == n and "memory" in r]
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            say(f"its peak memory, {report.threads_text(n)}: geometric mean {mean:.2f}, worst {min(ratios):.2f}")
     _write(json_file, {"format": "minidl bench models 1", **_facts(tier, pages, seconds, busy), "models": records})
     return 1 if any(r["faults"] for r in records) else 0
 

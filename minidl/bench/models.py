@@ -2,7 +2,8 @@
 
 Each network is one function of `nn`, which is torch.nn or minidl.nn; torch's weights are loaded into ours. Before
 anything is timed, the outputs must agree and the losses of the first steps too; after the timing the first weights are
-put back into the very models that were timed, and their outputs must agree once more.
+put back into the very models that were timed, and their outputs must agree once more. The peak memory of a step is
+measured in processes of their own (footprint.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import minidl
 import minidl.nn
 import minidl.optim
+from minidl.bench import footprint
 from minidl.bench.timing import ratio, take_turns
 from minidl.bench.verify import error_of
 from minidl_kernels.cpu import machine, threads
@@ -267,7 +269,9 @@ def step(model: Any, loss: Callable, optimizer: Any, x: Any, t: Any) -> Callable
 def time_model(
     name: str, nthreads: int, pages: Mapping[str, Any], seconds: float, tier: str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Step and inference of one network, ours and torch's, and ours in int8 beside float, as plain values."""
+    """Step and inference of one network, ours and torch's, ours in int8 beside float, and the peak memory of both
+    libraries' steps, as plain values.
+    """
     model = MODELS[name]
     record: dict[str, Any] = {
         "model": name, "note": model.note, "input": list(model.shape), "threads": nthreads, "tier": tier, "faults": []
@@ -293,6 +297,10 @@ def time_model(
                 times = take_turns(calls, seconds, rng)
                 record["int8"] = {who: {"seconds": times[who].seconds, "blocks": times[who].blocks} for who in calls}
                 record["int8"]["ratio"] = list(ratio(times["float"].blocks, times["minidl"].blocks))
+        if problem is None:
+            bytes_ = {who: footprint.peak(name, who, nthreads, tier) for who in ("minidl", "torch")}
+            if all(bytes_.values()):  # what is not measured here is None
+                record["memory"] = bytes_
         if problem is not None:
             record["faults"].append({"who": "minidl", "kind": "wrong", "what": problem})
     return record

@@ -96,6 +96,11 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[skip : skip + nbytes].view(dtype).reshape(shape)
 
 
+def forget() -> None:
+    """Give back what this thread keeps."""
+    _free.buffers.clear()
+
+
 def kept() -> int:
     """Bytes that this thread keeps for its next calls."""
     return sum(b[0] for b in _free.buffers)
