@@ -9,6 +9,7 @@ import importlib.util
 import json
 import platform
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ def gather() -> dict[str, Any]:
     }
 
 
+WIDTH = 60  # of a list of variants
+
+
 def as_text(facts: dict[str, Any]) -> str:
     """The overview that people read."""
     cpu, blas, gpu, cache = facts["cpu"], facts["blas"], facts["gpu"], facts["cache"]
@@ -79,10 +83,10 @@ def as_text(facts: dict[str, Any]) -> str:
         ("cache", f"{cache['folder']} ({_count(cache['files'], 'kernel')}, {_size(cache['bytes'])})"),
     ]
     out = [f"{name:<9} {text}" for name, text in lines]
-    rows = [
-        (k["op"], k["shapes"], k["runs"], ", ".join(v for v in k["variants"] if v != k["runs"]))
-        for k in facts["kernels"]
-    ]
+    rows = []
+    for k in facts["kernels"]:
+        others = textwrap.wrap(", ".join(v for v in k["variants"] if v != k["runs"]), WIDTH) or [""]
+        rows += [(k["op"], k["shapes"], k["runs"], others[0]), *(("", "", "", more) for more in others[1:])]
     on_gpu = [(op, ", ".join(variants)) for op, variants in facts["cuda"].items()]
     tables = (
         table(("kernel", "for float32 or int8 of", "runs", "could also run"), rows, left=4),

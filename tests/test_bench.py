@@ -592,8 +592,9 @@ def a_little_too_large(a, b):
 def test_peak_memory_is_that_of_what_is_touched():
     size, slack = 64 << 20, 4 << 20  # bytes; the interpreter's own
     assert footprint.rise(lambda: None) < slack
-    assert size <= footprint.rise(lambda: np.ones(size, np.uint8)) < size + slack
-    assert footprint.rise(lambda: [np.ones(size, np.uint8) for _ in range(2)]) >= 2 * size
+    # The kernel counts pages in bundles, so a little may be missing, too.
+    assert abs(footprint.rise(lambda: np.ones(size, np.uint8)) - size) < slack
+    assert footprint.rise(lambda: [np.ones(size, np.uint8) for _ in range(2)]) > 2 * size - slack
     with pytest.raises(RuntimeError, match="torch's no_such did not train"):
         footprint.peak("no_such", "torch", 1, TIER)
     weights = 4 * sum(p.numel() for p in models.MODELS["digits_cnn"].build(nn).parameters())
