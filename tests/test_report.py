@@ -256,3 +256,11 @@ def test_stored_bytes_of_a_plain_tensor():
     assert stored_bytes(minidl.ones(3, 4)) == 48
     assert stored_bytes(minidl.zeros(12)) == 48  # vectors are stored as they are
     assert stored_bytes(minidl.zeros(3, 4)) == 2  # a matrix mostly of zeros: its bits, and no value
+
+
+def test_inputs_without_targets_are_told():
+    model, x = nn.Sequential(nn.Linear(3, 2)), minidl.randn(4, 3)
+    for data in (x, x.array, [x]):
+        with pytest.raises(TypeError, match="inputs with their targets"):
+            report(model, data)
+    assert model.training

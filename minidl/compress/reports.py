@@ -181,7 +181,7 @@ def report(
         sensitivity: evaluate the model with each layer alone compressed, in each of these ways. That takes an
             evaluation for each layer and way; False leaves it out.
 
-    Raises ValueError for data without a batch.
+    Raises ValueError for data without a batch, TypeError for inputs without targets.
 
     >>> from minidl import nn
     >>> print(report(nn.Sequential(nn.Linear(3, 2), nn.ReLU())))
@@ -332,8 +332,13 @@ def _score(model: Any, data: Any, loss: Callable[[Any, Any], Any] | None) -> tup
     hits: Any = None
     pair = isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(a, "shape") for a in data)
     with no_grad():
-        for x, y in [data] if pair else data:
-            x, y = (a if isinstance(a, Tensor) else wrap(a) for a in (x, y))
+        for batch in [data] if pair else data:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise TypeError(
+                    f"report: data must be (x, y) or batches of it, inputs with their targets; got as a batch "
+                    f"{type(batch).__name__}; without targets, report(model) tells the sizes alone"
+                )
+            x, y = (a if isinstance(a, Tensor) else wrap(a) for a in batch)
             if len(x) == 0:
                 continue
             out = model(x)

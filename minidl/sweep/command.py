@@ -136,7 +136,8 @@ def _write(arguments: argparse.Namespace, plan: Plan, points: list[dict[str, Any
         if arguments.plot is not None:
             from minidl.sweep.picture import draw
 
-            draw(arguments.plot, f"minidl sweep {plan.model}: {plan.data}, {len(plan.seeds)} seeds", found)
+            seeds = f"{len(plan.seeds)} seed{'' if len(plan.seeds) == 1 else 's'}"
+            draw(arguments.plot, f"minidl sweep {plan.model}: {plan.data}, {seeds}", found)
             say(f"picture in {arguments.plot}")
     except OSError as error:
         raise UserError(str(error)) from error

@@ -52,7 +52,9 @@ def _panel(axes: Any, below: Any, found: list[Mean], by: str, label: str, unit: 
         )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "25" else "")
+    values = [getattr(m, by) for m in found]
+    named = "25" if max(values) > 5 * min(values) else "23456789"
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in named else "")
     axes.set_xlabel(label)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     top = 100 * max(m.accuracy for m in found)
