@@ -98,6 +98,8 @@ def test_what_is_no_cifar(tmp_path):
         load_cifar(path, max_bytes=100)
     with pytest.raises(DataError, match="not whole records of 3074"):
         load_cifar(path, labels=2)
+    with pytest.raises(ValueError, match="labels must be 1"):
+        load_cifar(path, labels=0)
 
 
 def test_digits_split_and_scaled():

@@ -26,8 +26,11 @@ def load_cifar(
     """One binary file: images uint8 (N, 3, 32, 32) and labels int64 (N,).
 
     `labels` is the number of label bytes in front of each image, 1 in CIFAR-10 and 2 in CIFAR-100; the last of them,
-    the finer class, is given. Raises DataError for a file that is not whole records, or is larger than `max_bytes`.
+    the finer class, is given. Raises DataError for a file that is not whole records, or is larger than `max_bytes`,
+    ValueError for other `labels`.
     """
+    if labels not in (1, 2):
+        raise ValueError(f"load_cifar: labels must be 1 (CIFAR-10) or 2 (CIFAR-100), got {labels!r}")
     with open_regular(path, DataError) as file:
         data = read_up_to(file, max_bytes + 1)
     record = labels + PIXELS

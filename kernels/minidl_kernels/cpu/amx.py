@@ -163,16 +163,13 @@ def multiply(t: Tile) -> Any:
             scratch = builder.and_(builder.add(scratch, I64(63)), I64(-64))
             v = Vectors(builder, element, SIDE)
 
-            def sums_of(high: int, wide: int) -> None:
-                _sums(builder, t, blocks, a, b, high, wide)
-
             def whole() -> None:
                 """Sums start from `add` and are stored where they belong."""
                 for i in range(2):
                     for j in range(2):
                         place = builder.add(add, builder.mul(ldadd, I64(SIDE * i)))
                         call(builder, "tileloadd64", I8(2 * i + j), pointer_to(builder, place, 64 * j), ldadd)
-                sums_of(2, 2)
+                _sums(builder, t, blocks, a, b)
                 for i in range(2):
                     for j in range(2):
                         place = builder.add(c, builder.mul(ldc, I64(SIDE * i)))
@@ -183,7 +180,7 @@ def multiply(t: Tile) -> Any:
                 for i in range(high):
                     for j in range(wide):
                         call(builder, "tilezero", I8(2 * i + j))
-                sums_of(high, wide)
+                _sums(builder, t, blocks, a, b, high, wide)
                 for i in range(high):
                     for j in range(wide):
                         place = pointer_to(builder, scratch, 128 * SIDE * i + 64 * j)
